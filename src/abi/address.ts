@@ -1,0 +1,38 @@
+/** Sizes and limits of addresses. Linux: include/asm/page_types.h, pgtable_64_types.h, sparsemem.h (x86-64). */
+import type { Pfn, PhysAddr, VirtAddr } from '../base/brand.js';
+
+export const PAGE_SHIFT = 12;
+export const PAGE_SIZE = 4096;
+/** 64-bit words in a page, and entries in a page table. */
+export const PTRS_PER_TABLE = 512;
+export const PMD_SHIFT = 21;
+export const PMD_SIZE = 1 << PMD_SHIFT;
+export const PUD_SHIFT = 30;
+export const PGD_SHIFT = 39;
+/** A 2 MiB folio: 512 pages. */
+export const HPAGE_PMD_ORDER = PMD_SHIFT - PAGE_SHIFT;
+export const HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER;
+/** Largest buddy order that pfnless hands out (orders 0..9). */
+export const MAX_PAGE_ORDER = 9;
+
+/** Memory sections (SPARSEMEM): 128 MiB. */
+export const SECTION_SIZE_BITS = 27;
+export const SECTION_SIZE = 2 ** SECTION_SIZE_BITS;
+export const PAGES_PER_SECTION = SECTION_SIZE / PAGE_SIZE;
+/** Granularity at which struct pages come and go: 2 MiB. */
+export const PAGES_PER_SUBSECTION = 512;
+
+/** Bits of the largest physical address that the page table format can name (5-level paging). */
+export const MAX_PHYSMEM_BITS_LIMIT = 52;
+
+/** User addresses: 47 bits, the first page is never mapped (mmap_min_addr is 64 KiB). */
+export const TASK_SIZE = 2 ** 47 - PAGE_SIZE;
+export const MMAP_MIN_ADDR = 0x10000;
+
+export const pageAlignUp = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
+export const pageAlignDown = (bytes: number): number => Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
+export const isPageAligned = (bytes: number): boolean => bytes % PAGE_SIZE === 0;
+export const physOfPfn = (pfn: Pfn): PhysAddr => (pfn * PAGE_SIZE) as PhysAddr;
+export const pfnOfPhys = (phys: PhysAddr): Pfn => Math.floor(phys / PAGE_SIZE) as Pfn;
+/** Virtual page number. */
+export const vpnOf = (addr: VirtAddr): number => Math.floor(addr / PAGE_SIZE);

@@ -1,0 +1,65 @@
+/** Errno names, and VM_FAULT_* outcomes of a CPU fault. Linux: include/uapi/asm-generic/errno*.h, include/linux/mm_types.h. */
+
+/** 0 is success; everything else is a kernel-like answer. */
+export type Errno =
+  | 'EPERM'
+  | 'ENOENT'
+  | 'EINTR'
+  | 'EIO'
+  | 'ENXIO'
+  | 'EBADF'
+  | 'EAGAIN'
+  | 'ENOMEM'
+  | 'EACCES'
+  | 'EFAULT'
+  | 'EBUSY'
+  | 'EEXIST'
+  | 'ENODEV'
+  | 'EINVAL'
+  | 'ENOSPC'
+  | 'ERANGE'
+  | 'EOPNOTSUPP'
+  | 'ETIME';
+
+/** Outcome of a function that has nothing else to say: `0` or what went wrong. */
+export type Result = 0 | Errno;
+
+/** Wire form of an errno: its Linux number, so that words can carry it between threads. */
+export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
+  EPERM: 1,
+  ENOENT: 2,
+  EINTR: 4,
+  EIO: 5,
+  ENXIO: 6,
+  EBADF: 9,
+  EAGAIN: 11,
+  ENOMEM: 12,
+  EACCES: 13,
+  EFAULT: 14,
+  EBUSY: 16,
+  EEXIST: 17,
+  ENODEV: 19,
+  EINVAL: 22,
+  ENOSPC: 28,
+  ERANGE: 34,
+  ETIME: 62,
+  EOPNOTSUPP: 95,
+});
+
+const BY_NUMBER = new Map(Object.entries(ERRNO_NUMBER).map(([name, number]) => [number, name as Errno]));
+
+/** The name of an errno number; `EIO` for a number that pfnless does not use. */
+export function errnoName(number: number): Errno {
+  return BY_NUMBER.get(number) ?? 'EIO';
+}
+
+/** Outcome bits of a fault. Several may be set. */
+export const VM_FAULT_OOM = 0x1;
+export const VM_FAULT_SIGBUS = 0x2;
+export const VM_FAULT_MAJOR = 0x4;
+export const VM_FAULT_HWPOISON = 0x10;
+export const VM_FAULT_SIGSEGV = 0x40;
+export const VM_FAULT_NOPAGE = 0x100;
+export const VM_FAULT_RETRY = 0x400;
+export const VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON;
+export type VmFault = number;

@@ -1,0 +1,45 @@
+/**
+ * The three kinds of failure (DESIGN decision 11): kernel outcomes are values; a broken invariant throws
+ * `InvariantViolation`; wrong use or bad input throws `PfnlessError` with a code and a sentence that says what to do.
+ */
+
+export type ErrorCode =
+  | 'ERR_PFNLESS_ARGUMENT'
+  | 'ERR_PFNLESS_SPEC'
+  | 'ERR_PFNLESS_FILE'
+  | 'ERR_PFNLESS_BOOT'
+  | 'ERR_PFNLESS_DEVICE_LOST'
+  | 'ERR_PFNLESS_PROGRAM'
+  | 'ERR_PFNLESS_FAULT'
+  | 'ERR_PFNLESS_ERRNO'
+  | 'ERR_PFNLESS_DEADLOCK'
+  | 'ERR_PFNLESS_DISPOSED'
+  | 'ERR_PFNLESS_UNSUPPORTED';
+
+/** An error that a user of pfnless can act on. */
+export class PfnlessError extends Error {
+  override readonly name: string = 'PfnlessError';
+  readonly code: ErrorCode;
+  /** Linux errno name where the kernel model answered with one, e.g. `ENOMEM`. */
+  readonly errno: string | undefined;
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; errno?: string } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.errno = options.errno;
+  }
+}
+
+/** The emulated kernel broke one of its own rules. Never caught inside pfnless. */
+export class InvariantViolation extends Error {
+  override readonly name = 'InvariantViolation';
+}
+
+/** Assert what must hold. `message` is a string for cold paths; give a function where building the text costs. */
+export function assert(condition: boolean, message: string | (() => string)): asserts condition {
+  if (!condition) throw new InvariantViolation(typeof message === 'string' ? message : message());
+}
+
+export function unreachable(value: never, what: string): never {
+  throw new InvariantViolation(`${what}: unexpected ${String(value)}`);
+}

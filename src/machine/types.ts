@@ -1,0 +1,164 @@
+/** The public face of a machine: what `boot()` returns. Results are data; nothing here is global. */
+import type { ProgramArgs } from '../abi/control.js';
+import type { Errno } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
+import type { MachineSpec } from './spec.js';
+
+export type Addressing = MachineSpec['addressing'];
+export type ExecutorKind = MachineSpec['executor'];
+
+/** Element types of typed reads and writes. */
+export interface ElementArrays {
+  u8: Uint8Array;
+  i32: Int32Array;
+  u32: Uint32Array;
+  f32: Float32Array;
+  f64: Float64Array;
+}
+export type ElementType = keyof ElementArrays;
+
+/** A range of virtual addresses, in bytes; `start` is page-aligned where it comes from `mmap`. */
+export interface VirtRange {
+  readonly start: VirtAddr;
+  readonly length: number;
+}
+
+/** Outcome of a migration. `migrated` pages now live where they were sent; `collected` were candidates. */
+export interface MigrateResult {
+  readonly requested: number;
+  readonly collected: number;
+  readonly migrated: number;
+  /** 0, or why not all of the range could be moved. */
+  readonly errno: 0 | Errno;
+}
+
+export interface LaunchOptions {
+  /** Lanes to run. */
+  readonly lanes: number;
+  /** Lanes of a work group. Default 64. */
+  readonly groupSize?: number;
+  readonly args?: ProgramArgs;
+}
+
+export interface LaunchResult {
+  readonly program: string;
+  readonly lanes: number;
+  /** Fault records sent to the driver. */
+  readonly faults: number;
+  readonly operations: number;
+}
+
+/** What a device's snapshot says of a page (HMM_DMIRROR_PROT_*). */
+export const DMIRROR_PROT = Object.freeze({
+  NONE: 0x00,
+  READ: 0x01,
+  WRITE: 0x02,
+  PMD: 0x04,
+  PUD: 0x08,
+  ZERO: 0x10,
+  DEV_PRIVATE_LOCAL: 0x20,
+  DEV_PRIVATE_REMOTE: 0x30,
+  DEV_COHERENT_LOCAL: 0x40,
+  DEV_COHERENT_REMOTE: 0x50,
+  ERROR: 0xff,
+});
+
+export interface MirrorOptions {
+  /**
+   * What the driver does with a device fault: `migrate` brings the page into the device's memory (default, what GPU drivers
+   * do), `mirror` maps the page where it is (what Linux's test_hmm does).
+   */
+  readonly onFault?: 'migrate' | 'mirror';
+}
+
+/** One device's view of one process. Closing it evicts the process's pages from the device. */
+export interface Mirror extends AsyncDisposable {
+  readonly device: number;
+  /** Move a page-aligned range. @throws PfnlessError ERR_PFNLESS_ARGUMENT on a bad range */
+  migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult>;
+  /**
+   * Run a compute program: the name of a built-in, or the URL of a module whose default export is a `ComputeProgram`.
+   * @throws PfnlessError ERR_PFNLESS_FAULT when a lane touched memory it may not; ERR_PFNLESS_PROGRAM when it threw;
+   * ERR_PFNLESS_DEVICE_LOST when the device died
+   */
+  launch(program: string | URL, options: LaunchOptions): Promise<LaunchResult>;
+  /** The driver's read: through the device's page table, faulting as the device would. @throws ERR_PFNLESS_ERRNO */
+  read(start: VirtAddr, length: number): Promise<Uint8Array>;
+  /** The driver's write. @throws ERR_PFNLESS_ERRNO */
+  write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
+  /** `DMIRROR_PROT` of each page, without changing anything. */
+  snapshot(range: VirtRange): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export interface MmapOptions {
+  /** Bytes; rounded up to pages. */
+  readonly length: number;
+  /** Fixed address (MAP_FIXED). Default: the kernel chooses. */
+  readonly at?: VirtAddr;
+  /** Default `rw`. */
+  readonly protection?: 'none' | 'r' | 'w' | 'rw';
+}
+
+/** An emulated process: one mm, one CPU task. */
+export interface Process extends AsyncDisposable {
+  readonly pid: number;
+  /** Anonymous private memory. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
+  mmap(options: MmapOptions): Promise<VirtRange>;
+  munmap(range: VirtRange): Promise<void>;
+  /** CPU reads: fault like loads. @throws PfnlessError ERR_PFNLESS_FAULT (SIGSEGV, SIGBUS; OOM is SIGBUS with ENOMEM) */
+  read(start: VirtAddr, length: number): Promise<Uint8Array>;
+  write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
+  /** Typed forms: `start` is aligned to the element. */
+  readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]>;
+  writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void>;
+  /** Open this process on a device, by index or name. */
+  mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
+  /** Exit: closes mirrors, unmaps everything. */
+  exit(): Promise<void>;
+}
+
+/** Counters since boot (vmstat's names where there is one). */
+export interface MachineStats {
+  readonly cpuFaults: number;
+  /** Device fault records that drivers served. */
+  readonly deviceFaults: number;
+  readonly faultBatches: number;
+  readonly migratedToDevice: number;
+  readonly migratedToRam: number;
+  /** Pages that drivers pushed out of device memory to make room. */
+  readonly evicted: number;
+  readonly tlbShootdowns: number;
+  readonly freeRamPages: number;
+  readonly devices: readonly {
+    readonly name: string;
+    readonly lost: string | null;
+    readonly usedPages: number;
+    readonly freePages: number;
+    readonly tlbHits: number;
+    readonly tlbMisses: number;
+    readonly copiedPages: number;
+    readonly operations: number;
+  }[];
+}
+
+export interface Violation {
+  readonly invariant: string;
+  readonly message: string;
+}
+
+export interface Machine extends AsyncDisposable {
+  readonly spec: MachineSpec;
+  readonly deviceCount: number;
+  process(): Promise<Process>;
+  /** Wait until nothing is in flight. */
+  settle(): Promise<void>;
+  stats(): Promise<MachineStats>;
+  /** Look for what must not be (at a quiet moment: settles first). Empty when all is well. */
+  check(): Promise<readonly Violation[]>;
+  /** The physical map in /proc/iomem's format, and the device private address space behind it. */
+  iomem(): string;
+  /** Kill a device as a crash would; for failure tests. */
+  killDevice(device: number | string): Promise<void>;
+  dispose(): Promise<void>;
+}

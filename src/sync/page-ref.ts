@@ -1,0 +1,41 @@
+/**
+ * References and the lock of a struct page, shared by the kernel and the copy engines. Linux: include/linux/page_ref.h,
+ * mm/filemap.c folio_trylock().
+ */
+import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import type { Page } from '../base/brand.js';
+import { add32, and32, compareExchange32, load32, or32 } from './word.js';
+
+const REFCOUNT = STRUCT_PAGE.word.refcount;
+const FLAGS = STRUCT_PAGE.word.flags;
+const LOCKED = PAGE_FLAGS.PG_locked;
+
+export const pageRefCount = (memmap: Int32Array, page: Page): number =>
+  load32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT);
+
+/** Add references to a page that somebody holds. Returns the new count. */
+export const pageRefAdd = (memmap: Int32Array, page: Page, delta: number): number =>
+  add32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, delta) + delta;
+
+/** `get_page_unless_zero()`: a page with no holder is free or frozen and must not be revived. */
+export function getPageUnlessZero(memmap: Int32Array, page: Page): boolean {
+  const at = (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT;
+  for (let count = load32(memmap, at); count !== 0; ) {
+    const seen = compareExchange32(memmap, at, count, count + 1);
+    if (seen === count) return true;
+    count = seen;
+  }
+  return false;
+}
+
+/** `folio_ref_freeze()`: take the count from exactly `expected` to 0. */
+export const pageRefFreeze = (memmap: Int32Array, page: Page, expected: number): boolean =>
+  compareExchange32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, expected, 0) === expected;
+
+export const folioTrylock = (memmap: Int32Array, page: Page): boolean =>
+  (or32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + FLAGS, LOCKED) & LOCKED) === 0;
+export const folioUnlock = (memmap: Int32Array, page: Page): void => {
+  and32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + FLAGS, ~LOCKED);
+};
+export const folioLocked = (memmap: Int32Array, page: Page): boolean =>
+  (load32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + FLAGS) & LOCKED) !== 0;

@@ -1,0 +1,28 @@
+/**
+ * May sleep ⇔ generator (DESIGN decision 4). A kernel function that may sleep is a `Sleeps<T>` and is called with `yield*`;
+ * what it yields is the reason why it cannot go on, and whoever drives the task calls `next()` once the reason is gone.
+ */
+
+/** Why a task does not run. `ready` must be cheap and free of side effects: it is polled. */
+export interface Wait {
+  /** For people: "copy fence 12 of device 0", "mmap_lock of mm 3 (write)". */
+  readonly what: string;
+  ready(): boolean;
+}
+
+export type Sleeps<T> = Generator<Wait, T, void>;
+
+/** A preemption point: the task could go on at once, somebody else may go first. */
+export const SCHEDULE_POINT: Wait = Object.freeze({ what: 'schedule point', ready: () => true });
+
+/** Sleep until `ready()` holds. Does not sleep at all if it holds already. */
+export function* waitUntil(what: string, ready: () => boolean): Sleeps<void> {
+  while (!ready()) yield { what, ready };
+}
+
+/** Run a task's generator where nothing in it may sleep. @throws Error if it does */
+export function runAtomic<T>(task: Sleeps<T>): T {
+  const step = task.next();
+  if (!step.done) throw new Error(`would sleep in atomic context: ${step.value.what}`);
+  return step.value;
+}

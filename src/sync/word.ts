@@ -1,0 +1,42 @@
+/**
+ * Words of shared memory: the only file that says Atomics on data. Thin on purpose: each function is one instruction when
+ * optimised. `Int32Array` for counters, flags and device PTEs, `BigUint64Array` for the CPU's page tables.
+ */
+import type { Pte } from '../base/brand.js';
+
+export const load32 = (words: Int32Array, at: number): number => Atomics.load(words, at);
+export const store32 = (words: Int32Array, at: number, value: number): void => {
+  Atomics.store(words, at, value);
+};
+/** Returns the old value. */
+export const add32 = (words: Int32Array, at: number, delta: number): number => Atomics.add(words, at, delta);
+export const or32 = (words: Int32Array, at: number, mask: number): number => Atomics.or(words, at, mask);
+export const and32 = (words: Int32Array, at: number, mask: number): number => Atomics.and(words, at, mask);
+export const exchange32 = (words: Int32Array, at: number, value: number): number => Atomics.exchange(words, at, value);
+/** Returns the old value: the exchange happened if that is `expected`. */
+export const compareExchange32 = (words: Int32Array, at: number, expected: number, value: number): number =>
+  Atomics.compareExchange(words, at, expected, value);
+
+/** `READ_ONCE(*ptep)`. */
+export const readPte = (table: BigUint64Array, at: number): Pte => Atomics.load(table, at) as Pte;
+/** `set_pte()`. */
+export const setPte = (table: BigUint64Array, at: number, pte: Pte): void => {
+  Atomics.store(table, at, pte);
+};
+/** `ptep_get_and_clear()`: the hardware may set accessed and dirty until the very moment of the exchange. */
+export const getAndClearPte = (table: BigUint64Array, at: number): Pte => Atomics.exchange(table, at, 0n) as Pte;
+/** `try_cmpxchg()` on an entry: did it happen? */
+export const compareExchangePte = (table: BigUint64Array, at: number, expected: Pte, value: Pte): boolean =>
+  Atomics.compareExchange(table, at, expected, value) === expected;
+
+/** Sleep while `words[at]` is `expected`, at most `timeoutMs`. Blocks the thread. */
+export const waitWord = (words: Int32Array, at: number, expected: number, timeoutMs: number): 'ok' | 'not-equal' | 'timed-out' =>
+  Atomics.wait(words, at, expected, timeoutMs);
+/** The same without blocking the thread. */
+export const waitWordAsync = (words: Int32Array, at: number, expected: number, timeoutMs: number): Promise<unknown> => {
+  const outcome = Atomics.waitAsync(words, at, expected, timeoutMs);
+  return outcome.async ? outcome.value : Promise.resolve(outcome.value);
+};
+export const wakeWord = (words: Int32Array, at: number): void => {
+  Atomics.notify(words, at);
+};

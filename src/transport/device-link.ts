@@ -1,0 +1,26 @@
+/**
+ * How the kernel's side holds a device: one interface, two carriers (inline: the engine on the kernel's own thread; worker:
+ * a thread of its own). Data goes through the rings of abi/queue.ts, which the carrier does not touch but for `pump`.
+ */
+import type { DeviceControl, DeviceMemories } from '../abi/control.js';
+
+export interface DeviceLink {
+  readonly index: number;
+  readonly name: string;
+  readonly control: DeviceControl;
+  readonly memories: DeviceMemories;
+  /** Why the device is gone, or `null` while it lives. Everything in flight has been rejected when this is set. */
+  readonly lost: Error | null;
+  /** Called at once when the device dies. */
+  onLost(listener: (reason: Error) => void): void;
+  /** Ring the device's doorbell: wakes a sleeping worker; nothing in the inline carrier. */
+  ring(): void;
+  /** Inline: let the engine do one step; did it make progress? Worker: always false, it runs by itself. */
+  step(): boolean;
+  /** Inline: is there something that `step` could do now? */
+  readonly runnable: boolean;
+  /** End the device, kill it if it does not obey within `timeoutMs`. Never rejects. */
+  close(timeoutMs: number): Promise<void>;
+  /** End the device now, as a crash would (failure tests, Ctrl-C). */
+  terminate(): Promise<void>;
+}
