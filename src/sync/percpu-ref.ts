@@ -1,0 +1,65 @@
+/**
+ * A reference count with an owner who can end it: `get` and `put` as the users please, `kill` once, then wait for the last.
+ *
+ * Linux: include/linux/percpu-refcount.h. Not modelled: the per-CPU counters themselves, and switching back to live. Lives on the
+ * kernel's thread only, so a plain number counts.
+ */
+import { assert } from '../base/errors.js';
+import { type Sleeps, waitUntil } from './task.js';
+
+export class PercpuRef {
+  readonly name: string;
+  /** The initial reference is the owner's; `kill` drops it. */
+  #count = 1;
+  #dying = false;
+
+  constructor(name = 'percpu_ref') {
+    this.name = name;
+  }
+
+  /** Precondition: somebody holds a reference. */
+  get(n = 1): void {
+    assert(this.#count > 0, () => `${this.name}: ${n} references taken after the last was dropped`);
+    this.#count += n;
+  }
+
+  put(n = 1): void {
+    assert(this.#count >= n, () => `${this.name}: ${n} references dropped but ${this.#count} held`);
+    this.#count -= n;
+    assert(this.#dying || this.#count > 0, () => `${this.name}: the initial reference was dropped without kill()`);
+  }
+
+  /** `percpu_ref_tryget_live()`: a reference unless the owner is waiting for the end. */
+  tryGetLive(): boolean {
+    if (this.#dying) return false;
+    this.#count++;
+    return true;
+  }
+
+  /** Drop the initial reference; from now on nobody new gets one by `tryGetLive`. */
+  kill(): void {
+    assert(!this.#dying, () => `${this.name}: killed twice`);
+    this.#dying = true;
+    this.put();
+  }
+
+  /** References held, the initial one included. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Killed. */
+  get dying(): boolean {
+    return this.#dying;
+  }
+
+  /** Killed, and no reference is left. */
+  get released(): boolean {
+    return this.#count === 0;
+  }
+
+  /** Sleep until the last reference is dropped. */
+  *waitReleased(): Sleeps<void> {
+    yield* waitUntil(`last reference of ${this.name}`, () => this.released);
+  }
+}
