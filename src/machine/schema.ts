@@ -1,0 +1,111 @@
+/**
+ * The schema of a machine spec, as it is written in a file or handed to `boot`. It knows shapes and ranges of single fields;
+ * `spec.ts` fills defaults and checks fields against each other.
+ *
+ * Messages are predicates ("must be ..."): `spec.ts` puts the field before them and the offending value behind.
+ */
+import * as z from 'zod';
+import { isPageAligned, PMD_SIZE } from '../abi/address.js';
+import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
+
+const KiB = 2 ** 10;
+const MiB = 2 ** 20;
+const GiB = 2 ** 30;
+
+/** As many devices as a machine may have. */
+export const MAX_DEVICES = 16;
+export const RAM_MIN = 16 * MiB;
+export const RAM_MAX = 16 * GiB;
+export const DEVICE_MEMORY_MIN = MiB;
+export const DEVICE_MEMORY_MAX = 8 * GiB;
+
+interface SizeLimits {
+  readonly min: number;
+  readonly max: number;
+  readonly multipleOf: number;
+}
+
+const bytes = (): z.ZodType<number, number | string> =>
+  z.union([z.number(), z.string()], { error: `must be a size: ${SIZE_FORMS}` }).transform((value, context) => {
+    const size = parseBytes(value);
+    if (size !== null) return size;
+    context.issues.push({ code: 'custom', message: `must be a size: ${SIZE_FORMS}`, input: value });
+    return z.NEVER;
+  });
+
+const size = ({ min, max, multipleOf }: SizeLimits) => {
+  const message = `must be from ${formatBytes(min)} to ${formatBytes(max)} and a multiple of ${formatBytes(multipleOf)}`;
+  return bytes().refine((value) => value >= min && value <= max && value % multipleOf === 0, { error: message });
+};
+
+const whole = (min: number, max: number) => {
+  const error = `must be a whole number from ${min} to ${max}`;
+  return z.int({ error }).min(min, { error }).max(max, { error });
+};
+
+const flag = () => z.boolean({ error: 'must be true or false' });
+
+const name = (what: string, pattern: RegExp, rule: string) =>
+  z.string({ error: `must be ${what}` }).regex(pattern, { error: `must be ${what}: ${rule}` });
+
+const rangeName = () => name('a name', /^[\x20-\x7e]{1,64}$/, '1 to 64 printable ASCII characters');
+
+/** `start` with `end` (included) or `size`. */
+const rangeFields = { start: bytes(), end: bytes().optional(), size: bytes().optional() };
+
+export const windowSchema = z.strictObject({
+  name: rangeName(),
+  ...rangeFields,
+  kind: z.enum(['reserved', 'pci']).default('pci'),
+});
+
+export const mapChildSchema = z.strictObject({ name: rangeName(), ...rangeFields });
+
+export const mapEntrySchema = z.strictObject({
+  name: rangeName(),
+  ...rangeFields,
+  kind: z.enum(['ram', 'reserved', 'window']).default('reserved'),
+  children: z.array(mapChildSchema, { error: 'must be a list of ranges' }).default([]),
+});
+
+export const memorySchema = z.strictObject({
+  ram: size({ min: RAM_MIN, max: RAM_MAX, multipleOf: 4 * KiB }).optional(),
+  physicalBits: whole(36, 52).default(46),
+  fiveLevelPaging: flag().default(false),
+  windows: z.array(windowSchema, { error: 'must be a list of ranges' }).default([]),
+  map: z.array(mapEntrySchema, { error: 'must be a list of ranges' }).nullable().default(null),
+});
+
+export const deviceSchema = z.strictObject({
+  name: name(
+    'a device name',
+    /^[a-z][a-z0-9_-]{0,31}$/,
+    'a-z, then a-z, 0-9, _ or -, 32 characters at the most',
+  ).optional(),
+  driver: z.enum(['test-hmm']).default('test-hmm'),
+  memory: size({ min: DEVICE_MEMORY_MIN, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).default(64 * MiB),
+  type: z.enum(['private', 'coherent']).default('private'),
+  chunk: size({ min: 4 * KiB, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).optional(),
+  tlbSets: whole(1, 65536)
+    .refine((sets) => (sets & (sets - 1)) === 0, { error: 'must be a power of two from 1 to 65536' })
+    .default(512),
+  numaNode: whole(0, 1023).default(0),
+});
+
+const devicesMessage = `must be a list of 0 to ${MAX_DEVICES} devices, or their number`;
+
+export const machineSchema = z.strictObject({
+  preset: z.string({ error: 'must be the name of a preset' }).optional(),
+  name: rangeName().optional(),
+  addressing: z.enum(['legacy', 'offset']).default('offset'),
+  executor: z.enum(['threads', 'inline']).default('threads'),
+  schedule: z.enum(['round-robin', 'random']).default('round-robin'),
+  seed: whole(0, 0xffff_ffff).default(1),
+  checks: flag().default(true),
+  memory: memorySchema.prefault({}),
+  devices: z.array(deviceSchema, { error: devicesMessage }).max(MAX_DEVICES, { error: devicesMessage }).default([]),
+});
+
+/** Is a chunk that a pagemap grows by acceptable for a device of `memory` bytes? */
+export const isChunk = (chunk: number, memory: number): boolean =>
+  isPageAligned(chunk) && chunk <= memory && (chunk % PMD_SIZE === 0 || chunk === memory);
