@@ -1,5 +1,6 @@
 /** Who drives the kernel's tasks and, inline, the devices. */
 import type { Sleeps } from '../sync/task.js';
+import type { WaitReport } from './tasks.js';
 
 /** Something beside tasks that can make progress: an inline device. */
 export interface Actor {
@@ -12,15 +13,24 @@ export interface Actor {
 
 export interface Executor {
   readonly kind: 'inline' | 'threads';
-  /** Run a kernel task to its end. Rejects with what the task throws. */
+  /**
+   * Run a kernel task to its end. Rejects with what the task throws.
+   * @throws PfnlessError ERR_PFNLESS_DEADLOCK (inline) when nobody can go on; the reason of `stop` after it
+   */
   run<T>(name: string, task: Sleeps<T>): Promise<T>;
-  /** Run a task that serves others for ever (fault service): it neither keeps the machine busy nor counts for deadlock. */
+  /**
+   * Run a task that serves others for ever (fault service): it neither keeps the machine busy nor counts for deadlock.
+   * What it throws is the end of the machine: everything else rejects with it.
+   */
   background(name: string, task: Sleeps<never>): void;
+  /** Inline only: whom to step beside the tasks. */
   addActor(actor: Actor): void;
+  /** Does a kernel task that could be preempted here have to let others go first? Never in the threads executor. */
+  preempt(): boolean;
   /** Resolves when no foreground task is left and nobody makes progress. */
   settle(): Promise<void>;
   /** What each unfinished task waits for, for error messages. */
-  waits(): readonly { readonly task: string; readonly what: string }[];
-  /** Drop all tasks: their promises reject with `reason`. */
+  waits(): readonly WaitReport[];
+  /** Drop all tasks: their promises, and those of tasks to come, reject with `reason`. */
   stop(reason: Error): void;
 }

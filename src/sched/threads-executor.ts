@@ -1,0 +1,170 @@
+/**
+ * Kernel tasks on this thread, devices on their own. Counterpart: the loop of a device's worker, and inline-executor.ts.
+ *
+ * One word wakes the kernel: the host doorbell, which a device rings after it put something into a ring or advanced a
+ * fence. What a device does besides (control calls, its death) arrives through the event loop. So while a foreground
+ * task is unfinished the pump goes round: run what is ready; nothing is: spin on the doorbell, park on it for a
+ * millisecond at the most, look again, and only if there is still nothing let the event loop take a turn. Fault,
+ * service and fault replay never wait for a turn.
+ *
+ * No wake-up is lost: the pump reads the doorbell, says that it sleeps, looks for ready tasks, and waits for the doorbell
+ * to leave the value that it read. A device writes its data, changes the doorbell, and reads `sleeping`.
+ *
+ * With nothing in flight the pump ends, and the doorbell is watched without a thread or the event loop being held.
+ */
+import { HOST_DOORBELL } from '../abi/queue.js';
+import { InvariantViolation } from '../base/errors.js';
+import type { Sleeps } from '../sync/task.js';
+import { load32, store32, waitWord, waitWordAsync, wakeWord } from '../sync/word.js';
+import type { Executor } from './executor.js';
+import { Settling, TaskList, type WaitReport } from './tasks.js';
+import { takeTurn } from './turn.js';
+
+const DOORBELL = HOST_DOORBELL.word.doorbell;
+const SLEEPING = HOST_DOORBELL.word.sleeping;
+
+/** Loads of the doorbell before the pump parks: some 20 µs. A parked round trip costs twice that. */
+const SPIN_LOADS = 4000;
+/** Longest time between two looks at the event loop, in milliseconds, when the doorbell is silent. */
+const PARK_MS = 1;
+/** Resumed tasks between two turns of the event loop when the pump never runs dry, so that Ctrl-C is seen. */
+const RESUMES_PER_TURN = 64;
+
+export class ThreadsExecutor implements Executor {
+  readonly kind = 'threads';
+  readonly #doorbell: Int32Array;
+  readonly #tasks = new TaskList();
+  readonly #settling = new Settling();
+  #stopped: Error | null = null;
+  #pumping = false;
+  /** A promise of the doorbell is pending. One is enough: every ring ends it. */
+  #watching = false;
+  #resumes = 0;
+  /** The event loop should have a turn, although there is work. */
+  #turnDue = false;
+
+  /** @param hostDoorbell memory of a HOST_DOORBELL record */
+  constructor(hostDoorbell: SharedArrayBuffer) {
+    this.#doorbell = new Int32Array(hostDoorbell);
+  }
+
+  run<T>(name: string, task: Sleeps<T>): Promise<T> {
+    if (this.#stopped) return Promise.reject(this.#stopped);
+    const ended = this.#tasks.spawn(name, task);
+    this.#start();
+    return ended;
+  }
+
+  background(name: string, task: Sleeps<never>): void {
+    this.#tasks.spawnBackground(name, task, (reason) => this.stop(reason as Error));
+    this.#start();
+  }
+
+  addActor(): never {
+    throw new InvariantViolation('a device of the threads executor runs by itself');
+  }
+
+  preempt(): boolean {
+    return false;
+  }
+
+  settle(): Promise<void> {
+    if (this.#stopped) return Promise.reject(this.#stopped);
+    this.#start();
+    return this.#settling.wait();
+  }
+
+  waits(): readonly WaitReport[] {
+    return this.#tasks.waits();
+  }
+
+  stop(reason: Error): void {
+    this.#stopped ??= reason;
+    this.#tasks.clear(this.#stopped);
+    this.#settling.fail(this.#stopped);
+    wakeWord(this.#doorbell, DOORBELL);
+  }
+
+  #start(): void {
+    if (this.#pumping || this.#stopped) return;
+    this.#pumping = true;
+    queueMicrotask(() => this.#pump().catch((reason) => this.stop(reason)));
+  }
+
+  async #pump(): Promise<void> {
+    try {
+      store32(this.#doorbell, SLEEPING, 0);
+      for (;;) {
+        while (this.#runReady()) if (this.#turnDue) await this.#turn();
+        if (this.#tasks.foreground > 0) {
+          if (!this.#sleep()) await this.#turn();
+        } else if (this.#settling.wanted) {
+          await this.#settle();
+        } else if (this.#watch()) {
+          return;
+        }
+      }
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  /** Give each ready task one turn. Returns whether there was one. */
+  #runReady(): boolean {
+    const ready = this.#tasks.all.filter((task) => this.#tasks.isReady(task));
+    for (const task of ready) {
+      // An earlier one may have taken what this one waits for, or stopped everything.
+      if (this.#stopped || !this.#tasks.isReady(task)) continue;
+      const ended = this.#tasks.resume(task);
+      // The caller of a task that has ended wants to go on while the others do.
+      if (++this.#resumes >= RESUMES_PER_TURN || (ended && this.#tasks.foreground > 0)) this.#turnDue = true;
+    }
+    return ready.length > 0;
+  }
+
+  async #turn(): Promise<void> {
+    this.#resumes = 0;
+    this.#turnDue = false;
+    await takeTurn();
+  }
+
+  /** Nothing is ready: wait for the doorbell, spinning, then parked. Returns whether something is ready now. */
+  #sleep(): boolean {
+    const rung = load32(this.#doorbell, DOORBELL);
+    if (this.#tasks.anyReady()) return true;
+    for (let load = 0; load < SPIN_LOADS; load++) {
+      if (load32(this.#doorbell, DOORBELL) !== rung) return this.#tasks.anyReady();
+    }
+    store32(this.#doorbell, SLEEPING, 1);
+    waitWord(this.#doorbell, DOORBELL, rung, PARK_MS);
+    store32(this.#doorbell, SLEEPING, 0);
+    return this.#tasks.anyReady();
+  }
+
+  /** At rest is: no foreground task, nothing ready, and a doorbell that is silent over a turn of the event loop. */
+  async #settle(): Promise<void> {
+    const rung = load32(this.#doorbell, DOORBELL);
+    await this.#turn();
+    const silent = load32(this.#doorbell, DOORBELL) === rung;
+    if (silent && this.#tasks.foreground === 0 && !this.#tasks.anyReady()) this.#settling.done();
+  }
+
+  /** Nothing is in flight: start the pump again when the doorbell rings. Returns false when there is something to do now. */
+  #watch(): boolean {
+    if (this.#stopped) return true;
+    const rung = load32(this.#doorbell, DOORBELL);
+    store32(this.#doorbell, SLEEPING, 1);
+    if (this.#tasks.anyReady()) {
+      store32(this.#doorbell, SLEEPING, 0);
+      return false;
+    }
+    if (!this.#watching) {
+      this.#watching = true;
+      void waitWordAsync(this.#doorbell, DOORBELL, rung, Number.POSITIVE_INFINITY).then(() => {
+        this.#watching = false;
+        this.#start();
+      });
+    }
+    return true;
+  }
+}

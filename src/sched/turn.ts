@@ -1,0 +1,10 @@
+/** One turn of the host's event loop, in whatever host this is (the core knows no platform: DESIGN decision 10). */
+
+/** Let the event loop take one turn: messages, deaths of workers, signals and the promises behind them are seen. */
+export type Turn = () => Promise<void>;
+
+/** `setImmediate` where there is one, else a timer (1 ms, in browsers up to 4 ms). The process lives while it is awaited. */
+export const takeTurn: Turn =
+  typeof globalThis.setImmediate === 'function'
+    ? () => new Promise((resolve) => globalThis.setImmediate(resolve))
+    : () => new Promise((resolve) => globalThis.setTimeout(resolve, 0));
