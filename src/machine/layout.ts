@@ -7,6 +7,7 @@
  */
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { formatAddress } from '../base/bytes.js';
+import type { ResourceEntry } from '../mm/resource.js';
 
 export type LayoutKind = 'ram' | 'reserved' | 'window';
 
@@ -95,36 +96,13 @@ export function ramBytes(entries: readonly LayoutEntry[]): number {
     .reduce((sum, ram) => sum + Math.max(0, pageAlignDown(ram.end + 1) - pageAlignUp(ram.start)), 0);
 }
 
-/**
- * The RAM that a page allocator may hand out: System RAM without what lives in it (the kernel image), rounded inwards to
- * pages. Ranges include their end.
- */
-export function usableRam(layout: PhysicalLayout): readonly { readonly start: number; readonly end: number }[] {
-  const usable: { start: number; end: number }[] = [];
-  const take = (from: number, to: number): void => {
-    const start = pageAlignUp(from);
-    const end = pageAlignDown(to + 1) - 1;
-    if (start < end) usable.push({ start, end });
-  };
-  for (const ram of layout.entries.filter(({ kind }) => kind === 'ram')) {
-    let from = ram.start;
-    for (const child of ram.children) {
-      take(from, child.start - 1);
-      from = child.end + 1;
-    }
-    take(from, ram.end);
-  }
-  return usable;
-}
-
-/** The map in /proc/iomem's format. */
-export function formatLayout(entries: readonly LayoutEntry[], depth = 0): string {
-  return entries
-    .map(({ start, end, name, children }) => {
-      const line = `${'  '.repeat(depth)}${formatAddress(start)}-${formatAddress(end)} : ${name}\n`;
-      return line + formatLayout(children, depth + 1);
-    })
-    .join('');
+/** The map as lines of /proc/iomem. */
+export function layoutResources(layout: PhysicalLayout): ResourceEntry[] {
+  const lines = ({ start, end, name, children }: LayoutEntry, depth: number): ResourceEntry[] => [
+    { start, end, name, depth },
+    ...children.flatMap((child) => lines(child, depth + 1)),
+  ];
+  return layout.entries.flatMap((root) => lines(root, 0));
 }
 
 /** What is wrong with a memory spec's ranges, as a path into the spec and a predicate; `null` when nothing is. */

@@ -33,7 +33,7 @@ export const MACHINE_PRESETS = {
   // Memory encryption takes five of an AMD server's 48 address bits. HyperTransport's range splits what is left, and the
   // firmware gives both parts to PCI root buses, but for less than one section (128 MiB) at the very top.
   'constrained-43bit': {
-    summary: '43-bit physical addresses, filled by PCI windows to within 96 MiB: no room for legacy device memory',
+    summary: '43-bit physical addresses, PCI windows on all but 96 MiB: legacy finds no room',
     spec: {
       memory: {
         ram: '2GiB',
@@ -49,7 +49,7 @@ export const MACHINE_PRESETS = {
   },
   // QEMU: -machine pc -m 2G -cpu max,phys-bits=40 -global i440FX-pcihost.pci-hole64-size=1020G
   'pci-window': {
-    summary: 'a VM whose 1020 GiB PCI window starts right after RAM and fills the 40-bit address space',
+    summary: 'a VM whose PCI window starts right after RAM and fills the 40-bit addresses',
     spec: {
       memory: {
         ram: '2GiB',

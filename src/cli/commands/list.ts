@@ -1,0 +1,58 @@
+/** `pfnless list`: what there is to run, and what to run it on. */
+import type { Command } from 'commander';
+import { builtins } from '../../device/programs/index.js';
+import { MACHINE_PRESETS } from '../../machine/presets.js';
+import { type Column, renderTable } from '../../report/table.js';
+import { workloads } from '../../workload/library/index.js';
+import { EXIT_HELD } from '../exit.js';
+import { print, printJson } from '../output.js';
+
+interface Item {
+  readonly name: string;
+  readonly summary: string;
+}
+
+const DRIVERS: readonly Item[] = [
+  { name: 'test-hmm', summary: "Linux's test_hmm: a mirror per process, chunks of device memory, eviction" },
+];
+
+const ADDRESSINGS: readonly Item[] = [
+  { name: 'legacy', summary: 'a device private page is named by a PFN out of the physical address space' },
+  { name: 'offset', summary: 'a device private page is named by an offset in an address space of its own (default)' },
+];
+
+const items = (named: Readonly<Record<string, { readonly summary: string }>>): Item[] =>
+  Object.entries(named).map(([name, { summary }]) => ({ name, summary }));
+
+export function addListCommand(program: Command, exit: (code: number) => void): void {
+  program
+    .command('list')
+    .description('list workloads, compute programs, machines, drivers and addressings')
+    .option('--json', 'print one JSON object')
+    .action((flags: { readonly json?: boolean }) => {
+      list(flags.json === true);
+      exit(EXIT_HELD);
+    });
+}
+
+function list(json: boolean): void {
+  const lists = {
+    workloads: workloads.map(({ name, summary }) => ({ name, summary })),
+    programs: items(builtins),
+    machines: items(MACHINE_PRESETS),
+    drivers: DRIVERS,
+    addressings: ADDRESSINGS,
+  };
+  if (json) {
+    printJson({ schema: 'pfnless/list@1', ok: true, ...lists });
+    return;
+  }
+  const sections = Object.entries(lists).map(([title, rows]) => {
+    const columns: readonly Column<Item>[] = [
+      { title, cell: ({ name }) => name },
+      { title: '', cell: ({ summary }) => summary },
+    ];
+    return renderTable(columns, rows);
+  });
+  print(sections.join('\n'));
+}

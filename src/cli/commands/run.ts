@@ -1,0 +1,82 @@
+/** `pfnless run`: workloads from the library, each verified. */
+import type { Command } from 'commander';
+import { PfnlessError } from '../../base/errors.js';
+import { suggestion } from '../../base/nearest.js';
+import { renderTable } from '../../report/table.js';
+import { workloads } from '../../workload/library/index.js';
+import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
+import type { Workload } from '../../workload/workload.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import { print, printJson, startProgress } from '../output.js';
+import { describeRun, failureText, RESULT_COLUMNS, runOnFreshMachine, type WorkloadRow } from '../runner.js';
+
+interface RunFlags extends MachineFlags {
+  readonly all?: boolean;
+  readonly size?: number;
+  readonly json?: boolean;
+}
+
+export function addRunCommand(program: Command, exit: (code: number) => void): void {
+  addMachineOptions(program.command('run').description('run workloads and verify each result'))
+    .argument('[workload...]', 'names from `pfnless list`')
+    .option('--all', 'every workload of the library')
+    .option('--size <n>', "problem size, in the workload's own units", wholeNumber(1, 2 ** 40))
+    .option('--json', 'print one JSON object')
+    .action(async (names: string[], flags: RunFlags) => exit(await run(names, flags)));
+}
+
+async function run(names: readonly string[], flags: RunFlags): Promise<number> {
+  const chosen = chooseWorkloads(names, flags.all === true);
+  const spec = machineFromFlags(flags);
+  if (spec.devices.length < 1 || spec.devices.length > WORKLOAD_DEVICES_MAX) {
+    const message = `a workload runs on 1 to ${WORKLOAD_DEVICES_MAX} devices, and this machine has ${spec.devices.length}`;
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', message);
+  }
+  if (!flags.json) print(`${describeRun(spec)}\n\n`);
+
+  const rows: WorkloadRow[] = [];
+  const progress = await startProgress('booting');
+  try {
+    for (const [index, workload] of chosen.entries()) {
+      progress.update(`${workload.name} (${index + 1} of ${chosen.length})`);
+      rows.push(await runOnFreshMachine({ spec, machine: flags.machine, size: flags.size }, workload));
+    }
+  } finally {
+    progress.stop();
+  }
+
+  const ok = rows.every((row) => row.ok);
+  if (flags.json) {
+    printJson({
+      schema: 'pfnless/run@1',
+      ok,
+      seed: spec.seed,
+      addressing: spec.addressing,
+      executor: spec.executor,
+      devices: spec.devices.length,
+      machine: spec.name,
+      workloads: rows,
+    });
+  } else {
+    print(renderTable(RESULT_COLUMNS, rows));
+    for (const row of rows.filter((failed) => !failed.ok)) print(`\n${failureText(row)}`);
+  }
+  return ok ? EXIT_HELD : EXIT_FOUND;
+}
+
+function chooseWorkloads(names: readonly string[], all: boolean): readonly Workload[] {
+  const known = workloads.map(({ name }) => name);
+  if (all && names.length > 0) {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name workloads or give --all, not both');
+  }
+  if (all) return workloads;
+  if (names.length === 0) {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `name a workload or give --all: known are ${known.join(', ')}`);
+  }
+  return names.map((name) => {
+    const workload = workloads.find((candidate) => candidate.name === name);
+    if (workload) return workload;
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `there is no workload "${name}" (${suggestion(name, known)})`);
+  });
+}

@@ -1,0 +1,51 @@
+/** The only file that writes to stdout and stderr. Results go to stdout, everything about their making to stderr. */
+import { colours } from '../report/table.js';
+
+const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
+
+/** Colours for stdout, none where it is not a terminal or NO_COLOR is set. */
+export const paint = colours(wantsColour);
+
+/** Text of a result, newline included. */
+export function print(text: string): void {
+  process.stdout.write(text);
+}
+
+/** The one JSON object of a `--json` run. */
+export function printJson(result: object): void {
+  print(`${JSON.stringify(result, null, 2)}\n`);
+}
+
+/** One line about what went wrong. */
+export function complain(text: string): void {
+  process.stderr.write(`pfnless: ${text}\n`);
+}
+
+export interface Progress {
+  update(text: string): void;
+  /** Clear the line. */
+  stop(): void;
+}
+
+/** A live line on stderr; silent where stderr is not a terminal. */
+export async function startProgress(text: string): Promise<Progress> {
+  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} };
+  const { default: ora } = await import('ora');
+  const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
+  return {
+    update: (next) => {
+      spinner.text = next;
+    },
+    stop: () => {
+      spinner.stop();
+    },
+  };
+}
+
+/** Let a reader that closes the pipe (`pfnless list | head -1`) end the program quietly. */
+export function tolerateClosedPipe(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exit(process.exitCode ?? 0);
+  });
+}

@@ -1,0 +1,39 @@
+/** pfnless: the public API. Re-exports only; what is not here is not for use from outside. */
+
+export type { ProgramArgs } from './abi/control.js';
+export type { Errno } from './abi/errno.js';
+export type { VirtAddr } from './base/brand.js';
+export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
+export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
+export { boot } from './machine/boot.js';
+export type { LayoutEntry, MemorySpec, WindowSpec } from './machine/layout.js';
+export { MACHINE_PRESETS, type MachinePreset, type PresetName } from './machine/presets.js';
+export {
+  type DeviceSpec,
+  type MachineInput,
+  type MachineSpec,
+  type MachineSpecInput,
+  machineSpecJsonSchema,
+  parseMachineSpec,
+} from './machine/spec.js';
+export {
+  type Addressing,
+  DMIRROR_PROT,
+  type ElementArrays,
+  type ElementType,
+  type ExecutorKind,
+  type LaunchOptions,
+  type LaunchResult,
+  type Machine,
+  type MachineStats,
+  type MigrateResult,
+  type Mirror,
+  type MirrorOptions,
+  type MmapOptions,
+  type Process,
+  type Violation,
+  type VirtRange,
+} from './machine/types.js';
+export { workloads } from './workload/library/index.js';
+export { type RunWorkloadOptions, runWorkload, type WorkloadResult } from './workload/run.js';
+export type { Workload, WorkloadEnv, WorkloadPlan, WorkloadSizes, WorkloadVerdict } from './workload/workload.js';

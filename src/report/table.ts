@@ -1,0 +1,74 @@
+/** Tables for a terminal: a header, a rule, aligned columns, nothing else. Width stays below 100 columns by choice of columns. */
+import Table from 'cli-table3';
+
+export interface Column<Row> {
+  readonly title: string;
+  readonly align?: 'left' | 'right';
+  readonly cell: (row: Row) => string;
+}
+
+/** Two spaces between columns, one rule below the header. */
+const FRAME = {
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: '  ',
+};
+
+/** `rows` as a table, each line ended by a newline. Colour is up to the cells. */
+export function renderTable<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
+  const table = new Table({
+    chars: FRAME,
+    style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
+    colAligns: columns.map(({ align }) => align ?? 'left'),
+  });
+  table.push(
+    columns.map(({ title }) => title),
+    ...rows.map((row) => columns.map(({ cell }) => cell(row))),
+  );
+  const [header = '', ...lines] = table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd());
+  const width = Math.max(header.length, ...lines.map((line) => plain(line).length));
+  return `${[header, '─'.repeat(width), ...lines].join('\n')}\n`;
+}
+
+const ESCAPE = String.fromCharCode(27);
+const COLOUR_CODE = new RegExp(`${ESCAPE}\\[[0-9;]*m`, 'g');
+const plain = (text: string): string => text.replace(COLOUR_CODE, '');
+
+/** A whole number with thousands set apart: `16 384`. */
+export const formatCount = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, ' ');
+
+/** Milliseconds as a person reads them: `340 ms`, `2.1 s`. */
+export function formatMs(ms: number): string {
+  return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+/** A measured value in three significant digits, with k, M or G: `53.2 M`. */
+export function formatValue(value: number): string {
+  const [divisor, letter] =
+    value >= 1e9 ? [1e9, ' G'] : value >= 1e6 ? [1e6, ' M'] : value >= 1e4 ? [1e3, ' k'] : [1, ''];
+  return `${Number((value / divisor).toPrecision(3))}${letter}`;
+}
+
+/** Text colours for one output; `colours(false)` leaves text as it is. */
+export function colours(enabled: boolean): Record<'good' | 'bad' | 'dim', (text: string) => string> {
+  const wrap =
+    (code: number) =>
+    (text: string): string =>
+      enabled ? `${ESCAPE}[${code}m${text}${ESCAPE}[0m` : text;
+  return { good: wrap(32), bad: wrap(31), dim: wrap(2) };
+}
