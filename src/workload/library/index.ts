@@ -1,0 +1,31 @@
+/** The workloads that pfnless ships, in the order in which they are listed and run. */
+import type { Workload } from '../workload.js';
+import { bfsWorkload } from './bfs.js';
+import { histogramWorkload } from './histogram.js';
+import { matmulWorkload } from './matmul.js';
+import { migrateStormWorkload } from './migrate-storm.js';
+import { oversubscriptionWorkload } from './oversubscription.js';
+import { pingPongWorkload } from './ping-pong.js';
+import { pointerChaseWorkload } from './pointer-chase.js';
+import { producerConsumerWorkload } from './producer-consumer.js';
+import { randomUpdateWorkload } from './random-update.js';
+import { reductionWorkload } from './reduction.js';
+import { saxpyWorkload } from './saxpy.js';
+import { stencilWorkload } from './stencil.js';
+import { vectorAddWorkload } from './vector-add.js';
+
+export const workloads: readonly Workload[] = Object.freeze([
+  vectorAddWorkload,
+  saxpyWorkload,
+  matmulWorkload,
+  histogramWorkload,
+  reductionWorkload,
+  stencilWorkload,
+  bfsWorkload,
+  pointerChaseWorkload,
+  randomUpdateWorkload,
+  pingPongWorkload,
+  producerConsumerWorkload,
+  oversubscriptionWorkload,
+  migrateStormWorkload,
+]);

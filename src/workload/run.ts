@@ -1,0 +1,144 @@
+/** Runs one workload on a machine and says whether all was well: the result, the machine's invariants, the counters. */
+import { PAGE_SIZE } from '../abi/address.js';
+import { PfnlessError } from '../base/errors.js';
+import { createRandom } from '../base/random.js';
+import type { Machine, MachineStats, Violation } from '../machine/types.js';
+import type { Workload, WorkloadVerdict } from './workload.js';
+
+export interface RunWorkloadOptions {
+  /** Devices to use, 1..8: the machine's first ones. */
+  readonly devices: number;
+  /** Default: the workload's own. */
+  readonly size?: number | undefined;
+  readonly seed: number;
+  /** Milliseconds: time comes from outside. */
+  readonly now: () => number;
+}
+
+export interface WorkloadResult {
+  readonly name: string;
+  readonly devices: number;
+  readonly size: number;
+  /** Verified, no violation, and there were the faults and migrations that there had to be. */
+  readonly ok: boolean;
+  readonly verified: boolean;
+  readonly checkedValues: number;
+  readonly faults: { readonly cpu: number; readonly device: number };
+  /** Pages. */
+  readonly migrated: { readonly toDevice: number; readonly toRam: number };
+  readonly evicted: number;
+  readonly wallMs: number;
+  readonly violations: readonly Violation[];
+  /** Why `ok` is false, where no violation says it. */
+  readonly error?: string;
+}
+
+/** RAM that is left to the kernel when a workload takes the rest. */
+const KERNEL_RESERVE_PAGES = 64;
+
+/** Most devices that a workload is made for. */
+export const WORKLOAD_DEVICES_MAX = 8;
+
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT, before anything runs, when the workload cannot run here at this size */
+export async function runWorkload(
+  machine: Machine,
+  workload: Workload,
+  options: RunWorkloadOptions,
+): Promise<WorkloadResult> {
+  const { devices, size = workload.defaultSize } = options;
+  const before = await machine.stats();
+  requireThatItFits(machine, workload, { devices, size, freeRamPages: before.freeRamPages });
+
+  const process = await machine.process();
+  const started = options.now();
+  const outcome = await outcomeOf(async () => {
+    const mirrors = await Promise.all(Array.from({ length: devices }, (_, device) => process.mirror(device)));
+    return workload.run({ machine, process, mirrors, devices, size, random: createRandom(options.seed) });
+  });
+  const wallMs = options.now() - started;
+  await machine.settle();
+  const counters = difference(before, await machine.stats());
+  // Once with the workload's memory in place, and once to see that the process leaves nothing behind.
+  const violations = [...(await machine.check())];
+  await process.exit();
+  violations.push(...(await machine.check()));
+
+  const failed = outcome instanceof PfnlessError;
+  const error = failed ? outcome.message : whatIsWrong(outcome, counters);
+  return {
+    name: workload.name,
+    devices,
+    size,
+    ok: error === undefined && violations.length === 0,
+    verified: !failed && outcome.verified,
+    checkedValues: failed ? 0 : outcome.checked,
+    ...counters,
+    wallMs,
+    violations,
+    ...(error === undefined ? {} : { error }),
+  };
+}
+
+/** A broken invariant is not an outcome: it goes up as it is. */
+async function outcomeOf(run: () => Promise<WorkloadVerdict>): Promise<WorkloadVerdict | PfnlessError> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof PfnlessError) return error;
+    throw error;
+  }
+}
+
+type Counters = Pick<WorkloadResult, 'faults' | 'migrated' | 'evicted'>;
+
+function difference(before: MachineStats, after: MachineStats): Counters {
+  return {
+    faults: { cpu: after.cpuFaults - before.cpuFaults, device: after.deviceFaults - before.deviceFaults },
+    migrated: {
+      toDevice: after.migratedToDevice - before.migratedToDevice,
+      toRam: after.migratedToRam - before.migratedToRam,
+    },
+    evicted: after.evicted - before.evicted,
+  };
+}
+
+/** A right result that was come by in the wrong way (nothing ever moved) is wrong, too. */
+function whatIsWrong(verdict: WorkloadVerdict, { faults, migrated }: Counters): string | undefined {
+  if (!verdict.verified) return verdict.detail ?? 'the result differs from the reference';
+  if (faults.device < verdict.expectFaults) {
+    return `expected at least ${verdict.expectFaults} device faults, there were ${faults.device}`;
+  }
+  if (migrated.toDevice < verdict.expectMigrations) {
+    return `expected at least ${verdict.expectMigrations} pages to move to devices, ${migrated.toDevice} did`;
+  }
+  return undefined;
+}
+
+interface RunShape {
+  readonly devices: number;
+  readonly size: number;
+  readonly freeRamPages: number;
+}
+
+function requireThatItFits(machine: Machine, workload: Workload, shape: RunShape): void {
+  const { devices, size } = shape;
+  const { min, max, meaning } = workload.sizes;
+  const refuse = (why: string): never => {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${workload.name}: ${why}`);
+  };
+  if (!Number.isInteger(devices) || devices < 1 || devices > WORKLOAD_DEVICES_MAX) {
+    refuse(`the number of devices must be a whole number from 1 to ${WORKLOAD_DEVICES_MAX}, not ${devices}`);
+  }
+  if (devices > machine.deviceCount)
+    refuse(`${devices} devices are asked for, and the machine has ${machine.deviceCount}`);
+  if (!Number.isInteger(size) || size < min || size > max) {
+    refuse(`the size must be a whole number from ${min} to ${max} (${meaning}), not ${size}`);
+  }
+  const deviceMemory = machine.spec.devices.slice(0, devices).map((device) => device.memory);
+  const needed = Math.ceil(workload.footprint({ size, deviceMemory }) / PAGE_SIZE) + KERNEL_RESERVE_PAGES;
+  if (needed > shape.freeRamPages) {
+    refuse(`size ${size} needs ${mebibytes(needed)} of RAM, of which ${mebibytes(shape.freeRamPages)} are free`);
+  }
+}
+
+const mebibytes = (pages: number): string => `${((pages * PAGE_SIZE) / 2 ** 20).toFixed(1)} MiB`;
