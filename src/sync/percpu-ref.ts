@@ -25,8 +25,8 @@ export class PercpuRef {
 
   put(n = 1): void {
     assert(this.#count >= n, () => `${this.name}: ${n} references dropped but ${this.#count} held`);
+    assert(this.#dying || this.#count > n, () => `${this.name}: the initial reference was dropped without kill()`);
     this.#count -= n;
-    assert(this.#dying || this.#count > 0, () => `${this.name}: the initial reference was dropped without kill()`);
   }
 
   /** `percpu_ref_tryget_live()`: a reference unless the owner is waiting for the end. */
