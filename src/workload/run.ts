@@ -33,8 +33,10 @@ export interface WorkloadResult {
   readonly error?: string;
 }
 
-/** RAM that is left to the kernel when a workload takes the rest. */
+/** RAM that a workload leaves to the kernel: upper page tables, and a page in flight for every device. */
 const KERNEL_RESERVE_PAGES = 64;
+/** Of so many mapped pages the kernel takes one more. Page tables need one of 512, and mappings do not fill theirs. */
+const MAPPED_PAGES_PER_TABLE = 256;
 
 /** Most devices that a workload is made for. */
 export const WORKLOAD_DEVICES_MAX = 8;
@@ -135,7 +137,8 @@ function requireThatItFits(machine: Machine, workload: Workload, shape: RunShape
     refuse(`the size must be a whole number from ${min} to ${max} (${meaning}), not ${size}`);
   }
   const deviceMemory = machine.spec.devices.slice(0, devices).map((device) => device.memory);
-  const needed = Math.ceil(workload.footprint({ size, deviceMemory }) / PAGE_SIZE) + KERNEL_RESERVE_PAGES;
+  const mapped = Math.ceil(workload.footprint({ size, deviceMemory }) / PAGE_SIZE);
+  const needed = mapped + Math.ceil(mapped / MAPPED_PAGES_PER_TABLE) + KERNEL_RESERVE_PAGES;
   if (needed > shape.freeRamPages) {
     refuse(`size ${size} needs ${mebibytes(needed)} of RAM, of which ${mebibytes(shape.freeRamPages)} are free`);
   }
