@@ -1,7 +1,7 @@
 /** What a machine wants of a device driver, whichever it is. Everything that may sleep is a generator for the kernel's thread. */
 import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import type { Errno, Result } from '../abi/errno.js';
-import type { VirtAddr } from '../base/brand.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import type { Sleeps } from '../sync/task.js';
 
@@ -37,6 +37,14 @@ export interface DriverMirror {
   close(): Sleeps<void>;
 }
 
+/** What a checker may know of a driver. The page tables themselves it reads from shared memory (`DeviceMemories.pageTables`). */
+export interface DriverInspection {
+  /** Address spaces that are open on the device, and the word index of their top level tables. */
+  readonly contexts: readonly { readonly mm: MmStruct; readonly root: number }[];
+  /** Frame of the device's memory that holds a page; `null` for a page that is not this device's. */
+  frameOf(page: Page): number | null;
+}
+
 export interface DeviceDriver {
   readonly name: string;
   /** Load: take the first chunk of device memory, as the addressing does it. */
@@ -47,4 +55,6 @@ export interface DeviceDriver {
   /** Unload: evict everything, unmap the pagemaps. */
   remove(): Sleeps<void>;
   stats(): DriverStats;
+  /** For checkers, at rest. Absent: the checkers do not look at this driver's mappings. */
+  inspect?(): DriverInspection;
 }

@@ -26,3 +26,20 @@ export function runAtomic<T>(task: Sleeps<T>): T {
   if (!step.done) throw new Error(`would sleep in atomic context: ${step.value.what}`);
   return step.value;
 }
+
+/** Sleep until a promise of the control plane settles. @throws what it rejects with */
+export function* waitForPromise<T>(what: string, promise: Promise<T>): Sleeps<T> {
+  let outcome: { readonly value: T } | { readonly reason: unknown } | null = null;
+  promise.then(
+    (value) => {
+      outcome = { value };
+    },
+    (reason: unknown) => {
+      outcome = { reason };
+    },
+  );
+  yield* waitUntil(what, () => outcome !== null);
+  const settled = outcome as unknown as { readonly value: T } | { readonly reason: unknown };
+  if ('reason' in settled) throw settled.reason;
+  return settled.value;
+}

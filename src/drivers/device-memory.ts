@@ -1,0 +1,213 @@
+/**
+ * A device's memory as its driver manages it: chunks of struct pages that are added as memory is needed, a free list, and an
+ * order of eviction by blocks of 2 MiB, least recently filled first.
+ *
+ * Counterpart: the chunks of lib/test_hmm.c and nouveau_dmem.c; blocks and their order as in NVIDIA's UVM.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import type { Result } from '../abi/errno.js';
+import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import type { DevPagemap, DevPagemapOps } from '../mm/dev-pagemap.js';
+import type { Kernel } from '../mm/kernel.js';
+import {
+  memremapDevicePrivatePagemap,
+  memremapPages,
+  memunmapDevicePrivatePagemap,
+  memunmapPages,
+} from '../mm/memremap.js';
+import { pagePgmapId } from '../mm/page.js';
+import type { Resource } from '../mm/resource.js';
+import { folioTrylock } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { store32 } from '../sync/word.js';
+
+/** Pages of a block of eviction: 2 MiB. */
+export const BLOCK_PAGES = 512;
+const REFCOUNT = STRUCT_PAGE.word.refcount;
+
+interface Chunk {
+  readonly pgmap: DevPagemap;
+  /** The physical region under legacy addressing. */
+  readonly resource: Resource | null;
+  /** First frame of the chunk in the device's memory. */
+  readonly firstFrame: number;
+  readonly pages: number;
+}
+
+export interface DeviceMemoryOptions {
+  readonly kernel: Kernel;
+  /** Name of the physical region in /proc/iomem. */
+  readonly name: string;
+  readonly owner: object;
+  readonly ops: Omit<DevPagemapOps, 'folioFree'>;
+  /** Bytes in all, and bytes by which the pagemaps grow. */
+  readonly bytes: number;
+  readonly chunkBytes: number;
+  readonly numaNode: number;
+}
+
+export class DeviceMemory {
+  readonly #options: DeviceMemoryOptions;
+  readonly #chunks: Chunk[] = [];
+  /** Chunk of a pagemap's id. */
+  readonly #byPgmap: Chunk[] = [];
+  /** Free pages, a queue: pages that were freed in ascending order are handed out so, and make long runs for the copy engine. */
+  readonly #free: Int32Array;
+  #freeHead = 0;
+  #freeCount = 0;
+  /** By block: pages in use, and when a page of it was last handed out. */
+  readonly #blockUsed: Int32Array;
+  readonly #blockStamp: Float64Array;
+  #clock = 0;
+  #used = 0;
+  #framesInChunks = 0;
+
+  constructor(options: DeviceMemoryOptions) {
+    this.#options = options;
+    this.#free = new Int32Array(this.totalPages);
+    const blocks = Math.ceil(this.totalPages / BLOCK_PAGES);
+    this.#blockUsed = new Int32Array(blocks);
+    this.#blockStamp = new Float64Array(blocks);
+  }
+
+  get totalPages(): number {
+    return this.#options.bytes / PAGE_SIZE;
+  }
+
+  get usedPages(): number {
+    return this.#used;
+  }
+
+  /** Frame of a page of this device in its memory. */
+  frameOf(page: Page): number {
+    const chunk = this.#byPgmap[pagePgmapId(this.#options.kernel.memmap.words, page)];
+    return chunk.firstFrame + (page - chunk.pgmap.pages);
+  }
+
+  /** Does a struct page belong to this device? */
+  owns(page: Page): boolean {
+    const chunk = this.#byPgmap[pagePgmapId(this.#options.kernel.memmap.words, page)];
+    return chunk !== undefined && page >= chunk.pgmap.pages && page < chunk.pgmap.pages + chunk.pages;
+  }
+
+  /**
+   * A free page, locked and with one reference (`zone_device_page_init`), growing by a chunk if need be; NULL_PAGE when the
+   * device's memory (or the address space for it) is used up.
+   */
+  allocPage(): Page {
+    if (this.#freeCount === 0 && this.grow() !== 0) return NULL_PAGE;
+    const page = this.#free[this.#freeHead] as Page;
+    this.#freeHead = (this.#freeHead + 1) % this.#free.length;
+    this.#freeCount--;
+    const { words } = this.#options.kernel.memmap;
+    const chunk = this.#byPgmap[pagePgmapId(words, page)];
+    chunk.pgmap.ref!.get();
+    store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
+    assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
+    const block = Math.floor((chunk.firstFrame + (page - chunk.pgmap.pages)) / BLOCK_PAGES);
+    this.#blockUsed[block]++;
+    this.#blockStamp[block] = ++this.#clock;
+    this.#used++;
+    return page;
+  }
+
+  /** Add a chunk: 0, ENOMEM (no struct pages, or all of the device's memory is in chunks), ERANGE (no address space). */
+  grow(): Result {
+    const { kernel, name, chunkBytes, bytes, numaNode } = this.#options;
+    const size = Math.min(chunkBytes, bytes - this.#framesInChunks * PAGE_SIZE);
+    if (size <= 0) return 'ENOMEM';
+    let resource: Resource | null = null;
+    if (!kernel.seriesApplied) {
+      const found = kernel.iomem.requestFreeMemRegion(size, name);
+      if (typeof found === 'string') return found;
+      resource = found;
+    }
+    const pgmap = this.#pagemap(size, resource);
+    const result =
+      resource === null
+        ? memremapDevicePrivatePagemap(kernel, pgmap, numaNode)
+        : memremapPages(kernel, pgmap, numaNode);
+    if (result !== 0) {
+      if (resource !== null) kernel.iomem.releaseMemRegion(resource);
+      return result;
+    }
+    const chunk: Chunk = { pgmap, resource, firstFrame: this.#framesInChunks, pages: size / PAGE_SIZE };
+    this.#chunks.push(chunk);
+    this.#byPgmap[pgmap.id] = chunk;
+    this.#framesInChunks += chunk.pages;
+    for (let i = 0; i < chunk.pages; i++) this.#pushFree((pgmap.pages + i) as Page);
+    return 0;
+  }
+
+  /** First page and number of pages of the block to evict next; `null` when no page is in use. */
+  oldestBlock(): { readonly first: Page; readonly pages: number } | null {
+    let oldest = -1;
+    for (let block = 0; block < this.#blockUsed.length; block++) {
+      if (this.#blockUsed[block] > 0 && (oldest < 0 || this.#blockStamp[block] < this.#blockStamp[oldest]))
+        oldest = block;
+    }
+    return oldest < 0 ? null : this.#block(oldest);
+  }
+
+  /** Try this block last: somebody holds its pages. */
+  postpone(first: Page): void {
+    this.#blockStamp[Math.floor(this.frameOf(first) / BLOCK_PAGES)] = ++this.#clock;
+  }
+
+  /** Every block with pages in use. */
+  *usedBlocks(): Generator<{ readonly first: Page; readonly pages: number }, void, void> {
+    for (let block = 0; block < this.#blockUsed.length; block++) {
+      if (this.#blockUsed[block] > 0) yield this.#block(block);
+    }
+  }
+
+  /** Give back all pagemaps. Waits for the last page of each. */
+  *remove(): Sleeps<void> {
+    const { kernel } = this.#options;
+    for (const { pgmap, resource } of this.#chunks) {
+      if (resource === null) {
+        yield* memunmapDevicePrivatePagemap(kernel, pgmap);
+      } else {
+        yield* memunmapPages(kernel, pgmap);
+        kernel.iomem.releaseMemRegion(resource);
+      }
+    }
+    this.#chunks.length = 0;
+    this.#freeCount = 0;
+  }
+
+  #block(block: number): { readonly first: Page; readonly pages: number } {
+    const frame = block * BLOCK_PAGES;
+    const chunk = this.#chunks.find((each) => frame >= each.firstFrame && frame < each.firstFrame + each.pages)!;
+    const first = (chunk.pgmap.pages + (frame - chunk.firstFrame)) as Page;
+    return { first, pages: Math.min(BLOCK_PAGES, chunk.firstFrame + chunk.pages - frame) };
+  }
+
+  #pagemap(size: number, resource: Resource | null): DevPagemap {
+    const { owner, ops } = this.#options;
+    const range = resource === null ? null : { start: resource.start, end: resource.start + size - 1 };
+    return {
+      type: 'MEMORY_DEVICE_PRIVATE',
+      owner,
+      ops: { ...ops, folioFree: (page) => this.#folioFree(page) },
+      nrPages: size / PAGE_SIZE,
+      range,
+      pages: NULL_PAGE,
+      id: 0,
+      ref: null,
+    };
+  }
+
+  #folioFree(page: Page): void {
+    this.#blockUsed[Math.floor(this.frameOf(page) / BLOCK_PAGES)]--;
+    this.#used--;
+    this.#pushFree(page);
+  }
+
+  #pushFree(page: Page): void {
+    this.#free[(this.#freeHead + this.#freeCount) % this.#free.length] = page;
+    this.#freeCount++;
+  }
+}

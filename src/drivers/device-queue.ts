@@ -1,0 +1,123 @@
+/**
+ * A driver's end of the rings: copies, invalidations, answers to faults, and the fences that say when they are done.
+ * Waiting ends early, with `false`, when the device dies.
+ */
+import { COMMAND_CANCEL, COMMAND_PACKET, COMMAND_REPLAY, COPY_PACKET, INVALIDATE_PACKET } from '../abi/packet.js';
+import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
+import { RingProducer } from '../sync/ring.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
+import { load32 } from '../sync/word.js';
+import type { DeviceLink } from '../transport/device-link.js';
+import type { CopyBatch } from './copy-batch.js';
+
+const { word: HEADER } = QUEUE_HEADER;
+const { word: COPY } = COPY_PACKET;
+const { word: INVALIDATE } = INVALIDATE_PACKET;
+const { word: COMMAND } = COMMAND_PACKET;
+
+export class DeviceQueue {
+  readonly #link: DeviceLink;
+  readonly #header: Int32Array;
+  readonly #copies: RingProducer;
+  readonly #invalidations: RingProducer;
+  readonly #commands: RingProducer;
+  #copySequence = 0;
+  #invalidateSequence = 0;
+  #commandSequence = 0;
+
+  constructor(link: DeviceLink) {
+    this.#link = link;
+    const { queue } = link.memories;
+    this.#header = new Int32Array(queue);
+    this.#copies = new RingProducer(queue, RINGS.copies);
+    this.#invalidations = new RingProducer(queue, RINGS.invalidations);
+    this.#commands = new RingProducer(queue, RINGS.commands);
+  }
+
+  get lost(): boolean {
+    return this.#link.lost !== null;
+  }
+
+  /** Send a batch and wait until it is copied. False: the device died or a copy failed; the targets are undefined. */
+  *copy(batch: CopyBatch): Sleeps<boolean> {
+    const ring = this.#copies;
+    const first = this.#copySequence + 1;
+    for (const run of batch.runs) {
+      if (ring.free() === 0) this.#link.ring();
+      yield* this.#waitSpace(ring, 'copy');
+      if (this.lost) return false;
+      const at = ring.reserve();
+      const { words } = ring;
+      words[at + COPY.sequence] = ++this.#copySequence;
+      words[at + COPY.memories] = run.memories;
+      words[at + COPY.sourceFrame] = run.sourceFrame;
+      words[at + COPY.targetFrame] = run.targetFrame;
+      words[at + COPY.pages] = run.pages;
+      words[at + COPY.sourcePage] = run.sourcePage;
+      words[at + COPY.targetPage] = run.targetPage;
+      ring.publish();
+    }
+    this.#link.ring();
+    if (!(yield* this.#waitFence(HEADER.copyFence, this.#copySequence, 'copy'))) return false;
+    // Only the last failure is recorded: one of a batch that was sent after ours counts against ours too.
+    const failed = load32(this.#header, HEADER.copyError);
+    return failed === 0 || !fenceReached(failed, first);
+  }
+
+  /** Make the device forget [start, end) of a context, and wait until it has. False: the device died (so it has). */
+  *invalidate(context: number, start: number, end: number): Sleeps<boolean> {
+    const ring = this.#invalidations;
+    yield* this.#waitSpace(ring, 'invalidation');
+    if (this.lost) return false;
+    const sequence = ++this.#invalidateSequence;
+    const at = ring.reserve();
+    ring.words[at + INVALIDATE.sequence] = sequence;
+    ring.words[at + INVALIDATE.context] = context;
+    ring.floats[at / 2 + INVALIDATE.start] = start;
+    ring.floats[at / 2 + INVALIDATE.end] = end;
+    ring.publish();
+    this.#link.ring();
+    return yield* this.#waitFence(HEADER.invalidateFence, sequence, 'invalidation');
+  }
+
+  /** Wait for the invalidations that others have sent and that may still be under way. */
+  *waitInvalidations(): Sleeps<boolean> {
+    return yield* this.#waitFence(HEADER.invalidateFence, this.#invalidateSequence, 'invalidation');
+  }
+
+  /** Fault replay: the lanes of a context try again. */
+  *replay(context: number): Sleeps<void> {
+    yield* this.#command(COMMAND_REPLAY, context, 0, 0);
+  }
+
+  /** The page at `address` cannot be had: the lanes that wait for it fail with `errno` (a Linux number). */
+  *cancel(context: number, address: number, errno: number): Sleeps<void> {
+    yield* this.#command(COMMAND_CANCEL, context, address, errno);
+  }
+
+  *#command(kind: number, context: number, address: number, errno: number): Sleeps<void> {
+    const ring = this.#commands;
+    yield* this.#waitSpace(ring, 'command');
+    if (this.lost) return;
+    const at = ring.reserve();
+    ring.words[at + COMMAND.sequence] = ++this.#commandSequence;
+    ring.words[at + COMMAND.kind] = kind;
+    ring.words[at + COMMAND.context] = context;
+    ring.words[at + COMMAND.errno] = errno;
+    ring.floats[at / 2 + COMMAND.address] = address;
+    ring.publish();
+    this.#link.ring();
+  }
+
+  *#waitSpace(ring: RingProducer, what: string): Sleeps<void> {
+    if (ring.free() > 0) return;
+    yield* waitUntil(`room for one more ${what} of ${this.#link.name}`, () => this.lost || ring.free() > 0);
+  }
+
+  *#waitFence(word: number, sequence: number, what: string): Sleeps<boolean> {
+    const reached = (): boolean => fenceReached(load32(this.#header, word), sequence);
+    if (reached()) return true;
+    yield* waitUntil(`${what} fence ${sequence} of ${this.#link.name}`, () => this.lost || reached());
+    return reached();
+  }
+}

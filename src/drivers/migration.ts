@@ -1,0 +1,268 @@
+/**
+ * Moving pages between RAM and one device's memory: what a driver does between the phases of `migrate_vma` (allocate, copy,
+ * map), and eviction. Linux: lib/test_hmm.c dmirror_migrate_alloc_and_copy(), dmirror_devmem_fault(),
+ * dmirror_device_evict_chunk().
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
+import { VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
+import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
+import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import type { VmFaultContext } from '../mm/dev-pagemap.js';
+import type { Kernel } from '../mm/kernel.js';
+import {
+  MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+  MIGRATE_VMA_SELECT_SYSTEM,
+  type MigrateVma,
+} from '../mm/migrate-device/args.js';
+import { migrateDeviceRange } from '../mm/migrate-device/device.js';
+import { migrateDeviceFinalize } from '../mm/migrate-device/finalize.js';
+import { migrateDevicePages } from '../mm/migrate-device/pages.js';
+import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../mm/migrate-device/vma.js';
+import { pageIndex } from '../mm/page.js';
+import { putPage } from '../mm/put-page.js';
+import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
+import type { VmArea } from '../mm/vma.js';
+import { folioTrylock, folioUnlock } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { CopyBatch } from './copy-batch.js';
+import { BLOCK_PAGES, type DeviceMemory } from './device-memory.js';
+import type { DeviceQueue } from './device-queue.js';
+import type { Dmirror } from './dmirror.js';
+
+/** Pages that one round of `migrate_vma` moves, at the most: bounds the time for which pages stay locked. */
+export const MIGRATE_BATCH_PAGES = 1024;
+/** Blocks that eviction tries before it gives up: each may be held by somebody else at the moment. */
+const EVICT_ATTEMPTS = 8;
+
+export interface MigrationContext {
+  readonly kernel: Kernel;
+  readonly memory: DeviceMemory;
+  readonly memoryId: MemoryId;
+  readonly queue: DeviceQueue;
+  readonly owner: object;
+  /** The device's mirror of an address space, if it has one. */
+  mirrorOf(vma: VmArea): Dmirror | undefined;
+  /** Pages that eviction has moved. */
+  countEvicted(pages: number): void;
+}
+
+/** `migrate_vma` arguments for [start, end), with arrays of their own. */
+function migrateArgs(
+  vma: VmArea,
+  start: number,
+  end: number,
+  flags: number,
+  owner: object,
+  faultPage: Page,
+): MigrateVma {
+  const pages = (end - start) / PAGE_SIZE;
+  return {
+    vma,
+    start: start as VirtAddr,
+    end: end as VirtAddr,
+    src: new Float64Array(pages),
+    dst: new Float64Array(pages),
+    npages: 0,
+    cpages: 0,
+    flags,
+    pgmapOwner: owner,
+    faultPage,
+  };
+}
+
+export interface MigrateCounts {
+  readonly collected: number;
+  readonly migrated: number;
+}
+
+/**
+ * RAM → device for a part of one VMA. Pages that cannot move stay where they are.
+ * Precondition: mmap_lock held for reading; at most MIGRATE_BATCH_PAGES pages.
+ */
+export function* migrateToDevice(
+  ctx: MigrationContext,
+  mirror: Dmirror,
+  vma: VmArea,
+  start: number,
+  end: number,
+): Sleeps<MigrateCounts> {
+  const { kernel, queue, memoryId, memory } = ctx;
+  const { addressing, memmap } = kernel;
+  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_SYSTEM, ctx.owner, NULL_PAGE);
+  const setup = yield* migrateVmaSetup(kernel, args);
+  assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
+  const collected = args.cpages;
+  const batch = new CopyBatch();
+  for (let i = 0, left = collected; i < args.npages && left > 0; i++) {
+    const mpfn = args.src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
+    left--;
+    const target = yield* allocDevicePage(ctx);
+    if (target === NULL_PAGE) break;
+    args.dst[i] = addressing.migratePfnFromPage(target);
+    const source = addressing.migratePfnToPage(mpfn);
+    const frame = memory.frameOf(target);
+    if (source === NULL_PAGE) batch.zero(memoryId, frame, target);
+    else batch.copy(MEMORY_RAM, memmap.ramFrame(source), source, memoryId, frame, target);
+  }
+  // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
+  const copied = yield* queue.copy(batch);
+  if (!copied) dropTargets(kernel, args.dst, args.npages);
+  yield* migrateVmaPages(kernel, args);
+
+  let migrated = 0;
+  for (let i = 0; i < args.npages; i++) {
+    const mpfn = args.src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || args.dst[i] === 0) continue;
+    const target = addressing.migratePfnToPage(args.dst[i] as Mpfn);
+    mirror.map(start + i * PAGE_SIZE, memoryId, memory.frameOf(target), (mpfn & MIGRATE_PFN_WRITE) !== 0);
+    migrated++;
+  }
+  migrateVmaFinalize(kernel, args);
+  return { collected, migrated };
+}
+
+/**
+ * Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault. `outOfMemory`: some page found no RAM.
+ * Precondition: mmap_lock held for reading; at most MIGRATE_BATCH_PAGES pages.
+ */
+export function* migrateToSystem(
+  ctx: MigrationContext,
+  vma: VmArea,
+  start: number,
+  end: number,
+  faultPage: Page,
+): Sleeps<MigrateCounts & { readonly outOfMemory: boolean; readonly lost: boolean }> {
+  const { kernel, queue } = ctx;
+  const mirror = ctx.mirrorOf(vma);
+  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, ctx.owner, faultPage);
+  if (mirror !== undefined) mirror.migrationsHome++;
+  const setup = yield* migrateVmaSetup(kernel, args);
+  if (mirror !== undefined) mirror.migrationsHome--;
+  assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
+  const collected = args.cpages;
+  const batch = new CopyBatch();
+  const outOfMemory = !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
+  const copied = yield* queue.copy(batch);
+  if (!copied) dropTargets(kernel, args.dst, args.npages);
+  yield* migrateVmaPages(kernel, args);
+  const migrated = countMigrated(args.src, args.dst, args.npages);
+  migrateVmaFinalize(kernel, args);
+  return { collected, migrated, outOfMemory, lost: !copied };
+}
+
+/** `migrate_to_ram`: bring one page home for the CPU fault that met it. */
+export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sleeps<VmFault> {
+  const { vma, address, page } = fault;
+  if (ctx.queue.lost) return VM_FAULT_SIGBUS;
+  const outcome = yield* migrateToSystem(ctx, vma, address, address + PAGE_SIZE, page);
+  if (outcome.lost) return VM_FAULT_SIGBUS;
+  return outcome.outOfMemory ? VM_FAULT_OOM : 0;
+}
+
+/** A device page, evicting others if there is none. NULL_PAGE when nothing can be evicted either. */
+function* allocDevicePage(ctx: MigrationContext): Sleeps<Page> {
+  const page = ctx.memory.allocPage();
+  if (page !== NULL_PAGE) return page;
+  for (let attempt = 0; attempt < EVICT_ATTEMPTS; attempt++) {
+    const block = ctx.memory.oldestBlock();
+    if (block === null) return NULL_PAGE;
+    const evicted = yield* evict(ctx, block.first, block.pages);
+    const freed = ctx.memory.allocPage();
+    if (freed !== NULL_PAGE) return freed;
+    if (evicted === 0) ctx.memory.postpone(block.first);
+  }
+  return NULL_PAGE;
+}
+
+/** Bring the pages of a block home, whoever maps them. Returns how many moved: pages that others hold stay. */
+export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
+  const { kernel, queue } = ctx;
+  assert(pages <= BLOCK_PAGES, 'eviction of more than a block');
+  yield* unmapFromDevice(ctx, first, pages);
+  const src = new Float64Array(pages);
+  const dst = new Float64Array(pages);
+  yield* migrateDeviceRange(kernel, src, kernel.addressing.migratePfnFromPage(first), pages);
+  const batch = new CopyBatch();
+  allocSystemPages(ctx, src, dst, pages, batch);
+  const copied = yield* queue.copy(batch);
+  if (!copied) dropTargets(kernel, dst, pages);
+  yield* migrateDevicePages(kernel, src, dst, pages, null);
+  const migrated = countMigrated(src, dst, pages);
+  migrateDeviceFinalize(kernel, src, dst, pages, NULL_PAGE);
+  ctx.countEvicted(migrated);
+  return migrated;
+}
+
+/**
+ * Take a block's pages out of the device page tables in one go. Only to save time: the notifications of the eviction would do
+ * it page by page, and still do for what comes back meanwhile.
+ */
+function* unmapFromDevice(ctx: MigrationContext, first: Page, pages: number): Sleeps<void> {
+  const { kernel } = ctx;
+  const touched = new Map<Dmirror, { start: number; end: number }>();
+  for (let page = first; page < first + pages; page++) {
+    const anonVma = pageAnonVma(kernel, page);
+    if (anonVma === undefined) continue;
+    const index = pageIndex(kernel.memmap.floats, page);
+    for (
+      let at = anonVma.tree.first(index, index + 1);
+      at !== undefined;
+      at = anonVma.tree.next(at, index, index + 1)
+    ) {
+      const mirror = ctx.mirrorOf(at.value);
+      if (mirror === undefined) continue;
+      const addr = rmapAddress(at.value, index);
+      if (mirror.clear(addr, addr + PAGE_SIZE) === 0) continue;
+      const span = touched.get(mirror);
+      touched.set(mirror, {
+        start: Math.min(span?.start ?? addr, addr),
+        end: Math.max(span?.end ?? 0, addr + PAGE_SIZE),
+      });
+    }
+  }
+  for (const [mirror, { start, end }] of touched) yield* mirror.flush(start, end);
+}
+
+/** RAM pages for everything that may migrate, and the copies. False when RAM ran out on the way. */
+function allocSystemPages(
+  ctx: MigrationContext,
+  src: Float64Array,
+  dst: Float64Array,
+  npages: number,
+  batch: CopyBatch,
+): boolean {
+  const { kernel, memory, memoryId } = ctx;
+  const { addressing, memmap, buddy } = kernel;
+  for (let i = 0; i < npages; i++) {
+    const mpfn = src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
+    const source = addressing.migratePfnToPage(mpfn);
+    if (source === NULL_PAGE) continue;
+    const target = buddy.allocPages(0);
+    if (target === NULL_PAGE) return false;
+    assert(folioTrylock(memmap.words, target), 'fresh page is locked');
+    dst[i] = addressing.migratePfnFromPage(target);
+    batch.copy(memoryId, memory.frameOf(source), source, MEMORY_RAM, memmap.ramFrame(target), target);
+  }
+  return true;
+}
+
+/** The copy failed: what was allocated goes back, and the pages stay where they are. */
+function dropTargets(kernel: Kernel, dst: Float64Array, npages: number): void {
+  for (let i = 0; i < npages; i++) {
+    const page = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
+    dst[i] = 0;
+    if (page === NULL_PAGE) continue;
+    folioUnlock(kernel.memmap.words, page);
+    putPage(kernel, page);
+  }
+}
+
+function countMigrated(src: Float64Array, dst: Float64Array, npages: number): number {
+  let migrated = 0;
+  for (let i = 0; i < npages; i++) if ((src[i] & MIGRATE_PFN_MIGRATE) !== 0 && dst[i] !== 0) migrated++;
+  return migrated;
+}

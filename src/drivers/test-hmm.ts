@@ -1,0 +1,340 @@
+/**
+ * The test driver: what Linux's lib/test_hmm.c owes its users, with real device memory behind it.
+ *
+ * One `TestHmm` a device (struct dmirror_device); `open` makes a mirror of an address space (struct dmirror, an open file of
+ * /dev/hmm_dmirrorN). Not modelled yet: coherent memory, exclusive access, huge pages, forced allocation failure.
+ */
+import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import type { LaunchReport, LaunchRequest } from '../abi/control.js';
+import { DEVICE_PTE_WRITE, devicePteMemory, type MemoryId } from '../abi/device-pte.js';
+import type { Errno, Result } from '../abi/errno.js';
+import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
+import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { PfnlessError } from '../base/errors.js';
+import { DevicePageTables } from '../device/page-table.js';
+import { hmmRangeFault } from '../mm/hmm.js';
+import type { Kernel } from '../mm/kernel.js';
+import type { MmStruct } from '../mm/mm-struct.js';
+import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
+import { isDevicePrivatePage } from '../mm/page.js';
+import { VM_READ, vmaLookup } from '../mm/vma.js';
+import { type Sleeps, waitForPromise } from '../sync/task.js';
+import type { DeviceLink } from '../transport/device-link.js';
+import { DeviceMemory } from './device-memory.js';
+import { DeviceQueue } from './device-queue.js';
+import { Dmirror } from './dmirror.js';
+import type { DeviceDriver, DriverMirror, DriverStats, MigrateOutcome } from './driver.js';
+import { FaultService, faultRange, type ServedMirror } from './fault-service.js';
+import {
+  evict,
+  MIGRATE_BATCH_PAGES,
+  type MigrateCounts,
+  type MigrationContext,
+  migrateToDevice,
+  migrateToRam,
+  migrateToSystem,
+} from './migration.js';
+
+/** HMM_DMIRROR_PROT_*: what a snapshot says of a page. Linux: lib/test_hmm_uapi.h. */
+export const DMIRROR_PROT = Object.freeze({
+  NONE: 0x00,
+  READ: 0x01,
+  WRITE: 0x02,
+  PMD: 0x04,
+  PUD: 0x08,
+  ZERO: 0x10,
+  DEV_PRIVATE_LOCAL: 0x20,
+  DEV_PRIVATE_REMOTE: 0x30,
+  DEV_COHERENT_LOCAL: 0x40,
+  DEV_COHERENT_REMOTE: 0x50,
+  ERROR: 0xff,
+});
+
+export interface TestHmmOptions {
+  readonly kernel: Kernel;
+  readonly link: DeviceLink;
+  readonly name: string;
+  /** Bytes of device memory, and bytes by which its pagemaps grow. */
+  readonly memory: number;
+  readonly chunk: number;
+  readonly numaNode: number;
+  readonly memoryId: MemoryId;
+}
+
+export function createTestHmm(options: TestHmmOptions): DeviceDriver {
+  return new TestHmm(options);
+}
+
+class TestHmm implements DeviceDriver {
+  readonly name: string;
+  readonly kernel: Kernel;
+  readonly link: DeviceLink;
+  readonly memory: DeviceMemory;
+  readonly queue: DeviceQueue;
+  readonly tables: DevicePageTables;
+  readonly memoryId: MemoryId;
+  /** Identity in notifications and pagemaps. */
+  readonly owner: object = {};
+  readonly migration: MigrationContext;
+  readonly mirrors = new Map<number, ServedMirror>();
+  readonly #faultService: FaultService;
+  #nextContext = 1;
+  #evicted = 0;
+
+  constructor(options: TestHmmOptions) {
+    const { kernel, link, memoryId } = options;
+    this.name = options.name;
+    this.kernel = kernel;
+    this.link = link;
+    this.memoryId = memoryId;
+    this.queue = new DeviceQueue(link);
+    this.tables = new DevicePageTables(link.memories.pageTables);
+    this.memory = new DeviceMemory({
+      kernel,
+      name: options.name,
+      owner: this.owner,
+      ops: { migrateToRam: (fault) => migrateToRam(this.migration, fault) },
+      bytes: options.memory,
+      chunkBytes: options.chunk,
+      numaNode: options.numaNode,
+    });
+    this.migration = {
+      kernel,
+      memory: this.memory,
+      memoryId,
+      queue: this.queue,
+      owner: this.owner,
+      mirrorOf: (vma) => this.mirrorOf(vma.mm),
+      countEvicted: (pages) => {
+        this.#evicted += pages;
+      },
+    };
+    this.#faultService = new FaultService(this.migration, link, this.mirrors);
+  }
+
+  *probe(): Sleeps<Result> {
+    return this.memory.grow();
+  }
+
+  serveFaults(): Sleeps<never> {
+    return this.#faultService.serve();
+  }
+
+  /** @throws PfnlessError ERR_PFNLESS_ARGUMENT when the process has this device open; ERR_PFNLESS_ERRNO without table memory */
+  *open(mm: MmStruct, { onFault }: { readonly onFault: 'migrate' | 'mirror' }): Sleeps<DriverMirror> {
+    if (this.mirrorOf(mm) !== undefined) {
+      throw new PfnlessError(
+        'ERR_PFNLESS_ARGUMENT',
+        `Process ${mm.pid} has ${this.name} open already; close that mirror first.`,
+      );
+    }
+    const root = this.tables.createContext();
+    if (root === undefined) {
+      throw new PfnlessError('ERR_PFNLESS_ERRNO', `${this.name} has no memory left for page tables.`, {
+        errno: 'ENOMEM',
+      });
+    }
+    const context = this.#nextContext++;
+    const { tables, queue, owner, memoryId: ownMemory } = this;
+    const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory });
+    this.mirrors.set(context, { dmirror, onFault });
+    yield* waitForPromise(`${this.name} to take a new context`, this.link.control.bindContext(context, root));
+    return new TestHmmMirror(this, dmirror);
+  }
+
+  /** Last close of a mirror: as Linux's test driver does, everything on the device goes home, of every process. */
+  *release(dmirror: Dmirror): Sleeps<void> {
+    if (this.link.lost === null) yield* this.evictAll();
+    yield* dmirror.unregister();
+    this.mirrors.delete(dmirror.context);
+    if (this.link.lost !== null) return;
+    yield* waitForPromise(`${this.name} to drop a context`, this.link.control.unbindContext(dmirror.context));
+    this.tables.destroyContext(dmirror.root);
+  }
+
+  /** Evict until nothing is left, or until what is left is held by somebody else. */
+  *evictAll(): Sleeps<void> {
+    for (let progress = true; progress && this.memory.usedPages > 0; ) {
+      progress = false;
+      for (const { first, pages } of this.memory.usedBlocks()) {
+        if ((yield* evict(this.migration, first, pages)) > 0) progress = true;
+      }
+    }
+  }
+
+  *remove(): Sleeps<void> {
+    yield* this.evictAll();
+    yield* this.memory.remove();
+  }
+
+  stats(): DriverStats {
+    return {
+      deviceFaults: this.#faultService.faults,
+      faultBatches: this.#faultService.batches,
+      evicted: this.#evicted,
+      usedPages: this.memory.usedPages,
+      freePages: this.memory.totalPages - this.memory.usedPages,
+    };
+  }
+
+  mirrorOf(mm: MmStruct): Dmirror | undefined {
+    for (const { dmirror } of this.mirrors.values()) if (dmirror.mm === mm) return dmirror;
+    return undefined;
+  }
+}
+
+class TestHmmMirror implements DriverMirror {
+  readonly context: number;
+  readonly #device: TestHmm;
+  readonly #dmirror: Dmirror;
+
+  constructor(device: TestHmm, dmirror: Dmirror) {
+    this.context = dmirror.context;
+    this.#device = device;
+    this.#dmirror = dmirror;
+  }
+
+  /** ENOENT: some page of the range is not mapped by the device afterwards; others may well have moved. */
+  *migrateToDevice(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
+    const dmirror = this.#dmirror;
+    const outcome = yield* this.#migrate(start, end, (vma, from, to) =>
+      migrateToDevice(this.#device.migration, dmirror, vma, from, to),
+    );
+    if (outcome.errno !== 0) return outcome;
+    for (let addr: number = start; addr < end; addr += PAGE_SIZE) {
+      if (dmirror.read(addr) === 0) return { ...outcome, errno: 'ENOENT' };
+    }
+    return outcome;
+  }
+
+  /** Pages that are not on this device are passed over. ENOMEM: RAM ran out. */
+  *migrateToSystem(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
+    const { migration } = this.#device;
+    let failed: Result = 0;
+    const outcome = yield* this.#migrate(start, end, function* (vma, from, to) {
+      const round = yield* migrateToSystem(migration, vma, from, to, NULL_PAGE);
+      if (round.outOfMemory) failed = 'ENOMEM';
+      return round;
+    });
+    return outcome.errno === 0 ? { ...outcome, errno: failed } : outcome;
+  }
+
+  /** `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or unreadable VMA, what came before is done. */
+  *#migrate(
+    start: VirtAddr,
+    end: VirtAddr,
+    round: (vma: NonNullable<ReturnType<typeof vmaLookup>>, from: number, to: number) => Sleeps<MigrateCounts>,
+  ): Sleeps<MigrateOutcome> {
+    const requested = (end - start) / PAGE_SIZE;
+    let collected = 0;
+    let migrated = 0;
+    if (end <= start) return { errno: 'EINVAL', requested: 0, collected, migrated };
+    const { mm } = this.#dmirror;
+    yield* mm.mmapLock.downRead();
+    try {
+      for (let addr: number = start; addr < end; ) {
+        const vma = vmaLookup(mm, addr);
+        if (vma === undefined || (vma.flags & VM_READ) === 0)
+          return { errno: 'EINVAL', requested, collected, migrated };
+        const stop = Math.min(end, vma.end, addr + MIGRATE_BATCH_PAGES * PAGE_SIZE);
+        const counts = yield* round(vma, addr, stop);
+        collected += counts.collected;
+        migrated += counts.migrated;
+        addr = stop;
+      }
+    } finally {
+      mm.mmapLock.upRead();
+    }
+    return { errno: 0, requested, collected, migrated };
+  }
+
+  read(start: VirtAddr, out: Uint8Array): Sleeps<Result> {
+    return this.#access(start, out.length, false, (memory, at, offset, length) => {
+      out.set(memory.subarray(at, at + length), offset);
+    });
+  }
+
+  write(start: VirtAddr, bytes: Uint8Array): Sleeps<Result> {
+    return this.#access(start, bytes.length, true, (memory, at, offset, length) => {
+      memory.set(bytes.subarray(offset, offset + length), at);
+    });
+  }
+
+  /** `dmirror_read()`, `dmirror_write()`: through the device's page table; at a page that is missing, fault all the rest. */
+  *#access(
+    start: VirtAddr,
+    length: number,
+    write: boolean,
+    move: (memory: Uint8Array, at: number, offset: number, length: number) => void,
+  ): Sleeps<Result> {
+    const dmirror = this.#dmirror;
+    const { memories } = this.#device.link.memories;
+    const end = start + length;
+    for (let addr: number = start; addr < end; ) {
+      const page = pageAlignDown(addr);
+      const word = dmirror.read(page);
+      if (word === 0 || (write && (word & DEVICE_PTE_WRITE) === 0)) {
+        yield* dmirror.mm.mmapLock.downRead();
+        const errno = yield* faultRange(this.#device.migration, dmirror, page, pageAlignUp(end), write);
+        dmirror.mm.mmapLock.upRead();
+        if (errno !== 0) return errno;
+        continue;
+      }
+      const count = Math.min(end, page + PAGE_SIZE) - addr;
+      const memory = new Uint8Array(memories[devicePteMemory(word)]!);
+      move(memory, dmirror.frameOf(page) * PAGE_SIZE + (addr - page), addr - start, count);
+      addr += count;
+    }
+    return 0;
+  }
+
+  *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
+    if (start < 0 || end > TASK_SIZE || end <= start) return 'EINVAL';
+    const { kernel, owner } = this.#device;
+    const { notifier, mm } = this.#dmirror;
+    const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+    yield* mm.mmapLock.downRead();
+    try {
+      for (;;) {
+        const notifierSeq = yield* mmuIntervalReadBegin(notifier);
+        hmmPfns.fill(0n);
+        const outcome = yield* hmmRangeFault(kernel, {
+          notifier,
+          notifierSeq,
+          start,
+          end,
+          hmmPfns,
+          defaultFlags: 0n,
+          pfnFlagsMask: 0n,
+          devPrivateOwner: owner,
+        });
+        if (outcome === 'EBUSY') continue;
+        if (outcome !== 0) return outcome;
+        return Uint8Array.from(hmmPfns, (pfn) => this.#snapshotCode(pfn as HmmPfn));
+      }
+    } finally {
+      mm.mmapLock.upRead();
+    }
+  }
+
+  /** `dmirror_mkentry()`. */
+  #snapshotCode(pfn: HmmPfn): number {
+    const { kernel } = this.#device;
+    if ((pfn & HMM_PFN_ERROR) !== 0n) return DMIRROR_PROT.ERROR;
+    if ((pfn & HMM_PFN_VALID) === 0n) return DMIRROR_PROT.NONE;
+    const access = (pfn & HMM_PFN_WRITE) !== 0n ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;
+    const page = kernel.addressing.hmmPfnToPage(pfn);
+    if (isDevicePrivatePage(kernel.memmap.words, page)) return access | DMIRROR_PROT.DEV_PRIVATE_LOCAL;
+    return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
+  }
+
+  *launch(request: Omit<LaunchRequest, 'context'>): Sleeps<LaunchReport> {
+    const { link } = this.#device;
+    const running = link.control.launch({ ...request, context: this.context });
+    return yield* waitForPromise(`${request.program} on ${link.name}`, running);
+  }
+
+  close(): Sleeps<void> {
+    return this.#device.release(this.#dmirror);
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * How a machine names device private pages: the one interface behind which the designs differ. Core mm holds a `Page` and
+ * asks these functions for the number which stands in an entry or a word, and back. Linux: softleaf_to_page,
+ * migrate_pfn_{from,to}_page, hmm_pfn_to_page, make_*_entry_from_page of the series.
+ */
+import type { SwapTypes } from '../../abi/softleaf.js';
+import type { DevicePrivateOffset, HmmPfn, Mpfn, Page, Pfn, SoftLeaf } from '../../base/brand.js';
+
+/** What a migration entry allows once the page is there again. */
+export type MigrationAccess = 'read' | 'read-exclusive' | 'write';
+
+export interface Addressing {
+  readonly name: 'legacy' | 'offset';
+  readonly swapTypes: SwapTypes;
+  /** The number that names the page in entries and words: a PFN, or an offset for a device private page under the series. */
+  pageNumber(page: Page): Pfn | DevicePrivateOffset;
+  /** `make_{readable,writable}_device_private_entry_from_page`. */
+  devicePrivateEntry(page: Page, write: boolean): SoftLeaf;
+  /** `make_*_migration_entry_from_page`: `flags` are SWP_MIG_YOUNG and SWP_MIG_DIRTY. */
+  migrationEntry(page: Page, access: MigrationAccess, flags: bigint): SoftLeaf;
+  /** `softleaf_to_page`: precondition: the entry carries a number. */
+  softleafToPage(entry: SoftLeaf): Page;
+  /** `migrate_pfn_from_page`. */
+  migratePfnFromPage(page: Page): Mpfn;
+  /** `migrate_pfn_to_page`: NULL_PAGE without MIGRATE_PFN_VALID. */
+  migratePfnToPage(mpfn: Mpfn): Page;
+  hmmPfnFromPage(page: Page, flags: bigint): HmmPfn;
+  /** `hmm_pfn_to_page`. Precondition: HMM_PFN_VALID is set. */
+  hmmPfnToPage(pfn: HmmPfn): Page;
+}

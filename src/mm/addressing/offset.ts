@@ -1,0 +1,65 @@
+/**
+ * Device private pages named by offsets in an address space of their own: the proposed series (v6). Offsets and PFNs overlap
+ * numerically, so each carrier of a number says of which kind it is, and each reader asks.
+ */
+import { HMM_PFN_DEVICE_PRIVATE, hmmPfnNumber, hmmPfnOfOffset, hmmPfnOfPfn } from '../../abi/hmm-pfn.js';
+import {
+  MIGRATE_PFN_DEVICE_PRIVATE,
+  MIGRATE_PFN_VALID,
+  migrateOffset,
+  migratePfn,
+  mpfnNumber,
+} from '../../abi/mpfn.js';
+import { makeNumberEntry, SERIES_SWAP_TYPES, softleafNumber, swpType } from '../../abi/softleaf.js';
+import { type DevicePrivateOffset, NULL_PAGE, type Page, type Pfn } from '../../base/brand.js';
+import type { Memmap } from '../memmap.js';
+import type { DevicePrivateSpace } from '../memremap.js';
+import { isDevicePrivatePage } from '../page.js';
+import type { Addressing } from './addressing.js';
+
+export function offsetAddressing(memmap: Memmap, space: DevicePrivateSpace): Addressing {
+  const { typeOf, kindOf } = SERIES_SWAP_TYPES;
+  const deviceRead = typeOf['device-private-read']!;
+  const deviceWrite = typeOf['device-private-write']!;
+  const migration = {
+    read: typeOf['migration-read']!,
+    'read-exclusive': typeOf['migration-read-exclusive']!,
+    write: typeOf['migration-write']!,
+  };
+  const deviceMigration = {
+    read: typeOf['migration-device-private-read']!,
+    'read-exclusive': typeOf['migration-device-private-read-exclusive']!,
+    write: typeOf['migration-device-private-write']!,
+  };
+  /** device_private or migration_device_private: the number is an offset. */
+  const carriesOffset = kindOf.map((kind) => kind.includes('device-private'));
+  const words = memmap.words;
+  const pageOfPfn = (number: number): Page => memmap.pfnToPage(number as Pfn);
+  const pageOfOffset = (number: number): Page => space.offsetToPage(number as DevicePrivateOffset);
+
+  return {
+    name: 'offset',
+    swapTypes: SERIES_SWAP_TYPES,
+    pageNumber: (page) => (isDevicePrivatePage(words, page) ? space.pageToOffset(page) : memmap.pageToPfn(page)),
+    devicePrivateEntry: (page, write) =>
+      makeNumberEntry(write ? deviceWrite : deviceRead, space.pageToOffset(page), 0n),
+    migrationEntry: (page, access, flags) =>
+      isDevicePrivatePage(words, page)
+        ? makeNumberEntry(deviceMigration[access], space.pageToOffset(page), flags)
+        : makeNumberEntry(migration[access], memmap.pageToPfn(page), flags),
+    softleafToPage: (entry) =>
+      carriesOffset[swpType(entry)] ? pageOfOffset(softleafNumber(entry)) : pageOfPfn(softleafNumber(entry)),
+    migratePfnFromPage: (page) =>
+      isDevicePrivatePage(words, page) ? migrateOffset(space.pageToOffset(page)) : migratePfn(memmap.pageToPfn(page)),
+    migratePfnToPage: (mpfn) => {
+      if ((mpfn & MIGRATE_PFN_VALID) === 0) return NULL_PAGE;
+      return (mpfn & MIGRATE_PFN_DEVICE_PRIVATE) !== 0 ? pageOfOffset(mpfnNumber(mpfn)) : pageOfPfn(mpfnNumber(mpfn));
+    },
+    hmmPfnFromPage: (page, flags) =>
+      isDevicePrivatePage(words, page)
+        ? hmmPfnOfOffset(space.pageToOffset(page), flags)
+        : hmmPfnOfPfn(memmap.pageToPfn(page), flags),
+    hmmPfnToPage: (pfn) =>
+      (pfn & HMM_PFN_DEVICE_PRIVATE) !== 0n ? pageOfOffset(hmmPfnNumber(pfn)) : pageOfPfn(hmmPfnNumber(pfn)),
+  };
+}

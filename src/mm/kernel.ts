@@ -1,0 +1,165 @@
+/**
+ * The kernel model's global state: what in Linux are globals (`iomem_resource`, `mem_map`, `zone`, `init_mm`...). Built once a
+ * machine from its physical layout; everything else in mm is functions over it. Lives on one thread (DESIGN decision 1).
+ */
+import { PAGE_SIZE, PAGES_PER_SECTION, pageAlignDown, pageAlignUp } from '../abi/address.js';
+import { makePte, PTE_SPECIAL } from '../abi/pte.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { type FrameIndex, NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import { IdTable } from '../base/id-table.js';
+import type { Addressing } from './addressing/addressing.js';
+import { legacyAddressing } from './addressing/legacy.js';
+import { offsetAddressing } from './addressing/offset.js';
+import { Memmap } from './memmap.js';
+import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
+import type { MmStruct } from './mm-struct.js';
+import { pageSetFlag } from './page.js';
+import { PageAllocator } from './page-alloc.js';
+import { Ram } from './ram.js';
+import { ResourceTree } from './resource.js';
+import type { AnonVma } from './rmap.js';
+import { CpuTlb } from './tlbflush.js';
+
+/** One entry of the physical address map at boot. */
+export interface PhysicalMapEntry {
+  readonly start: number;
+  /** Included. */
+  readonly end: number;
+  readonly name: string;
+  readonly kind: 'ram' | 'reserved' | 'window';
+  readonly children?: readonly { readonly start: number; readonly end: number; readonly name: string }[];
+}
+
+export interface KernelOptions {
+  readonly layout: {
+    /** Bits of a physical address that the CPU has. */
+    readonly physBits: number;
+    /** 46, or 52 with five-level paging: how far the direct map reaches. */
+    readonly maxPhysmemBits: number;
+    readonly entries: readonly PhysicalMapEntry[];
+  };
+  readonly addressing: 'legacy' | 'offset';
+  /** Poison freed frames, verify them when they are used again, check states harder. */
+  readonly checked: boolean;
+  /** The kernel log: WARN and friends. */
+  warn(text: string): void;
+  /** Struct pages that devices will need, summed over all chunks. */
+  readonly devicePages: number;
+  /** Should a task that could be preempted here give way? Asked at every schedule point. */
+  preempt(): boolean;
+}
+
+export interface KernelStats {
+  cpuFaults: number;
+  migratedToDevice: number;
+  migratedToRam: number;
+  tlbShootdowns: number;
+}
+
+/** Byte that fills freed frames in checked runs. */
+const POISON = 0xaaaaaaaaaaaaaaaan;
+
+export interface Kernel {
+  readonly options: KernelOptions;
+  readonly checked: boolean;
+  readonly seriesApplied: boolean;
+  readonly ram: Ram;
+  readonly memmap: Memmap;
+  readonly iomem: ResourceTree;
+  readonly privateSpace: DevicePrivateSpace;
+  readonly pagemaps: PagemapRegistry;
+  readonly buddy: PageAllocator;
+  readonly addressing: Addressing;
+  readonly cpus: readonly CpuTlb[];
+  readonly mms: Set<MmStruct>;
+  readonly anonVmas: IdTable<AnonVma>;
+  readonly stats: KernelStats;
+  /** The page of zeroes that untouched anonymous memory reads. */
+  readonly zeroPage: Page;
+  readonly zeroPfn: Pfn;
+  /** Entry that maps it: read-only and special. Add the protection's flags. */
+  readonly zeroPte: Pte;
+  /** RAM pages that the buddy manages. */
+  readonly totalRamPages: number;
+  warn(text: string): void;
+}
+
+/** @throws InvariantViolation when the layout has no RAM */
+export function createKernel(options: KernelOptions): Kernel {
+  const { layout, checked } = options;
+  const ranges = layout.entries
+    .filter((entry) => entry.kind === 'ram')
+    .map(({ start, end }) => ({ pfn: pageAlignUp(start) / PAGE_SIZE, endPfn: pageAlignDown(end + 1) / PAGE_SIZE }))
+    .filter(({ pfn, endPfn }) => endPfn > pfn);
+  assert(ranges.length > 0, 'the physical layout has no RAM');
+
+  const sections = new Set<number>();
+  for (const { pfn, endPfn } of ranges) {
+    for (let section = Math.floor(pfn / PAGES_PER_SECTION); section * PAGES_PER_SECTION < endPfn; section++) {
+      sections.add(section);
+    }
+  }
+  const ramSlots = sections.size * PAGES_PER_SECTION;
+  const memmap = new Memmap(ramSlots + options.devicePages, layout.physBits);
+  const ram = new Ram(ramSlots);
+  for (const section of [...sections].sort((a, b) => a - b)) {
+    assert(memmap.populateVmemmap((section * PAGES_PER_SECTION) as Pfn, PAGES_PER_SECTION), 'no vmemmap for RAM');
+  }
+
+  const iomem = new ResourceTree(layout);
+  for (const entry of layout.entries) {
+    iomem.insert(entry);
+    for (const child of entry.children ?? []) iomem.insert(child);
+  }
+
+  const frameWords = (page: Page): number => memmap.ramFrame(page) * (PAGE_SIZE / 8);
+  const buddy = new PageAllocator(memmap, {
+    checked,
+    poison: (page) => ram.words.fill(POISON, frameWords(page), frameWords(page) + PAGE_SIZE / 8),
+    verify: (page) => {
+      const first = frameWords(page);
+      for (let at = first; at < first + PAGE_SIZE / 8; at++) if (ram.words[at] !== POISON) return false;
+      return true;
+    },
+  });
+  let totalRamPages = 0;
+  for (const { pfn, endPfn } of ranges) {
+    // PFN 0 is never given out: Linux reserves the first page, and a page table entry of zeroes must mean nothing.
+    const first = Math.max(pfn, 1);
+    buddy.addRange(first as Pfn, endPfn - first);
+    totalRamPages += endPfn - first;
+  }
+
+  const pagemaps = new PagemapRegistry();
+  const seriesApplied = options.addressing === 'offset';
+  const warn = options.warn;
+  const privateSpace = new DevicePrivateSpace({ memmap, pagemaps, warn, maxPhysmemBits: layout.maxPhysmemBits });
+  const zeroPage = buddy.allocPages(0);
+  assert(zeroPage !== NULL_PAGE, 'no RAM for the zero page');
+  ram.zeroFrame(memmap.ramFrame(zeroPage) as FrameIndex);
+  pageSetFlag(memmap.words, zeroPage, PAGE_FLAGS.PG_reserved);
+  const zeroPfn = memmap.pageToPfn(zeroPage);
+
+  return {
+    options,
+    checked,
+    seriesApplied,
+    ram,
+    memmap,
+    iomem,
+    privateSpace,
+    pagemaps,
+    buddy,
+    addressing: seriesApplied ? offsetAddressing(memmap, privateSpace) : legacyAddressing(memmap),
+    cpus: [new CpuTlb(0)],
+    mms: new Set(),
+    anonVmas: new IdTable(),
+    stats: { cpuFaults: 0, migratedToDevice: 0, migratedToRam: 0, tlbShootdowns: 0 },
+    zeroPage,
+    zeroPfn,
+    zeroPte: makePte(zeroPfn, PTE_SPECIAL),
+    totalRamPages,
+    warn,
+  };
+}

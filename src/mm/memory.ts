@@ -1,0 +1,229 @@
+/**
+ * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
+ *
+ * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Not modelled yet: file
+ * mappings, swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import { VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
+import {
+  makePte,
+  PTE_ACCESSED,
+  PTE_DIRTY,
+  PTE_USER,
+  PTE_WRITE,
+  pteNone,
+  ptePfn,
+  ptePresent,
+  pteSpecial,
+  pteWrite,
+} from '../abi/pte.js';
+import { softleafFromPte } from '../abi/softleaf.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
+import { folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
+import { getAndClearPte, readPte, setPte } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import { pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
+import { allocLeafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
+import { putPage } from './put-page.js';
+import { anonVmaPrepare, pageAddNewAnonRmap, pageRemoveRmap } from './rmap.js';
+import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
+import { flushTlbRange } from './tlbflush.js';
+import { VM_READ, VM_WRITE, type VmArea } from './vma.js';
+
+const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
+const USER_READ = PTE_USER | PTE_ACCESSED;
+const USER_WRITE = USER_READ | PTE_WRITE | PTE_DIRTY;
+
+/**
+ * Serve a fault at `addr`. Precondition: mmap_lock held for reading; `addr` lies in `vma`.
+ * The VMA's protection is checked first, so a page that may not be touched does not move.
+ */
+export function* handleMmFault(kernel: Kernel, vma: VmArea, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+  if (write ? (vma.flags & VM_WRITE) === 0 : (vma.flags & (VM_READ | VM_WRITE)) === 0) return VM_FAULT_SIGSEGV;
+  kernel.stats.cpuFaults++;
+  const page = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
+  if (kernel.options.preempt()) yield SCHEDULE_POINT;
+  const table = allocLeafTable(kernel, vma.mm, page);
+  if (table === NO_TABLE) return VM_FAULT_OOM;
+  const at = table + pteIndex(page);
+  const pte = readPte(kernel.ram.words, at);
+  if (pteNone(pte)) return doAnonymousPage(kernel, vma, page, table, write);
+  if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
+  if (write && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte);
+  return 0;
+}
+
+/** A zeroed page that nobody maps yet, with one reference; NULL_PAGE when RAM is out. */
+export function allocZeroedPage(kernel: Kernel): Page {
+  const page = kernel.buddy.allocPages(0);
+  if (page === NULL_PAGE) return page;
+  kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
+  pageSetFlag(kernel.memmap.words, page, PG_uptodate);
+  return page;
+}
+
+/** First touch: a read maps the zero page, a write a page of one's own. */
+function doAnonymousPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex, write: boolean): VmFault {
+  const at = table + pteIndex(addr);
+  if (!write) {
+    lockTable(kernel, table);
+    setPte(kernel.ram.words, at, (kernel.zeroPte | USER_READ) as Pte);
+    unlockTable(kernel, table);
+    return 0;
+  }
+  const page = allocZeroedPage(kernel);
+  if (page === NULL_PAGE) return VM_FAULT_OOM;
+  anonVmaPrepare(kernel, vma);
+  lockTable(kernel, table);
+  mapNewAnonPage(kernel, vma, addr, at, page);
+  vma.mm.rssAnon++;
+  unlockTable(kernel, table);
+  return 0;
+}
+
+/** Install a fresh page for writing. Precondition: page table lock held; the VMA has its anon_vma. */
+function mapNewAnonPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): void {
+  pageAddNewAnonRmap(kernel, page, vma, addr);
+  pageSetFlag(kernel.memmap.words, page, PG_lru);
+  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), USER_WRITE));
+}
+
+/** A store to a read-only entry of a writable VMA: reuse the page if it is ours alone, copy it otherwise. */
+function* doWpPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex, orig: Pte): Sleeps<VmFault> {
+  const { words } = kernel.memmap;
+  const at = table + pteIndex(addr);
+  const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
+  if (old !== NULL_PAGE && canReuseAnonPage(words, old)) {
+    lockTable(kernel, table);
+    setPte(kernel.ram.words, at, (readPte(kernel.ram.words, at) | USER_WRITE) as Pte);
+    unlockTable(kernel, table);
+    return 0;
+  }
+  if (old !== NULL_PAGE) pageRefAdd(words, old, 1);
+  const outcome = yield* wpPageCopy(kernel, vma, addr, at, table, orig, old);
+  if (old !== NULL_PAGE) putPage(kernel, old);
+  return outcome;
+}
+
+/** `wp_can_reuse_anon_folio()`. */
+function canReuseAnonPage(words: Int32Array, page: Page): boolean {
+  if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
+  if (pageRefCount(words, page) !== 1 || !folioTrylock(words, page)) return false;
+  pageSetFlag(words, page, PG_anon_exclusive);
+  folioUnlock(words, page);
+  return true;
+}
+
+/** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. */
+function* wpPageCopy(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  at: number,
+  table: TableIndex,
+  orig: Pte,
+  old: Page,
+): Sleeps<VmFault> {
+  const { mm } = vma;
+  const page = kernel.buddy.allocPages(0);
+  if (page === NULL_PAGE) return VM_FAULT_OOM;
+  const frame = kernel.memmap.ramFrame(page);
+  if (old === NULL_PAGE) kernel.ram.zeroFrame(frame);
+  else kernel.ram.copyFrame(kernel.memmap.ramFrame(old), frame);
+  pageSetFlag(kernel.memmap.words, page, PG_uptodate);
+  anonVmaPrepare(kernel, vma);
+
+  const end = (addr + PAGE_SIZE) as VirtAddr;
+  const range: MmuNotifierRange = { mm, start: addr, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  lockTable(kernel, table);
+  const same = samePte(readPte(kernel.ram.words, at), orig);
+  if (same) {
+    // Clear and flush before the new entry stands: no CPU may see old and new page at the same time.
+    getAndClearPte(kernel.ram.words, at);
+    flushTlbRange(kernel, mm, addr, end);
+    mapNewAnonPage(kernel, vma, addr, at, page);
+    if (old === NULL_PAGE) mm.rssAnon++;
+    else pageRemoveRmap(kernel, old);
+  }
+  unlockTable(kernel, table);
+  mmuNotifierInvalidateRangeEnd(range);
+  if (same && old !== NULL_PAGE) putPage(kernel, old);
+  if (!same) putPage(kernel, page);
+  return 0;
+}
+
+/** Equal but for the bits that hardware sets by itself. */
+const samePte = (a: Pte, b: Pte): boolean => ((a ^ b) & ~(PTE_ACCESSED | PTE_DIRTY)) === 0n;
+
+/** A non-present entry with a meaning (`do_swap_page()`). */
+function* doSwapPage(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  pte: Pte,
+  write: boolean,
+): Sleeps<VmFault> {
+  const entry = softleafFromPte(pte);
+  const kind = leafKind(kernel, entry);
+  if (isMigration(kind)) {
+    yield* migrationEntryWait(kernel, table + pteIndex(addr), kernel.addressing.softleafToPage(entry), pte);
+    return 0;
+  }
+  if (isDevicePrivate(kind)) {
+    return yield* faultDevicePrivate(kernel, vma, addr, table, pte, write);
+  }
+  return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
+}
+
+/** `migration_entry_wait()`: until the page is unlocked or the entry has changed. */
+export function* migrationEntryWait(kernel: Kernel, at: number, page: Page, pte: Pte): Sleeps<void> {
+  const { words } = kernel.memmap;
+  const ready = (): boolean => !folioLocked(words, page) || readPte(kernel.ram.words, at) !== pte;
+  while (!ready()) yield { what: `end of the migration of page ${page}`, ready };
+}
+
+/** The CPU touched a device private page: its driver brings it home. */
+function* faultDevicePrivate(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  pte: Pte,
+  write: boolean,
+): Sleeps<VmFault> {
+  const { words } = kernel.memmap;
+  const at = table + pteIndex(addr);
+  lockTable(kernel, table);
+  if (readPte(kernel.ram.words, at) !== pte) {
+    unlockTable(kernel, table);
+    return 0;
+  }
+  // Under the page table lock the entry keeps the page alive, so the reference can be taken; the lock is only tried, because
+  // many CPUs that each hold a reference and wait would keep the page from ever being migrated (1afaeb8293c9).
+  const page = kernel.addressing.softleafToPage(softleafFromPte(pte));
+  if (!folioTrylock(words, page)) {
+    unlockTable(kernel, table);
+    yield* migrationEntryWait(kernel, at, page, pte);
+    return 0;
+  }
+  pageRefAdd(words, page, 1);
+  unlockTable(kernel, table);
+  const migrateToRam = kernel.pagemaps.get(pagePgmapId(words, page))?.ops?.migrateToRam;
+  let outcome: VmFault = VM_FAULT_SIGBUS;
+  if (migrateToRam !== undefined) {
+    outcome = yield* migrateToRam({ mm: vma.mm, vma, address: addr, page, origPte: pte, write });
+  }
+  folioUnlock(words, page);
+  putPage(kernel, page);
+  return outcome;
+}

@@ -1,0 +1,150 @@
+/**
+ * Phase 1a, **collect**: find the pages of a range, lock them, take them out of the page table. Linux: migrate_vma_collect().
+ * Huge pages (migrate_vma_collect_huge_pmd) come with the 2 MiB folios.
+ */
+import { PAGE_SIZE } from '../../abi/address.js';
+import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, migratePfn, mpfnSet } from '../../abi/mpfn.js';
+import { pteDirty, pteNone, ptePfn, ptePresent, pteSpecial, pteWrite } from '../../abi/pte.js';
+import { softleafFromPte } from '../../abi/softleaf.js';
+import { PAGE_FLAGS } from '../../abi/struct-page.js';
+import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../../base/brand.js';
+import { folioTrylock } from '../../sync/page-ref.js';
+import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
+import { getAndClearPte, readPte, setPte } from '../../sync/word.js';
+import type { Kernel } from '../kernel.js';
+import { migrationPte } from '../migrate.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from '../mmu-notifier.js';
+import {
+  isDeviceCoherentPage,
+  isZoneDevicePage,
+  pageAnonVmaId,
+  pageClearFlag,
+  pagePgmapId,
+  pageSetFlag,
+  pageTestFlag,
+} from '../page.js';
+import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, unlockTable } from '../pgtable.js';
+import { pageRemoveRmap } from '../rmap.js';
+import { isDevicePrivate, leafKind } from '../softleaf.js';
+import { flushTlbRange } from '../tlbflush.js';
+import { vmaIsAnonymous } from '../vma.js';
+import {
+  MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+  MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+  MIGRATE_VMA_SELECT_SYSTEM,
+  type MigrateVma,
+} from './args.js';
+
+const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+/** Word of a hole: nothing to copy, but the driver may put a page there. */
+const HOLE = MIGRATE_PFN_MIGRATE as Mpfn;
+const NOTHING = 0 as Mpfn;
+
+export function* migrateVmaCollect(kernel: Kernel, args: MigrateVma): Sleeps<void> {
+  const { vma, start, end, pgmapOwner } = args;
+  const range: MmuNotifierRange = { mm: vma.mm, start, end, event: 'MMU_NOTIFY_MIGRATE', owner: pgmapOwner };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  for (let at: number = start; at < end; ) {
+    const mapped = nextMappedLeaf(kernel, vma.mm, at, end);
+    collectHole(args, (mapped - at) / PAGE_SIZE);
+    if (mapped >= end) break;
+    const stop = Math.min(nextLeaf(mapped), end);
+    collectTable(kernel, args, mapped as VirtAddr, stop);
+    at = stop;
+    if (kernel.options.preempt()) yield SCHEDULE_POINT;
+  }
+  mmuNotifierInvalidateRangeEnd(range);
+}
+
+/** No page table at all: holes of anonymous memory can be populated on the device directly. */
+function collectHole(args: MigrateVma, pages: number): void {
+  if (!vmaIsAnonymous(args.vma)) {
+    args.npages += pages;
+    return;
+  }
+  args.src.fill(HOLE, args.npages, args.npages + pages);
+  args.npages += pages;
+  args.cpages += pages;
+}
+
+/** `migrate_vma_collect_pmd()`: the entries of one leaf table, under its lock. */
+function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): void {
+  const table = leafTable(kernel, args.vma.mm, from);
+  if (table === NO_TABLE) return;
+  const { words } = kernel.ram;
+  let flush = false;
+  lockTable(kernel, table);
+  for (let addr: number = from, at = table + pteIndex(from); addr < stop; addr += PAGE_SIZE, at++) {
+    const pte = readPte(words, at);
+    let mpfn = selectPte(kernel, args, pte);
+    if (mpfn !== HOLE && mpfn !== NOTHING) {
+      if (takePage(kernel, args, at, pte, mpfn)) {
+        args.cpages++;
+        flush ||= ptePresent(pte);
+      } else {
+        mpfn = NOTHING;
+      }
+    } else if (mpfn === HOLE) {
+      args.cpages++;
+    }
+    args.src[args.npages++] = mpfn;
+  }
+  // Before the lock is dropped: whoever finds the migration entry must not race a CPU that still has the old translation.
+  if (flush) flushTlbRange(kernel, args.vma.mm, from, stop as VirtAddr);
+  unlockTable(kernel, table);
+}
+
+/** Word of what an entry maps if the caller selected it, HOLE, or NOTHING. */
+function selectPte(kernel: Kernel, args: MigrateVma, pte: Pte): Mpfn {
+  const { flags, pgmapOwner, vma } = args;
+  if (pteNone(pte)) return vmaIsAnonymous(vma) ? HOLE : NOTHING;
+  if (ptePresent(pte)) {
+    if (pteSpecial(pte)) return (flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0 ? HOLE : NOTHING;
+    const pfn = ptePfn(pte);
+    const page = kernel.memmap.pfnToPage(pfn);
+    if (!selectsPresent(kernel, page, flags, pgmapOwner)) return NOTHING;
+    return mpfnSet(migratePfn(pfn), MIGRATE_PFN_MIGRATE | (pteWrite(pte) ? MIGRATE_PFN_WRITE : 0));
+  }
+  if ((flags & MIGRATE_VMA_SELECT_DEVICE_PRIVATE) === 0) return NOTHING;
+  const entry = softleafFromPte(pte);
+  const kind = leafKind(kernel, entry);
+  if (!isDevicePrivate(kind)) return NOTHING;
+  const page = kernel.addressing.softleafToPage(entry);
+  if (kernel.pagemaps.get(pagePgmapId(kernel.memmap.words, page))?.owner !== pgmapOwner) return NOTHING;
+  const write = kind === 'device-private-write' ? MIGRATE_PFN_WRITE : 0;
+  return mpfnSet(kernel.addressing.migratePfnFromPage(page), MIGRATE_PFN_MIGRATE | write);
+}
+
+function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object | null): boolean {
+  const { words } = kernel.memmap;
+  if (!isZoneDevicePage(words, page)) return (flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0;
+  return (
+    isDeviceCoherentPage(words, page) &&
+    (flags & MIGRATE_VMA_SELECT_DEVICE_COHERENT) !== 0 &&
+    kernel.pagemaps.get(pagePgmapId(words, page))?.owner === owner
+  );
+}
+
+/**
+ * Lock the page and put a migration entry where it was mapped. Linux takes a reference before it tries the lock and drops
+ * the mapping's reference afterwards; the two cancel out, so the mapping's reference simply becomes the migration's.
+ */
+function takePage(kernel: Kernel, args: MigrateVma, at: number, pte: Pte, mpfn: Mpfn): boolean {
+  const { words } = kernel.memmap;
+  const page = kernel.addressing.migratePfnToPage(mpfn);
+  if (page === NULL_PAGE || pageAnonVmaId(words, page) === 0) return false;
+  // The fault that asks for this migration has locked its page already.
+  if (page !== args.faultPage && !folioTrylock(words, page)) return false;
+  const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
+  // Hardware may set accessed and dirty until the entry is cleared, so the exchanged value counts, not the one read before.
+  const old = ptePresent(pte) ? getAndClearPte(kernel.ram.words, at) : pte;
+  if (ptePresent(old) && pteDirty(old)) pageSetFlag(words, page, PG_dirty);
+  if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
+  setPte(kernel.ram.words, at, migrationPte(kernel, page, old, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive));
+  pageRemoveRmap(kernel, page);
+  return true;
+}

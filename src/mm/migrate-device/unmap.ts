@@ -1,0 +1,85 @@
+/**
+ * Phase 1b, **unmap**: make sure that nobody maps or holds the collected pages. Linux: migrate_device_unmap().
+ * A page with a reference too many (pinned, under I/O) goes back to where it was.
+ */
+import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
+import { PAGE_FLAGS } from '../../abi/struct-page.js';
+import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
+import { folioUnlock, pageRefCount } from '../../sync/page-ref.js';
+import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
+import type { Kernel } from '../kernel.js';
+import { removeMigrationPtes, tryToMigrate } from '../migrate.js';
+import { isZoneDevicePage, pageClearFlag, pageMapcount, pageSetFlag, pageTestFlag } from '../page.js';
+import { putPage } from '../put-page.js';
+
+const { PG_lru, PG_isolated } = PAGE_FLAGS;
+
+/** Returns how many pages (and holes) may migrate. Precondition: the pages in `src` are locked and held once by it. */
+export function* migrateDeviceUnmap(
+  kernel: Kernel,
+  src: Float64Array,
+  npages: number,
+  faultPage: Page,
+): Sleeps<number> {
+  const { words } = kernel.memmap;
+  let ready = 0;
+  let restore = 0;
+  for (let i = 0; i < npages; i++) {
+    const mpfn = src[i] as Mpfn;
+    const page = kernel.addressing.migratePfnToPage(mpfn);
+    if (page === NULL_PAGE) {
+      if ((mpfn & MIGRATE_PFN_MIGRATE) !== 0) ready++;
+      continue;
+    }
+    const zoneDevice = isZoneDevicePage(words, page);
+    let movable = zoneDevice || isolateLru(words, page);
+    if (movable) {
+      if (pageMapcount(words, page) > 0) {
+        if (kernel.options.preempt()) yield SCHEDULE_POINT;
+        yield* tryToMigrate(kernel, page);
+      }
+      if (pageMapcount(words, page) > 0 || !checkPage(words, page, faultPage)) {
+        if (!zoneDevice) putbackLru(words, page);
+        movable = false;
+      }
+    }
+    if (movable) {
+      ready++;
+    } else {
+      src[i] = mpfnClear(mpfn, MIGRATE_PFN_MIGRATE);
+      restore++;
+    }
+  }
+  for (let i = 0; i < npages && restore > 0; i++) {
+    const mpfn = src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) !== 0) continue;
+    const page = kernel.addressing.migratePfnToPage(mpfn);
+    if (page === NULL_PAGE) continue;
+    removeMigrationPtes(kernel, page, page);
+    src[i] = 0;
+    if (page !== faultPage) folioUnlock(words, page);
+    putPage(kernel, page);
+    restore--;
+  }
+  return ready;
+}
+
+/** `folio_isolate_lru()`, which takes the reference that Linux drops right after: nobody else may isolate it meanwhile. */
+function isolateLru(words: Int32Array, page: Page): boolean {
+  if (!pageTestFlag(words, page, PG_lru)) return false;
+  pageClearFlag(words, page, PG_lru);
+  pageSetFlag(words, page, PG_isolated);
+  return true;
+}
+
+/** `folio_putback_lru()` without its reference. */
+export function putbackLru(words: Int32Array, page: Page): void {
+  pageClearFlag(words, page, PG_isolated);
+  pageSetFlag(words, page, PG_lru);
+}
+
+/** `migrate_vma_check_page()`: is the migration the only holder (beside the fault that asks for it)? */
+function checkPage(words: Int32Array, page: Page, faultPage: Page): boolean {
+  const expected = page === faultPage ? 2 : 1;
+  return pageRefCount(words, page) - expected <= pageMapcount(words, page);
+}

@@ -1,0 +1,62 @@
+/**
+ * `struct mm_struct`: one address space. Linux: include/linux/mm_types.h, kernel/fork.c mm_init(), mm/mmap.c exit_mmap().
+ *
+ * Lock order (outermost first): mmap_lock, then notifiers' own waiting, then the folio lock, then a page table lock. Folio
+ * locks of several folios are only ever tried, never waited for, while one is held.
+ */
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { RangeTree } from '../base/range-tree.js';
+import { RwSemaphore } from '../sync/rwsem.js';
+import type { Sleeps } from '../sync/task.js';
+import type { Kernel } from './kernel.js';
+import { unmapRegion } from './mmap.js';
+import { NotifierSubscriptions } from './mmu-notifier.js';
+import { allocTable, freeTable } from './pgtable.js';
+import type { VmArea } from './vma.js';
+
+export class MmStruct {
+  readonly pid: number;
+  readonly mmapLock: RwSemaphore;
+  /** guarded by mmap_lock */
+  readonly vmas = new RangeTree<VmArea>();
+  readonly notifiers = new NotifierSubscriptions();
+  /** Top level table. */
+  readonly pgd: Page;
+  /** Anonymous pages mapped, device pages included (`MM_ANONPAGES`). */
+  rssAnon = 0;
+  /** Page table pages, the top level included. */
+  tables = 0;
+  /** Address space is going away: `mm_users` reached zero. */
+  exiting = false;
+  /** Leaf table last walked to: its 2 MiB region, and the index of its first entry in RAM's words. */
+  cachedRegion = -1;
+  cachedTable = -1;
+
+  constructor(pid: number, pgd: Page) {
+    this.pid = pid;
+    this.pgd = pgd;
+    this.mmapLock = new RwSemaphore(`mmap_lock of process ${pid}`);
+  }
+}
+
+/** A new, empty address space; `undefined` when there is no page for its top level table (ENOMEM). */
+export function createMm(kernel: Kernel, pid: number): MmStruct | undefined {
+  const pgd = allocTable(kernel);
+  if (pgd === NULL_PAGE) return undefined;
+  const mm = new MmStruct(pid, pgd);
+  mm.tables = 1;
+  kernel.mms.add(mm);
+  return mm;
+}
+
+/** `exit_mmap()`: unmap everything and give the page tables back. Idempotent. */
+export function* exitMm(kernel: Kernel, mm: MmStruct): Sleeps<void> {
+  if (mm.exiting) return;
+  mm.exiting = true;
+  yield* mm.mmapLock.downWrite();
+  for (const { start, end } of [...mm.vmas]) yield* unmapRegion(kernel, mm, start, end);
+  mm.mmapLock.upWrite();
+  freeTable(kernel, mm.pgd);
+  mm.tables--;
+  kernel.mms.delete(mm);
+}

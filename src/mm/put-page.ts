@@ -1,0 +1,38 @@
+/** The end of a page's life. Linux: mm/swap.c folio_put(), mm/memremap.c free_zone_device_folio(). */
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import type { Page } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import { pageRefAdd } from '../sync/page-ref.js';
+import type { Kernel } from './kernel.js';
+import { isZoneDevicePage, pageClearFlag, pageClearMapping, pageMapcount, pagePgmapId } from './page.js';
+
+/** Drop a reference; the last one frees the page to where it came from. */
+export function putPage(kernel: Kernel, page: Page): void {
+  const { words } = kernel.memmap;
+  const count = pageRefAdd(words, page, -1);
+  if (count > 0) return;
+  assert(count === 0, () => `page ${page}: reference dropped that nobody held (count ${count})`);
+  assert(pageMapcount(words, page) === 0, () => `page ${page}: freed while mapped`);
+  pageClearMapping(words, page);
+  if (isZoneDevicePage(words, page)) {
+    freeZoneDevicePage(kernel, page);
+    return;
+  }
+  pageClearFlag(words, page, PAGE_FLAGS.PG_lru | PAGE_FLAGS.PG_anon_exclusive | PAGE_FLAGS.PG_swapbacked);
+  kernel.buddy.freePages(page, 0);
+}
+
+/** The page goes back to its driver, and with it the reference that it held on its pagemap. */
+function freeZoneDevicePage(kernel: Kernel, page: Page): void {
+  const { words } = kernel.memmap;
+  const pgmap = kernel.pagemaps.get(pagePgmapId(words, page));
+  const folioFree = pgmap?.ops?.folioFree;
+  if (pgmap === undefined || folioFree === undefined) {
+    // As in Linux: the page is lost and the pagemap's reference with it, so unmapping the pagemap waits for ever.
+    kernel.warn(`free_zone_device_folio: page ${page} has no folio_free`);
+    return;
+  }
+  pageClearFlag(words, page, PAGE_FLAGS.PG_anon_exclusive | PAGE_FLAGS.PG_swapbacked | PAGE_FLAGS.PG_dirty);
+  folioFree(page);
+  pgmap.ref!.put();
+}

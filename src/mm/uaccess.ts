@@ -1,0 +1,104 @@
+/**
+ * The CPU's loads and stores to user memory: TLB, then the page tables as hardware walks them, then a fault. Linux:
+ * arch/x86/mm/fault.c do_user_addr_fault() around mm/memory.c.
+ */
+import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
+import { VM_FAULT_ERROR, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
+import { PTE_ACCESSED, PTE_DIRTY, pteHardwarePresent, ptePfn, pteWrite } from '../abi/pte.js';
+import type { Pte, VirtAddr } from '../base/brand.js';
+import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
+import { compareExchangePte, readPte } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import { handleMmFault } from './memory.js';
+import type { MmStruct } from './mm-struct.js';
+import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
+import { vmaLookup } from './vma.js';
+
+/** How far an access got. */
+export interface UserAccess {
+  /** Bytes done before the fault, or all. */
+  readonly copied: number;
+  /** 0, or VM_FAULT_SIGSEGV, VM_FAULT_SIGBUS, VM_FAULT_OOM, VM_FAULT_HWPOISON. */
+  readonly fault: VmFault;
+  /** Address that could not be accessed; meaningless without a fault. */
+  readonly address: VirtAddr;
+}
+
+/** Load `out.length` bytes from `start`. */
+export function copyFromUser(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Uint8Array): Sleeps<UserAccess> {
+  return access(kernel, mm, start, out.length, false, (ram, at, offset, length) => {
+    out.set(ram.subarray(at, at + length), offset);
+  });
+}
+
+/** Store `bytes` at `start`. */
+export function copyToUser(kernel: Kernel, mm: MmStruct, start: VirtAddr, bytes: Uint8Array): Sleeps<UserAccess> {
+  return access(kernel, mm, start, bytes.length, true, (ram, at, offset, length) => {
+    ram.set(bytes.subarray(offset, offset + length), at);
+  });
+}
+
+/** `at` is a byte offset in RAM, `offset` one in the caller's buffer. */
+type Mover = (ram: Uint8Array, at: number, offset: number, length: number) => void;
+
+function* access(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  length: number,
+  write: boolean,
+  move: Mover,
+): Sleeps<UserAccess> {
+  const tlb = kernel.cpus[0];
+  for (let done = 0; done < length; ) {
+    const addr = (start + done) as VirtAddr;
+    // The access itself is atomic with respect to the kernel: translation and bytes in one step, as one instruction has it.
+    tlb.switchTo(mm);
+    const frame = translate(kernel, mm, addr, write);
+    if (frame < 0) {
+      const fault = yield* userFault(kernel, mm, addr, write);
+      if (fault !== 0) return { copied: done, fault, address: addr };
+      continue;
+    }
+    const inPage = addr % PAGE_SIZE;
+    const count = Math.min(PAGE_SIZE - inPage, length - done);
+    move(kernel.ram.bytes, frame * PAGE_SIZE + inPage, done, count);
+    done += count;
+    if (kernel.options.preempt()) yield SCHEDULE_POINT;
+  }
+  return { copied: length, fault: 0, address: start };
+}
+
+/** Frame in RAM, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */
+function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
+  const tlb = kernel.cpus[0];
+  const vpn = Math.floor(addr / PAGE_SIZE);
+  const hit = tlb.lookup(vpn, write);
+  if (hit >= 0) return hit;
+  if (!(addr >= 0 && addr < TASK_SIZE)) return -1;
+  const table = leafTable(kernel, mm, addr);
+  if (table === NO_TABLE) return -1;
+  const at = table + pteIndex(addr);
+  for (;;) {
+    const pte = readPte(kernel.ram.words, at);
+    if (!pteHardwarePresent(pte) || (write && !pteWrite(pte))) return -1;
+    const marked = (pte | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte;
+    if (marked !== pte && !compareExchangePte(kernel.ram.words, at, pte, marked)) continue;
+    const frame = kernel.memmap.ramFrame(kernel.memmap.pfnToPage(ptePfn(pte)));
+    // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
+    tlb.fill(vpn, frame, write);
+    return frame;
+  }
+}
+
+function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+  yield* mm.mmapLock.downRead();
+  try {
+    const vma = vmaLookup(mm, addr);
+    if (vma === undefined) return VM_FAULT_SIGSEGV;
+    const outcome = yield* handleMmFault(kernel, vma, addr, write);
+    return outcome & VM_FAULT_ERROR;
+  } finally {
+    mm.mmapLock.upRead();
+  }
+}
