@@ -11,6 +11,7 @@ export default defineConfig({
     // Processes, as tests boot machines with worker threads of their own.
     pool: 'forks',
     maxWorkers: 2,
+    maxConcurrency: 2,
     testTimeout: 30_000,
     reporters: results ? ['default', 'json'] : ['default'],
     ...(results && { outputFile: { json: results } }),

@@ -6,6 +6,7 @@ export type { VirtAddr } from './base/brand.js';
 export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
 export { boot } from './machine/boot.js';
+export { BootError, type FailedRequest, FaultError } from './machine/errors.js';
 export type { LayoutEntry, MemorySpec, WindowSpec } from './machine/layout.js';
 export { MACHINE_PRESETS, type MachinePreset, type PresetName } from './machine/presets.js';
 export {

@@ -7,7 +7,6 @@
  */
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { formatAddress } from '../base/bytes.js';
-import type { ResourceEntry } from '../mm/resource.js';
 
 export type LayoutKind = 'ram' | 'reserved' | 'window';
 
@@ -94,15 +93,6 @@ export function ramBytes(entries: readonly LayoutEntry[]): number {
   return entries
     .filter(({ kind }) => kind === 'ram')
     .reduce((sum, ram) => sum + Math.max(0, pageAlignDown(ram.end + 1) - pageAlignUp(ram.start)), 0);
-}
-
-/** The map as lines of /proc/iomem. */
-export function layoutResources(layout: PhysicalLayout): ResourceEntry[] {
-  const lines = ({ start, end, name, children }: LayoutEntry, depth: number): ResourceEntry[] => [
-    { start, end, name, depth },
-    ...children.flatMap((child) => lines(child, depth + 1)),
-  ];
-  return layout.entries.flatMap((root) => lines(root, 0));
 }
 
 /** What is wrong with a memory spec's ranges, as a path into the spec and a predicate; `null` when nothing is. */

@@ -1,10 +1,8 @@
 /** `pfnless iomem`: the physical address map and, beside it, the device private address space, as a booted machine has them. */
 import type { Command } from 'commander';
-import { PfnlessError } from '../../base/errors.js';
 import { boot } from '../../machine/boot.js';
-import { layoutResources, physicalLayout } from '../../machine/layout.js';
+import { BootError } from '../../machine/errors.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
-import { formatResources } from '../../mm/resource.js';
 import { EXIT_FOUND, EXIT_HELD, errorReport } from '../exit.js';
 import { addMapOptions, type MachineFlags, machineFromFlags } from '../machine-options.js';
 import { complain, print, printJson } from '../output.js';
@@ -21,7 +19,7 @@ export function addIomemCommand(program: Command, exit: (code: number) => void):
 
 async function iomem(spec: MachineSpec, json: boolean): Promise<number> {
   const { text, failure } = await mapOf(spec);
-  const failed = failure && errorReport(failure);
+  const failed = failure && { ...errorReport(failure), ...failure.failed };
   if (json) {
     const { name: machine, addressing } = spec;
     printJson({ schema: 'pfnless/iomem@1', ok: !failed, machine, addressing, ...parseMaps(text), failed });
@@ -32,15 +30,14 @@ async function iomem(spec: MachineSpec, json: boolean): Promise<number> {
   return failed ? EXIT_FOUND : EXIT_HELD;
 }
 
-/** The maps of the booted machine; of one that does not boot, the physical map without any device. */
-async function mapOf(spec: MachineSpec): Promise<{ text: string; failure: PfnlessError | null }> {
+/** The maps of the booted machine; of one that does not boot, the physical map as it stood then. */
+async function mapOf(spec: MachineSpec): Promise<{ text: string; failure: BootError | null }> {
   try {
     await using machine = await boot(spec);
     return { text: machine.iomem(), failure: null };
   } catch (error) {
-    if (!(error instanceof PfnlessError && error.code === 'ERR_PFNLESS_BOOT')) throw error;
-    const layout = physicalLayout(spec.memory);
-    return { text: formatResources(layoutResources(layout), 2 ** layout.physBits - 1), failure: error };
+    if (error instanceof BootError) return { text: error.iomem, failure: error };
+    throw error;
   }
 }
 

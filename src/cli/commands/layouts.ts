@@ -1,9 +1,9 @@
 /** `pfnless layouts`: predict where real machines placed device memory, from recorded physical address maps. */
 import type { Command } from 'commander';
-import { replayLayouts } from '../../conformance/layouts.js';
+import { type LayoutsReport, replayLayouts } from '../../conformance/layouts.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { readText } from '../files.js';
-import { print, printJson } from '../output.js';
+import { paint, print, printJson } from '../output.js';
 
 export function addLayoutsCommand(program: Command, exit: (code: number) => void): void {
   program
@@ -15,16 +15,23 @@ export function addLayoutsCommand(program: Command, exit: (code: number) => void
 }
 
 function layouts(files: readonly string[], json: boolean): number {
-  const replays = files.map((file) => replayLayouts(readText(file), file));
-  const cases = replays.reduce((sum, replay) => sum + replay.cases, 0);
-  const requests = replays.reduce((sum, replay) => sum + replay.requests, 0);
-  const mismatches = replays.flatMap((replay) => replay.mismatches);
+  const reports = files.map((file) => replayLayouts(readText(file), file));
+  const sum = (count: (report: LayoutsReport) => number): number =>
+    reports.reduce((total, report) => total + count(report), 0);
+  const cases = sum((report) => report.cases);
+  const requests = sum((report) => report.requests);
+  const setAside = sum((report) => report.setAside);
+  const skipped = sum((report) => report.skipped);
+  const mismatches = reports.flatMap((report) => report.mismatches);
   const ok = mismatches.length === 0;
   if (json) {
-    printJson({ schema: 'pfnless/layouts@1', ok, cases, requests, mismatches });
+    printJson({ schema: 'pfnless/layouts@1', ok, cases, requests, setAside, skipped, mismatches });
   } else {
     print(`${cases} machines, ${requests} requests, ${mismatches.length} mismatches\n`);
-    for (const mismatch of mismatches) print(`  ${JSON.stringify(mismatch)}\n`);
+    if (setAside > 0) print(`set aside, because RAM decided there: ${setAside} machines, ${skipped} requests\n`);
+    for (const { case: name, request, expected, actual } of mismatches) {
+      print(`${paint.bad(name)}, request ${request}: expected ${expected}, got ${actual}\n`);
+    }
   }
   return ok ? EXIT_HELD : EXIT_FOUND;
 }

@@ -1,6 +1,6 @@
 /** `pfnless showcase` (`npm start`): what pfnless is about, in a few seconds. */
 import type { Command } from 'commander';
-import { PfnlessError } from '../../base/errors.js';
+import { BootError } from '../../machine/errors.js';
 import type { PresetName } from '../../machine/presets.js';
 import { type MachineSpec, parseMachineSpec } from '../../machine/spec.js';
 import { type Column, formatCount, formatMs, renderTable } from '../../report/table.js';
@@ -61,7 +61,7 @@ async function runStage(spec: MachineSpec): Promise<Stage> {
       rows.push(await runOnFreshMachine({ spec, machine }, workload));
     }
   } catch (error) {
-    if (!(error instanceof PfnlessError && error.code === 'ERR_PFNLESS_BOOT')) throw error;
+    if (!(error instanceof BootError)) throw error;
     const failure = errorReport(error);
     return { machine, addressing, failure, workloads: [], ok: mustFail(spec) && failure.errno === 'ERANGE' };
   } finally {

@@ -1,0 +1,192 @@
+/** Wrong use and bad input: exit code 2, and exactly one sentence on stderr that names the culprit. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { jsonOf, pfnless } from './pfnless.js';
+
+interface Case {
+  readonly title: string;
+  readonly words: readonly string[];
+  /** What the sentence must say. */
+  readonly says: RegExp;
+}
+
+/** A spec file's text, and what is wrong with it. */
+const SPECS: readonly { readonly title: string; readonly text: string; readonly says: RegExp; readonly as?: string }[] =
+  [
+    { title: 'not an object', text: '- 1\n', says: /must be an object/ },
+    { title: 'empty', text: '', says: /must be an object/ },
+    { title: 'broken YAML', text: 'memory: {ram: 2GiB\n', says: /cannot be read as YAML/ },
+    { title: 'a key twice', text: 'seed: 1\nseed: 2\n', says: /cannot be read as YAML: .*unique/ },
+    { title: 'broken JSON', text: '{"seed": }', says: /cannot be read as JSON/, as: 'spec.json' },
+    { title: 'an unknown field', text: 'sede: 3\n', says: /has no field "sede" \(did you mean "seed"\?\)/ },
+    {
+      title: 'an unknown field of a device',
+      text: 'devices: [{memry: 1MiB}]\n',
+      says: /devices\[0\] has no field "memry"/,
+    },
+    { title: 'an unknown preset', text: 'preset: lapto\n', says: /preset must be one of laptop, .*not "lapto"/ },
+    {
+      title: 'an unknown addressing',
+      text: 'addressing: physical\n',
+      says: /addressing must be legacy or offset, not "physical"/,
+    },
+    { title: 'pageless, too early', text: 'addressing: pageless\n', says: /pageless is planned, but not there yet/ },
+    { title: 'an unknown executor', text: 'executor: gpu\n', says: /executor must be threads or inline/ },
+    {
+      title: 'an unknown driver',
+      text: 'devices: [{driver: nouveau}]\n',
+      says: /devices\[0\]\.driver must be test-hmm/,
+    },
+    { title: 'a seed that is not whole', text: 'seed: 1.5\n', says: /seed must be a whole number/ },
+    { title: 'checks that are no boolean', text: 'checks: maybe\n', says: /checks must be true or false, not "maybe"/ },
+    { title: 'a size with an unknown unit', text: 'memory: {ram: 2 gigs}\n', says: /memory\.ram must be a size/ },
+    { title: 'a negative size', text: 'memory: {ram: -4096}\n', says: /memory\.ram must be a size.*not -4096/ },
+    { title: 'too little RAM', text: 'memory: {ram: 1MiB}\n', says: /memory\.ram must be from 16 MiB to 16 GiB/ },
+    { title: 'too much RAM', text: 'memory: {ram: 1TiB}\n', says: /memory\.ram must be from 16 MiB to 16 GiB/ },
+    { title: 'RAM of half a page', text: 'memory: {ram: 16779264}\n', says: /a multiple of 4 KiB, not 16779264/ },
+    { title: 'no RAM', text: 'memory: {physicalBits: 40}\n', says: /memory\.ram must be given/ },
+    {
+      title: 'too few address bits',
+      text: 'memory: {ram: 2GiB, physicalBits: 32}\n',
+      says: /physicalBits must be a whole number from 36 to 52/,
+    },
+    {
+      title: 'a window over RAM',
+      text: 'memory: {ram: 2GiB, windows: [{name: PCI, start: 1GiB, size: 1GiB}]}\n',
+      says: /windows\[0\] PCI .* must not overlap System RAM/,
+    },
+    {
+      title: 'a window beyond the address bits',
+      text: 'memory: {ram: 2GiB, physicalBits: 36, windows: [{name: PCI, start: 4GiB, size: 64GiB}]}\n',
+      says: /must end at or below fffffffff/,
+    },
+    {
+      title: 'a window without an end',
+      text: 'memory: {ram: 2GiB, windows: [{name: PCI, start: 4GiB}]}\n',
+      says: /\(PCI\) must have either an end or a size/,
+    },
+    {
+      title: 'a map without RAM',
+      text: 'memory: {map: [{name: ROM, start: 0, size: 1MiB}]}\n',
+      says: /memory\.map must have from 16 MiB/,
+    },
+    { title: 'too many devices', text: 'devices: 17\n', says: /devices must be a list of 0 to 16 devices/ },
+    { title: 'two devices of one name', text: 'devices: [{name: a}, {name: a}]\n', says: /two devices named "a"/ },
+    {
+      title: 'a device without memory',
+      text: 'devices: [{memory: 0}]\n',
+      says: /devices\[0\]\.memory must be from 1 MiB/,
+    },
+    {
+      title: 'a chunk larger than the device',
+      text: 'devices: [{memory: 64MiB, chunk: 128MiB}]\n',
+      says: /devices\[0\]\.chunk must be a multiple of 2 MiB up to the device's 64 MiB/,
+    },
+    { title: 'an odd chunk', text: 'devices: [{memory: 64MiB, chunk: 3MiB}]\n', says: /chunk must be .*not 3 MiB/ },
+    { title: 'a TLB of three sets', text: 'devices: [{tlbSets: 3}]\n', says: /tlbSets must be a power of two/ },
+  ];
+
+const FLAGS: readonly Case[] = [
+  { title: 'an unknown command', words: ['rnu'], says: /unknown command 'rnu' \(Did you mean run\?\)/ },
+  {
+    title: 'an unknown option',
+    words: ['run', '--all', '--sede', '1'],
+    says: /unknown option '--sede' \(Did you mean --seed\?\)/,
+  },
+  { title: 'no workload', words: ['run'], says: /name a workload or give --all/ },
+  {
+    title: 'an unknown workload',
+    words: ['run', 'vectr-add'],
+    says: /no workload "vectr-add" \(did you mean "vector-add"\?\)/,
+  },
+  { title: 'workloads and --all', words: ['run', 'saxpy', '--all'], says: /not both/ },
+  { title: 'no devices', words: ['run', 'saxpy', '--devices', '0'], says: /--devices.* whole number from 1/ },
+  { title: 'more devices than a workload can use', words: ['run', 'saxpy', '--devices', '9'], says: /1 to 8 devices/ },
+  { title: 'devices in words', words: ['run', 'saxpy', '--devices', 'two'], says: /--devices/ },
+  { title: 'a negative seed', words: ['run', 'saxpy', '--seed', '-1'], says: /--seed/ },
+  { title: 'an unknown executor', words: ['run', 'saxpy', '--executor', 'gpu'], says: /threads, inline/ },
+  { title: 'pageless', words: ['run', 'saxpy', '--addressing', 'pageless'], says: /not there yet/ },
+  { title: 'a size of zero', words: ['run', 'saxpy', '--size', '0'], says: /--size/ },
+  {
+    title: 'a size below the least',
+    words: ['run', 'oversubscription', '--executor', 'inline', '--size', '1'],
+    says: /oversubscription: the size must be/,
+  },
+  {
+    title: 'a size above the most',
+    words: ['run', 'saxpy', '--executor', 'inline', '--size', '99999999999'],
+    says: /saxpy: .*size/,
+  },
+  {
+    title: 'an unknown machine',
+    words: ['iomem', '--machine', 'lapto'],
+    says: /"lapto" is neither .*did you mean "laptop"/,
+  },
+  {
+    title: 'a machine file that is not there',
+    words: ['iomem', '--machine', 'gone.yaml'],
+    says: /gone\.yaml cannot be read: there is no such file/,
+  },
+  {
+    title: 'a machine file that is a directory',
+    words: ['iomem', '--machine', 'folder.yaml'],
+    says: /it is a directory/,
+  },
+  { title: 'too many arguments', words: ['list', 'everything'], says: /too many arguments/ },
+  { title: 'no layouts', words: ['layouts'], says: /missing required argument 'file'/ },
+  { title: 'a layout file that is not there', words: ['layouts', 'gone.jsonl'], says: /gone\.jsonl cannot be read/ },
+  { title: 'a layout file that is no JSON', words: ['layouts', 'text.jsonl'], says: /text\.jsonl:1/ },
+  { title: 'a layout file that is no layout', words: ['layouts', 'other.jsonl'], says: /other\.jsonl:1/ },
+  {
+    title: 'a layout file that is no gzip',
+    words: ['layouts', 'text.jsonl.gz'],
+    says: /not gzip data|incorrect header check/,
+  },
+  { title: 'half a gzip file', words: ['layouts', 'half.jsonl.gz'], says: /the gzip data ends early/ },
+];
+
+const CASES: readonly Case[] = [
+  ...SPECS.map(({ title, says, as }, index) => ({
+    title: `machine file: ${title}`,
+    words: ['iomem', '--machine', as ?? `spec${index}.yaml`],
+    says,
+  })),
+  ...FLAGS,
+];
+
+describe('bad input', () => {
+  let folder = '';
+
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'pfnless-'));
+    for (const [index, { text, as }] of SPECS.entries()) writeFileSync(join(folder, as ?? `spec${index}.yaml`), text);
+    mkdirSync(join(folder, 'folder.yaml'));
+    writeFileSync(join(folder, 'text.jsonl'), 'no JSON\n');
+    writeFileSync(join(folder, 'other.jsonl'), '{"name":"x"}\n');
+    writeFileSync(join(folder, 'text.jsonl.gz'), 'no gzip\n');
+    writeFileSync(join(folder, 'half.jsonl.gz'), gzipSync('{"name":"x"}\n'.repeat(100)).subarray(0, 20));
+  });
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  test.concurrent.each(CASES)('$title', async ({ words, says }) => {
+    const { code, stdout, stderr } = await pfnless(words, folder);
+    expect(stderr).toMatch(says);
+    expect(stderr).toMatch(/^pfnless: [^\n]+\n$/);
+    expect(stdout.replace(/^seed .*\n\n/, '')).toBe('');
+    expect(code).toBe(2);
+  });
+
+  test('with --json the error is an object as well', async () => {
+    const finished = await pfnless(['run', 'vectr-add', '--json']);
+    expect(jsonOf(finished)).toMatchObject({
+      schema: 'pfnless/run@1',
+      ok: false,
+      error: { code: 'ERR_PFNLESS_ARGUMENT', message: expect.stringContaining('vectr-add') },
+    });
+    expect(finished.code).toBe(2);
+  });
+});

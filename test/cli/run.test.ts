@@ -1,0 +1,137 @@
+/** The contract of the command line (DESIGN section 4): one JSON object, its fields, the exit code. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, test } from 'vitest';
+import { jsonOf, pfnless } from './pfnless.js';
+
+const LAYOUTS = fileURLToPath(new URL('../conformance/layouts.jsonl.gz', import.meta.url));
+
+interface Row {
+  readonly name: string;
+  readonly wallMs: number;
+}
+
+describe('run', () => {
+  test.each([
+    ['legacy', 'threads'],
+    ['offset', 'threads'],
+    ['legacy', 'inline'],
+    ['offset', 'inline'],
+  ])('two workloads verify (%s, %s)', async (addressing, executor) => {
+    const flags = ['--addressing', addressing, '--executor', executor, '--devices', '3', '--seed', '5', '--json'];
+    const finished = await pfnless(['run', 'vector-add', 'histogram', ...flags]);
+    const result = jsonOf(finished);
+    expect(result).toMatchObject({
+      schema: 'pfnless/run@1',
+      ok: true,
+      seed: 5,
+      addressing,
+      executor,
+      devices: 3,
+      machine: 'laptop',
+    });
+    expect(result.workloads.map(({ name }: Row) => name)).toEqual(['vector-add', 'histogram']);
+    for (const row of result.workloads) {
+      expect(row).toMatchObject({ ok: true, verified: true, violations: [] });
+      expect(row.faults.device).toBeGreaterThan(0);
+      expect(row.migrated.toDevice).toBeGreaterThan(0);
+      expect(row.wallMs).toBeGreaterThan(0);
+    }
+    expect(finished.code).toBe(0);
+    expect(finished.stderr).toBe('');
+  });
+
+  test('inline: the same seed gives the same counters', async () => {
+    const words = [
+      'run',
+      'vector-add',
+      'migrate-storm',
+      '--executor',
+      'inline',
+      '--schedule',
+      'random',
+      '--seed',
+      '7',
+      '--json',
+    ];
+    const [first, second] = (await Promise.all([pfnless(words), pfnless(words)])).map((finished) => {
+      const result = jsonOf(finished);
+      return { ...result, workloads: result.workloads.map((row: Row) => ({ ...row, wallMs: 0 })) };
+    });
+    expect(second).toEqual(first);
+  });
+
+  test('for people: the seed first, then a table', async () => {
+    const { stdout, code } = await pfnless(['run', 'saxpy', '--executor', 'inline', '--seed', '9']);
+    expect(stdout).toMatch(/^seed 9 · machine laptop · 2 devices · offset addressing · executor inline\n/);
+    expect(stdout).toMatch(/\nsaxpy +ok /);
+    expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100);
+    expect(code).toBe(0);
+  });
+
+  test('a machine that does not boot is found, not wrong use', async () => {
+    const finished = await pfnless(['run', 'saxpy', '--machine', 'pci-window', '--addressing', 'legacy', '--json']);
+    expect(jsonOf(finished)).toMatchObject({
+      schema: 'pfnless/run@1',
+      ok: false,
+      error: { code: 'ERR_PFNLESS_BOOT', errno: 'ERANGE' },
+    });
+    expect(finished.code).toBe(1);
+  });
+});
+
+describe('list', () => {
+  test('names and summaries', async () => {
+    const finished = await pfnless(['list', '--json']);
+    const lists = jsonOf(finished);
+    expect(lists).toMatchObject({ schema: 'pfnless/list@1', ok: true });
+    for (const kind of ['workloads', 'programs', 'machines', 'drivers', 'addressings']) {
+      expect(lists[kind].length).toBeGreaterThan(0);
+      for (const item of lists[kind]) expect(item).toEqual({ name: expect.any(String), summary: expect.any(String) });
+    }
+    expect(finished.code).toBe(0);
+  });
+});
+
+describe('iomem', () => {
+  interface Range {
+    readonly name: string;
+    readonly end: string;
+  }
+
+  test('legacy: device memory stands in the physical map', async () => {
+    const maps = jsonOf(await pfnless(['iomem', '--addressing', 'legacy', '--json']));
+    expect(maps).toMatchObject({ schema: 'pfnless/iomem@1', ok: true, failed: null, devicePrivate: [] });
+    expect(maps.physical.at(-1).end).toBe('0x3fffffffffff');
+  });
+
+  test('offset: beside it, where legacy finds no room', async () => {
+    const maps = jsonOf(await pfnless(['iomem', '--machine', 'pci-window', '--addressing', 'offset', '--json']));
+    expect(maps).toMatchObject({ ok: true, failed: null });
+    expect(maps.physical.at(-1)).toMatchObject({ name: 'PCI Bus 0000:00', start: '0x100000000', end: '0xffffffffff' });
+    expect(maps.devicePrivate.map(({ name }: Range) => name)).toHaveLength(2);
+  });
+
+  test.each(['pci-window', 'constrained-43bit'])('%s, legacy: names the failed request', async (machine) => {
+    const words = ['iomem', '--machine', machine, '--addressing', 'legacy'];
+    const finished = await pfnless([...words, '--json']);
+    expect(jsonOf(finished)).toMatchObject({
+      ok: false,
+      failed: { code: 'ERR_PFNLESS_BOOT', device: 'gpu0', bytes: 32 * 2 ** 20, errno: 'ERANGE' },
+    });
+    expect(finished.code).toBe(1);
+
+    const { stdout, stderr, code } = await pfnless(words);
+    expect(stdout).toMatch(/^00000000-00000fff : Reserved\n/);
+    expect(stderr).toMatch(/^pfnless: .*gpu0.*\n$/);
+    expect(code).toBe(1);
+  });
+});
+
+describe('layouts', () => {
+  test.runIf(existsSync(LAYOUTS))('recorded placements are predicted', async () => {
+    const finished = await pfnless(['layouts', LAYOUTS, '--json']);
+    expect(jsonOf(finished)).toMatchObject({ schema: 'pfnless/layouts@1', ok: true, mismatches: [] });
+    expect(finished.code).toBe(0);
+  });
+});
