@@ -1,0 +1,78 @@
+/** Bulk migration of 64 MiB in 4 KiB pages, to a device in a worker and back, against a plain page copy of as many bytes. */
+import { PfnlessError } from '../base/errors.js';
+import { boot } from '../check/boot.js';
+import type { Mirror, Process, VirtRange } from '../machine/types.js';
+import { type BenchResult, median, medianAbsoluteDeviation, timeMs } from './measure.js';
+import { PageCopyBase } from './page-copy.js';
+
+const BYTES = 64 * 2 ** 20;
+const WARM_UP = 3;
+const SAMPLES = 15;
+const BASE = 'page-copy-64MiB';
+
+export async function bulkMigration(addressing: 'legacy' | 'offset'): Promise<BenchResult[]> {
+  const machine = await boot({
+    name: 'bench',
+    addressing,
+    executor: 'threads',
+    checks: false,
+    memory: { ram: '1GiB' },
+    devices: [{ name: 'gpu0', memory: '128MiB', chunk: '128MiB' }],
+  });
+  try {
+    const process = await machine.process();
+    const range = await process.mmap({ length: BYTES });
+    const mirror = await process.mirror(0);
+    const base = new PageCopyBase(BYTES);
+    const times = { base: [] as number[], toDevice: [] as number[], toRam: [] as number[] };
+    for (let round = -WARM_UP; round < SAMPLES; round++) {
+      const pattern = round + WARM_UP + 1;
+      await process.writeArray('i32', range.start, words(pattern));
+      const baseMs = await timeMs(() => base.run());
+      const toDevice = await timeMs(() => move(mirror, range, 'device'));
+      const toRam = await timeMs(() => move(mirror, range, 'system'));
+      await verify(process, range, pattern);
+      if (round < 0) continue;
+      times.base.push(baseMs);
+      times.toDevice.push(toDevice);
+      times.toRam.push(toRam);
+    }
+    return [
+      result(`${BASE} (${addressing} run)`, times.base, null),
+      result(`migrate-to-device-64MiB (${addressing})`, times.toDevice, times.base),
+      result(`migrate-to-ram-64MiB (${addressing})`, times.toRam, times.base),
+    ];
+  } finally {
+    await machine.dispose();
+  }
+}
+
+function result(name: string, times: readonly number[], base: readonly number[] | null): BenchResult {
+  const value = median(times);
+  return {
+    name,
+    value,
+    unit: 'ms',
+    ratioTo: base === null ? null : BASE,
+    ratio: base === null ? null : value / median(base),
+    median: value,
+    mad: medianAbsoluteDeviation(times),
+    samples: times.length,
+  };
+}
+
+const words = (pattern: number): Int32Array => Int32Array.from({ length: BYTES / 4 }, (_, i) => i * pattern);
+
+/** All pages, or the figure would mean nothing. */
+async function move(mirror: Mirror, range: VirtRange, to: 'device' | 'system'): Promise<void> {
+  const { migrated, requested } = await mirror.migrate(range, to);
+  if (migrated !== requested) {
+    throw new PfnlessError('ERR_PFNLESS_ERRNO', `Only ${migrated} of ${requested} pages moved to the ${to}.`);
+  }
+}
+
+async function verify(process: Process, range: VirtRange, pattern: number): Promise<void> {
+  const found = await process.readArray('i32', range.start, BYTES / 4);
+  const wrong = found.findIndex((word, i) => word !== (i * pattern) << 0);
+  if (wrong >= 0) throw new PfnlessError('ERR_PFNLESS_ERRNO', `The migration moved the wrong bytes (word ${wrong}).`);
+}
