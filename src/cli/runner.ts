@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import { setImmediate } from 'node:timers/promises';
 import { InvariantViolation, PfnlessError } from '../base/errors.js';
-import { boot } from '../machine/boot.js';
+import { boot } from '../check/boot.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { type Column, formatCount, formatMs } from '../report/table.js';
 import { runWorkload, type WorkloadResult } from '../workload/run.js';
@@ -101,11 +101,16 @@ export const RESULT_COLUMNS: readonly Column<WorkloadRow>[] = [
   { title: 'time', align: 'right', cell: ({ wallMs }) => formatMs(wallMs) },
 ];
 
-/** Everything that is wrong with a row, and how to see it again. */
+/** As many violations as help; `--json` has all of them. */
+const VIOLATIONS_SHOWN = 5;
+
+/** What is wrong with a row, and how to see it again. */
 export function failureText(row: WorkloadRow): string {
+  const more = row.violations.length - VIOLATIONS_SHOWN;
   const reasons = [
     ...(row.error ? [row.error.message] : []),
-    ...row.violations.map(({ invariant, message }) => `${invariant}: ${message}`),
+    ...row.violations.slice(0, VIOLATIONS_SHOWN).map(({ invariant, message }) => `${invariant}: ${message}`),
+    ...(more > 0 ? [`and ${more} more violations`] : []),
   ];
   return `${paint.bad(row.name)}: ${reasons.join('\n  ')}\n  again: ${row.reproduce}\n`;
 }

@@ -1,6 +1,6 @@
 /** `pfnless iomem`: the physical address map and, beside it, the device private address space, as a booted machine has them. */
 import type { Command } from 'commander';
-import { boot } from '../../machine/boot.js';
+import { boot } from '../../check/boot.js';
 import { BootError } from '../../machine/errors.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
 import { EXIT_FOUND, EXIT_HELD, errorReport } from '../exit.js';
@@ -20,11 +20,14 @@ export function addIomemCommand(program: Command, exit: (code: number) => void):
 async function iomem(spec: MachineSpec, json: boolean): Promise<number> {
   const { text, failure } = await mapOf(spec);
   const failed = failure && { ...errorReport(failure), ...failure.failed };
+  const [physical, devicePrivate] = splitMaps(text);
   if (json) {
     const { name: machine, addressing } = spec;
-    printJson({ schema: 'pfnless/iomem@1', ok: !failed, machine, addressing, ...parseMaps(text), failed });
+    const maps = { physical: treeOf(physical), devicePrivate: treeOf(devicePrivate) };
+    printJson({ schema: 'pfnless/iomem@1', ok: !failed, machine, addressing, ...maps, failed });
   } else {
-    print(text);
+    print(textOf(physical));
+    if (devicePrivate.length > 0) print(`\nDevice private address space:\n${textOf(devicePrivate)}`);
     if (failed) complain(failed.message);
   }
   return failed ? EXIT_FOUND : EXIT_HELD;
@@ -41,7 +44,31 @@ async function mapOf(spec: MachineSpec): Promise<{ text: string; failure: BootEr
   }
 }
 
-/** A range of one of the maps; addresses are hex text, as JSON has no hex numbers. */
+/** One line of a map. Addresses stay hex text: JSON has no hex numbers. */
+interface MapLine {
+  readonly depth: number;
+  readonly start: string;
+  readonly end: string;
+  readonly name: string;
+}
+
+/** The two maps of a machine's text. Each is ordered by address, so the second begins where the addresses do. */
+function splitMaps(text: string): [physical: MapLine[], devicePrivate: MapLine[]] {
+  const maps: [MapLine[], MapLine[]] = [[], []];
+  let map = maps[0];
+  for (const line of text.split('\n')) {
+    const [, indent = '', start, end, name] = /^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$/.exec(line) ?? [];
+    if (start === undefined || end === undefined || name === undefined) continue;
+    const last = map.at(-1);
+    if (indent === '' && last && Number.parseInt(start, 16) < Number.parseInt(last.start, 16)) map = maps[1];
+    map.push({ depth: indent.length / 2, start, end, name });
+  }
+  return maps;
+}
+
+const textOf = (map: readonly MapLine[]): string =>
+  map.map(({ depth, start, end, name }) => `${'  '.repeat(depth)}${start}-${end} : ${name}\n`).join('');
+
 interface MapNode {
   readonly start: string;
   readonly end: string;
@@ -49,20 +76,13 @@ interface MapNode {
   readonly children: MapNode[];
 }
 
-/** The text of the maps as trees: the physical map ends at the first line that is not a range. */
-function parseMaps(text: string): { physical: MapNode[]; devicePrivate: MapNode[] } {
-  const maps = { physical: [] as MapNode[], devicePrivate: [] as MapNode[] };
-  let map = maps.physical;
-  for (const line of text.split('\n')) {
-    const match = /^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$/.exec(line);
-    if (match) {
-      const [, indent = '', start, end, name = ''] = match;
-      let siblings = map;
-      for (let depth = 0; depth < indent.length / 2; depth++) siblings = siblings.at(-1)?.children ?? siblings;
-      siblings.push({ start: `0x${start}`, end: `0x${end}`, name, children: [] });
-    } else {
-      map = maps.devicePrivate;
-    }
+function treeOf(map: readonly MapLine[]): MapNode[] {
+  const roots: MapNode[] = [];
+  const path: MapNode[][] = [roots];
+  for (const { depth, start, end, name } of map) {
+    const node: MapNode = { start: `0x${start}`, end: `0x${end}`, name, children: [] };
+    path[depth]!.push(node);
+    path[depth + 1] = node.children;
   }
-  return maps;
+  return roots;
 }
