@@ -33,6 +33,8 @@ export const PTE_PROTNONE = PTE.protNone.mask;
 export const PTE_SPECIAL = PTE.special.mask;
 export const PTE_UFFD_WP = PTE.uffdWp.mask;
 export const PTE_SOFT_DIRTY = PTE.softDirty.mask;
+/** A page of the user's: present, and reachable from user mode. */
+export const PTE_USER_PAGE = PTE_PRESENT | PTE_USER;
 /** Flags of an entry that points to the next level of the tree. */
 export const TABLE_FLAGS = PTE_PRESENT | PTE_WRITE | PTE_USER | PTE_ACCESSED | PTE_DIRTY;
 

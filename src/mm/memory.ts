@@ -10,7 +10,7 @@ import {
   makePte,
   PTE_ACCESSED,
   PTE_DIRTY,
-  PTE_USER,
+  PTE_USER_PAGE,
   PTE_WRITE,
   pteNone,
   ptePfn,
@@ -39,7 +39,7 @@ import { flushTlbRange } from './tlbflush.js';
 import { VM_READ, VM_WRITE, type VmArea } from './vma.js';
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
-const USER_READ = PTE_USER | PTE_ACCESSED;
+const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
 const USER_WRITE = USER_READ | PTE_WRITE | PTE_DIRTY;
 
 /**

@@ -9,7 +9,7 @@ import {
   PTE_DIRTY,
   PTE_SOFT_DIRTY,
   PTE_UFFD_WP,
-  PTE_USER,
+  PTE_USER_PAGE,
   PTE_WRITE,
   pteDirty,
   ptePresent,
@@ -102,7 +102,7 @@ function restoredPte(kernel: Kernel, page: Page, old: Pte, entry: SoftLeaf, writ
     return (leaf | (old & (SWP_SOFT_DIRTY | SWP_UFFD_WP))) as Pte;
   }
   const flags = softleafFlags(entry);
-  let bits = PTE_USER | (write ? PTE_WRITE : 0n);
+  let bits = PTE_USER_PAGE | (write ? PTE_WRITE : 0n);
   if ((flags & SWP_MIG_YOUNG) !== 0n) bits |= PTE_ACCESSED;
   if ((flags & SWP_MIG_DIRTY) !== 0n) bits |= PTE_DIRTY;
   if ((old & SWP_SOFT_DIRTY) !== 0n) bits |= PTE_SOFT_DIRTY;

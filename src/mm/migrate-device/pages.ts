@@ -1,7 +1,7 @@
 /** Phase 3, **pages**: the new page takes the old one's identity. Linux: migrate_vma_pages(), migrate_device_pages(). */
 import { PAGE_SIZE } from '../../abi/address.js';
 import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
-import { makePte, PTE_DIRTY, PTE_USER, PTE_WRITE, pteNone, ptePresent, pteSpecial } from '../../abi/pte.js';
+import { makePte, PTE_DIRTY, PTE_USER_PAGE, PTE_WRITE, pteNone, ptePresent, pteSpecial } from '../../abi/pte.js';
 import { softleafToPte } from '../../abi/softleaf.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../../base/brand.js';
@@ -93,7 +93,7 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
   const writable = (vma.flags & VM_WRITE) !== 0;
   const entry = isPrivate
     ? softleafToPte(kernel.addressing.devicePrivateEntry(page, writable))
-    : makePte(kernel.memmap.pageToPfn(page), PTE_USER | (writable ? PTE_WRITE | PTE_DIRTY : 0n));
+    : makePte(kernel.memmap.pageToPfn(page), PTE_USER_PAGE | (writable ? PTE_WRITE | PTE_DIRTY : 0n));
 
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
