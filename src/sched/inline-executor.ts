@@ -15,7 +15,7 @@ import { Settling, type Task, TaskList, type WaitReport } from './tasks.js';
 import { takeTurn } from './turn.js';
 
 /** Steps between two turns of the event loop: a step takes microseconds up to a millisecond. */
-const STEPS_PER_TURN = 512;
+const STEPS_PER_TURN = 64;
 /** Microtasks that a chain of promises may take from the engine's report to the task that waits for it. */
 const PROMISE_HOPS = 8;
 

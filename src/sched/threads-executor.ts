@@ -3,8 +3,8 @@
  *
  * One word wakes the kernel: the host doorbell, which a device rings after it put something into a ring or advanced a
  * fence. What a device does besides (control calls, its death) arrives through the event loop. So while a foreground
- * task is unfinished the pump goes round: run what is ready; nothing is: spin on the doorbell, park on it for a
- * millisecond at the most, look again, and only if there is still nothing let the event loop take a turn. Fault,
+ * task is unfinished the pump goes round: run what is ready; nothing is: spin on the doorbell, park on it for up to a
+ * millisecond, look again, and only if there is still nothing let the event loop take a turn. Fault,
  * service and fault replay never wait for a turn.
  *
  * No wake-up is lost: the pump reads the doorbell, says that it sleeps, looks for ready tasks, and waits for the doorbell
@@ -25,8 +25,12 @@ const SLEEPING = HOST_DOORBELL.word.sleeping;
 
 /** Loads of the doorbell before the pump parks: some 20 µs. A parked round trip costs twice that. */
 const SPIN_LOADS = 4000;
-/** Longest time between two looks at the event loop, in milliseconds, when the doorbell is silent. */
-const PARK_MS = 1;
+/**
+ * Longest time between two looks at the event loop, in milliseconds, while the doorbell is silent: it doubles from the
+ * first to the second, so that the answer to a control call is seen after about twice the time that it took.
+ */
+const PARK_MIN_MS = 0.05;
+const PARK_MAX_MS = 1;
 /** Resumed tasks between two turns of the event loop when the pump never runs dry, so that Ctrl-C is seen. */
 const RESUMES_PER_TURN = 64;
 
@@ -40,6 +44,7 @@ export class ThreadsExecutor implements Executor {
   /** A promise of the doorbell is pending. One is enough: every ring ends it. */
   #watching = false;
   #resumes = 0;
+  #parkMs = PARK_MIN_MS;
   /** The event loop should have a turn, although there is work. */
   #turnDue = false;
 
@@ -112,6 +117,7 @@ export class ThreadsExecutor implements Executor {
   /** Give each ready task one turn. Returns whether there was one. */
   #runReady(): boolean {
     const ready = this.#tasks.all.filter((task) => this.#tasks.isReady(task));
+    if (ready.length > 0) this.#parkMs = PARK_MIN_MS;
     for (const task of ready) {
       // An earlier one may have taken what this one waits for, or stopped everything.
       if (this.#stopped || !this.#tasks.isReady(task)) continue;
@@ -136,8 +142,9 @@ export class ThreadsExecutor implements Executor {
       if (load32(this.#doorbell, DOORBELL) !== rung) return this.#tasks.anyReady();
     }
     store32(this.#doorbell, SLEEPING, 1);
-    waitWord(this.#doorbell, DOORBELL, rung, PARK_MS);
+    waitWord(this.#doorbell, DOORBELL, rung, this.#parkMs);
     store32(this.#doorbell, SLEEPING, 0);
+    this.#parkMs = Math.min(this.#parkMs * 2, PARK_MAX_MS);
     return this.#tasks.anyReady();
   }
 

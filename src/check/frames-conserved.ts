@@ -1,0 +1,30 @@
+/**
+ * Holds: free frames and used ones are all frames; the allocator's counter is what its free blocks hold; as many frames
+ * are page tables as the address spaces have tables.
+ *
+ * Does not see: whether a used frame is used for something (page-accounting does). Suspended while anything is in flight: a
+ * fault holds a frame before it maps it.
+ */
+import type { Checker } from '../machine/state.js';
+import { freeBlockPages, type RamUse, ramPages, ramUse } from './ram.js';
+
+export const framesConserved: Checker = {
+  invariant: 'frames-conserved',
+  statement: 'every frame of RAM is free, a page table, reserved or in use',
+  *look({ kernel }) {
+    const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, lost: 0 };
+    for (const page of ramPages(kernel)) {
+      const use = ramUse(kernel, page);
+      count[use] += use === 'free' ? freeBlockPages(kernel, page) : 1;
+    }
+    if (count.lost > 0) yield `${count.lost} frames are neither free nor in use`;
+    if (count.free !== kernel.buddy.freePagesCount) {
+      yield `${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${count.free}`;
+    }
+    const all = Object.values(count).reduce((sum, frames) => sum + frames, 0);
+    if (all !== kernel.totalRamPages) yield `there are ${all} frames, at boot there were ${kernel.totalRamPages}`;
+    let tables = 0;
+    for (const mm of kernel.mms) tables += mm.tables;
+    if (count.table !== tables) yield `${count.table} frames are page tables, the processes have ${tables}`;
+  },
+};

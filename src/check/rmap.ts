@@ -1,0 +1,47 @@
+/**
+ * Holds: from every anonymous page that is mapped, the reverse map leads to each entry which maps it; every entry lies in a
+ * VMA, and is writable only where the VMA is.
+ *
+ * Does not see: VMAs in an anon_vma that map nothing (allowed). Suspended while a migration is in flight: between `unmap` and
+ * `finalize` source and target share an identity.
+ */
+import { pteWrite } from '../abi/pte.js';
+import { NULL_PAGE } from '../base/brand.js';
+import type { Checker } from '../machine/state.js';
+import type { Kernel } from '../mm/kernel.js';
+import { pageIndex } from '../mm/page.js';
+import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
+import { VM_WRITE } from '../mm/vma.js';
+import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
+
+/** Does the reverse map of the page lead to the entry? */
+function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
+  const index = pageIndex(kernel.memmap.floats, page);
+  const ranges = pageAnonVma(kernel, page)?.tree.overlapping(index, index + 1) ?? [];
+  for (const { value: vma } of ranges) {
+    if (vma.mm === mm && rmapAddress(vma, index) === address) return true;
+  }
+  return false;
+}
+
+export const rmap: Checker = {
+  invariant: 'rmap',
+  statement: 'the reverse map leads from each page to every entry that maps it',
+  *look({ kernel }) {
+    for (const mm of kernel.mms) {
+      for (const entry of cpuEntries(kernel, mm)) {
+        const { address, kind, page, pte } = entry;
+        const place = placeText(mm, address);
+        const vma = mm.vmas.find(address)?.value;
+        if (vma === undefined) yield `${place}: an entry (${kind}) outside of all mappings`;
+        const writable = kind === 'present' ? pteWrite(pte) : kind === 'device-private-write';
+        if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0) {
+          yield `${place}: a writable entry (${kind}) in a mapping that is not`;
+        }
+        if (page !== NULL_PAGE && !found(kernel, entry)) {
+          yield `${place}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`;
+        }
+      }
+    }
+  },
+};

@@ -1,0 +1,178 @@
+/** Checks of what users hand to the public API: each throws PfnlessError ERR_PFNLESS_ARGUMENT with one sentence. */
+import { isPageAligned, PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
+import type { ProgramArgs } from '../abi/control.js';
+import type { VirtAddr } from '../base/brand.js';
+import { formatAddress } from '../base/bytes.js';
+import { suggestion } from '../base/nearest.js';
+import { argumentError } from './errors.js';
+import type { MachineDevice } from './state.js';
+import type { ElementArrays, ElementType, LaunchOptions, MirrorOptions, MmapOptions, VirtRange } from './types.js';
+
+/** Bytes of one read or write: what one typed array can be relied on to hold. */
+const ACCESS_BYTES_MAX = 2 ** 31;
+export const LANES_MAX = 2 ** 24;
+export const GROUP_SIZE_MAX = 1024;
+export const GROUP_SIZE_DEFAULT = 64;
+
+const ELEMENT_CONSTRUCTORS = Object.freeze({
+  u8: Uint8Array,
+  i32: Int32Array,
+  u32: Uint32Array,
+  f32: Float32Array,
+  f64: Float64Array,
+});
+
+const hex = (address: number): string => `0x${formatAddress(address)}`;
+
+/** How a wrong value looks in a message. */
+function shown(value: unknown): string {
+  if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value);
+  if (typeof value === 'string') return JSON.stringify(value);
+  if (value === null || value === undefined || typeof value === 'boolean') return String(value);
+  return Array.isArray(value) ? 'a list' : `a ${value.constructor?.name ?? typeof value}`;
+}
+
+function requireWhole(what: string, value: unknown, min: number, max: number): asserts value is number {
+  if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
+    throw argumentError(`${what} must be a whole number from ${min} to ${max}, not ${shown(value)}.`);
+  }
+}
+
+function requireObject(what: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null)
+    throw argumentError(`${what} must be an object, not ${shown(value)}.`);
+}
+
+function requireAddress(what: string, value: unknown): asserts value is VirtAddr {
+  requireWhole(what, value, 0, TASK_SIZE - 1);
+}
+
+/** A range of whole pages inside the user's addresses, at least one page. Returns its end, not included. */
+export function requirePageRange(range: VirtRange): VirtAddr {
+  requireObject('The range', range);
+  const { start, length } = range;
+  requireAddress('The start of the range', start);
+  requireWhole('The length of the range', length, 1, TASK_SIZE);
+  if (!isPageAligned(start))
+    throw argumentError(`The range must start at a page (${PAGE_SIZE} bytes), not at ${hex(start)}.`);
+  if (!isPageAligned(length))
+    throw argumentError(`The range must be whole pages of ${PAGE_SIZE} bytes, not ${length} bytes.`);
+  requireInside(start, length);
+  return (start + length) as VirtAddr;
+}
+
+function requireInside(start: VirtAddr, length: number): void {
+  if (start + length > TASK_SIZE) {
+    throw argumentError(`${length} bytes at ${hex(start)} leave the address space, which ends at ${hex(TASK_SIZE)}.`);
+  }
+}
+
+/** What a read or write touches. */
+export function requireAccess(start: VirtAddr, length: number): void {
+  requireAddress('The address', start);
+  requireWhole('The length', length, 0, ACCESS_BYTES_MAX);
+  requireInside(start, length);
+}
+
+export function requireBytes(bytes: Uint8Array): void {
+  if (!(bytes instanceof Uint8Array)) throw argumentError(`The bytes must be a Uint8Array, not ${shown(bytes)}.`);
+}
+
+/** The typed array of an element type, for `count` elements at an aligned address. */
+export function requireElements<T extends ElementType>(type: T, start: VirtAddr, count: number): ElementArrays[T] {
+  const Elements = elementConstructor(type);
+  requireWhole('The number of elements', count, 0, ACCESS_BYTES_MAX / Elements.BYTES_PER_ELEMENT);
+  requireAligned(type, start);
+  requireAccess(start, count * Elements.BYTES_PER_ELEMENT);
+  return new Elements(count) as ElementArrays[T];
+}
+
+export function requireValues<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): void {
+  const Elements = elementConstructor(type);
+  if (!(values instanceof Elements)) {
+    throw argumentError(`Values of type ${type} must be in a ${Elements.name}, not ${shown(values)}.`);
+  }
+  requireAligned(type, start);
+  requireAccess(start, values.byteLength);
+}
+
+function elementConstructor(type: ElementType) {
+  if (typeof type !== 'string' || !Object.hasOwn(ELEMENT_CONSTRUCTORS, type)) {
+    const known = Object.keys(ELEMENT_CONSTRUCTORS).join(', ');
+    throw argumentError(`The element type must be one of ${known}, not ${shown(type)}.`);
+  }
+  return ELEMENT_CONSTRUCTORS[type];
+}
+
+function requireAligned(type: ElementType, start: VirtAddr): void {
+  requireAddress('The address', start);
+  const bytes = ELEMENT_CONSTRUCTORS[type].BYTES_PER_ELEMENT;
+  if (start % bytes !== 0)
+    throw argumentError(`An address of ${type} must be a multiple of ${bytes}, not ${hex(start)}.`);
+}
+
+const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
+
+export function requireMmapOptions(options: MmapOptions): void {
+  requireObject('The options of mmap', options);
+  const { length, at, protection = 'rw' } = options;
+  requireWhole('The length of a mapping', length, 1, TASK_SIZE);
+  if (!PROTECTIONS.includes(protection)) {
+    throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
+  }
+  if (at === undefined) return;
+  requireAddress('The fixed address of a mapping', at);
+  if (!isPageAligned(at))
+    throw argumentError(`A fixed mapping must start at a page (${PAGE_SIZE} bytes), not at ${hex(at)}.`);
+  requireInside(at, length);
+}
+
+const FAULT_POLICIES = ['migrate', 'mirror'] as const;
+
+export function requireMirrorOptions({ onFault = 'migrate' }: MirrorOptions): (typeof FAULT_POLICIES)[number] {
+  if (!FAULT_POLICIES.includes(onFault)) {
+    throw argumentError(`The fault policy onFault must be one of ${FAULT_POLICIES.join(', ')}, not ${shown(onFault)}.`);
+  }
+  return onFault;
+}
+
+export function requireDestination(to: 'device' | 'system'): void {
+  if (to !== 'device' && to !== 'system')
+    throw argumentError(`Pages migrate to device or system, not to ${shown(to)}.`);
+}
+
+/** The options of a launch with their defaults. */
+export function requireLaunch(
+  program: string | URL,
+  options: LaunchOptions,
+): Required<LaunchOptions> & { program: string } {
+  if (!(program instanceof URL) && (typeof program !== 'string' || program === '')) {
+    throw argumentError(`A program is the name of a built-in or the URL of a module, not ${shown(program)}.`);
+  }
+  requireObject('The options of a launch', options);
+  const { lanes, groupSize = GROUP_SIZE_DEFAULT, args = {} } = options;
+  requireWhole('The number of lanes', lanes, 1, LANES_MAX);
+  requireWhole('The size of a work group', groupSize, 1, GROUP_SIZE_MAX);
+  requireProgramArgs(args);
+  return { program: program instanceof URL ? program.href : program, lanes, groupSize, args };
+}
+
+function requireProgramArgs(args: ProgramArgs): void {
+  requireObject('The arguments of a program', args);
+  for (const [name, value] of Object.entries(args)) {
+    if (typeof value !== 'number')
+      throw argumentError(`The program's argument ${name} must be a number, not ${shown(value)}.`);
+  }
+}
+
+/** A device by index or name. */
+export function requireDevice(devices: readonly MachineDevice[], wanted: number | string): MachineDevice {
+  const found = typeof wanted === 'number' ? devices[wanted] : devices.find(({ spec }) => spec.name === wanted);
+  if (found) return found;
+  if (devices.length === 0) throw argumentError('The machine has no devices.');
+  if (typeof wanted === 'string') {
+    const names = devices.map(({ spec }) => spec.name);
+    throw argumentError(`There is no device ${shown(wanted)}: ${suggestion(wanted, names)}`);
+  }
+  throw argumentError(`There is no device ${shown(wanted)}: the machine's are 0 to ${devices.length - 1}.`);
+}

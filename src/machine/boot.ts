@@ -1,0 +1,188 @@
+/**
+ * Boot: from a spec to a running machine. The only place where everything meets.
+ *
+ * Order: spec, physical layout, kernel, the memories that threads share, links and engines, drivers (which take their
+ * first memory as the addressing does it), fault service. Whatever fails, nothing of it is left.
+ */
+import { PAGE_SIZE, PAGES_PER_SECTION } from '../abi/address.js';
+import type { DeviceConfig, DeviceMemories } from '../abi/control.js';
+import { memoryOfDevice } from '../abi/device-pte.js';
+import type { Errno } from '../abi/errno.js';
+import { HOST_DOORBELL, QUEUE_BYTES } from '../abi/queue.js';
+import { formatBytes } from '../base/bytes.js';
+import { PfnlessError } from '../base/errors.js';
+import { EngineControl } from '../device/control.js';
+import type { DeviceDriver } from '../drivers/driver.js';
+import { createTestHmm } from '../drivers/test-hmm.js';
+import { createKernel, type Kernel } from '../mm/kernel.js';
+import { randomChooser, roundRobin } from '../sched/choice.js';
+import type { Executor } from '../sched/executor.js';
+import { InlineExecutor } from '../sched/inline-executor.js';
+import { ThreadsExecutor } from '../sched/threads-executor.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
+import type { DeviceLink } from '../transport/device-link.js';
+import { createInlineLink } from '../transport/inline-link.js';
+import { BootError } from './errors.js';
+import { physicalLayout } from './layout.js';
+import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
+import { type DeviceSpec, type MachineInput, type MachineSpec, parseMachineSpec } from './spec.js';
+import type { Checker, MachineDevice } from './state.js';
+import type { Machine } from './types.js';
+
+/** Memory for one device's page tables: 16,384 tables, which map 32 GiB if they are full. Untouched memory costs nothing. */
+const PAGE_TABLE_BYTES = 64 * 2 ** 20;
+/** Lanes that a device runs before it looks at its rings again. */
+const WAVE_LANES = 64;
+
+/**
+ * Boot a machine.
+ * @param input a spec, or the name of a preset; default: the preset `laptop`
+ * @param checkers what `Machine.check` looks for
+ * @throws PfnlessError ERR_PFNLESS_SPEC; BootError when a driver gets no memory; ERR_PFNLESS_BOOT when the host has too little
+ */
+export async function bootMachine(input: MachineInput | undefined, checkers: readonly Checker[]): Promise<Machine> {
+  const spec = parseMachineSpec(input);
+  requireSupported(spec);
+  const log: string[] = [];
+  const hostDoorbell = allocate(HOST_DOORBELL.bytes, 'the doorbell');
+  const engines: EngineControl[] = [];
+  // While the module of a program is being loaded, an inline machine stands still.
+  const executor = createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
+  const links: DeviceLink[] = [];
+  try {
+    const kernel = createKernelOf(spec, executor, log);
+    for (const [index, memories] of deviceMemories(spec, kernel, hostDoorbell).entries()) {
+      const { name, tlbSets } = spec.devices[index]!;
+      const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };
+      links.push(await createLink(spec, config, memories, executor, engines));
+    }
+    const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel));
+    for (const device of devices) await probe(device, kernel, executor, spec);
+    for (const { link, driver } of devices) {
+      executor.background(`fault service of ${link.name}`, faultService(link, driver));
+    }
+    return new EmulatedMachine({ spec, kernel, executor, devices, log }, checkers);
+  } catch (reason) {
+    executor.stop(new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine did not boot'));
+    await Promise.all(links.map((link) => link.close(CLOSE_TIMEOUT_MS)));
+    throw reason;
+  }
+}
+
+/** What a spec may say already, but nobody can build yet. */
+function requireSupported(spec: MachineSpec): void {
+  const coherent = spec.devices.find(({ type }) => type === 'coherent');
+  if (coherent === undefined) return;
+  const message = `${coherent.name} is coherent: only private device memory is modelled yet.`;
+  throw new PfnlessError('ERR_PFNLESS_UNSUPPORTED', message);
+}
+
+function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outside: () => boolean): Executor {
+  if (spec.executor === 'threads') return new ThreadsExecutor(hostDoorbell);
+  const chooser = spec.schedule === 'random' ? randomChooser(spec.seed) : roundRobin();
+  return new InlineExecutor({ chooser, outside });
+}
+
+function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): Kernel {
+  return fromHost('the RAM and its struct pages', spec.memory.ram, () =>
+    createKernel({
+      layout: physicalLayout(spec.memory),
+      addressing: spec.addressing,
+      checked: spec.checks,
+      warn: (text) => log.push(text),
+      devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
+      preempt: () => executor.preempt(),
+    }),
+  );
+}
+
+/** Struct pages of a device's memory: each chunk takes whole sections of the vmemmap. */
+function structPages({ memory, chunk }: DeviceSpec): number {
+  const sectionsOfChunk = Math.ceil(chunk / PAGE_SIZE / PAGES_PER_SECTION);
+  return Math.ceil(memory / chunk) * sectionsOfChunk * PAGES_PER_SECTION;
+}
+
+/** What each device can reach: RAM, every device's memory (links between all of them), and its own tables and rings. */
+function deviceMemories(spec: MachineSpec, kernel: Kernel, hostDoorbell: SharedArrayBuffer): DeviceMemories[] {
+  const memories = [
+    kernel.ram.buffer,
+    ...spec.devices.map(({ name, memory }) => allocate(memory, `the memory of ${name}`)),
+  ];
+  return spec.devices.map(({ name }) => ({
+    memories,
+    memmap: kernel.memmap.buffer,
+    pageTables: allocate(PAGE_TABLE_BYTES, `the page tables of ${name}`),
+    queue: allocate(QUEUE_BYTES, `the rings of ${name}`),
+    hostDoorbell,
+  }));
+}
+
+async function createLink(
+  spec: MachineSpec,
+  config: DeviceConfig,
+  memories: DeviceMemories,
+  executor: Executor,
+  engines: EngineControl[],
+): Promise<DeviceLink> {
+  if (spec.executor === 'threads') {
+    // Only here does the platform come in: an inline machine never loads this module.
+    const { createWorkerLink } = await import('../transport/worker-link.js');
+    return createWorkerLink({ config, memories });
+  }
+  // Lanes are switched in their middle only where choices are random: a round robin always runs them to their end.
+  const device = new EngineControl(spec.schedule === 'random' ? { preempt: () => executor.preempt() } : {});
+  const link = await createInlineLink({ config, memories, device });
+  engines.push(device);
+  executor.addActor(link);
+  return link;
+}
+
+function createDevice(spec: DeviceSpec, link: DeviceLink, kernel: Kernel): MachineDevice {
+  const { name, memory, chunk, numaNode } = spec;
+  const memoryId = memoryOfDevice(link.index);
+  const driver = createTestHmm({ kernel, link, name, memory, chunk, numaNode, memoryId });
+  return { index: link.index, spec, link, driver };
+}
+
+/** @throws BootError when the driver gets no memory */
+async function probe(device: MachineDevice, kernel: Kernel, executor: Executor, spec: MachineSpec): Promise<void> {
+  const { name, chunk } = device.spec;
+  const errno = await executor.run(`probe ${name}`, device.driver.probe());
+  if (errno === 0) return;
+  throw new BootError(
+    `${name} got no device memory under ${spec.addressing} addressing: ${noMemoryText(chunk, errno)} (${errno}).`,
+    { device: name, bytes: chunk, errno },
+    kernel.iomem.print(),
+  );
+}
+
+function noMemoryText(bytes: number, errno: Errno): string {
+  const size = formatBytes(bytes);
+  if (errno === 'ERANGE') return `no physical address space is free for ${size}`;
+  if (errno === 'ENOMEM') return `there are no struct pages for ${size}`;
+  return `the request for ${size} failed`;
+}
+
+/** The fault service of a device ends with it, and is the end of the machine if it fails otherwise. */
+function* faultService(link: DeviceLink, driver: DeviceDriver): Sleeps<never> {
+  try {
+    yield* driver.serveFaults();
+  } catch (reason) {
+    if (!link.lost) throw reason;
+  }
+  for (;;) yield* waitUntil('nothing: the device is lost', () => false);
+}
+
+const allocate = (bytes: number, what: string): SharedArrayBuffer =>
+  fromHost(what, bytes, () => new SharedArrayBuffer(bytes));
+
+/** @throws PfnlessError ERR_PFNLESS_BOOT when this computer, or its JavaScript engine, has no room */
+function fromHost<T>(what: string, bytes: number, create: () => T): T {
+  try {
+    return create();
+  } catch (cause) {
+    if (!(cause instanceof RangeError)) throw cause;
+    const message = `This computer cannot hold ${what}, ${formatBytes(bytes)} of shared memory: ${cause.message}.`;
+    throw new PfnlessError('ERR_PFNLESS_BOOT', message, { cause });
+  }
+}

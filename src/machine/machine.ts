@@ -1,0 +1,195 @@
+/**
+ * The machine as users hold it. It owns the processes; boot.ts made everything else. Its end is orderly when it can be
+ * (processes exit, drivers unload, devices stop) and complete when it cannot: no thread survives `dispose`.
+ */
+import type { DeviceStats } from '../abi/control.js';
+import { RINGS } from '../abi/queue.js';
+import type { Page } from '../base/brand.js';
+import { PfnlessError } from '../base/errors.js';
+import { createMm } from '../mm/mm-struct.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
+import { load32 } from '../sync/word.js';
+import { requireDevice } from './arguments.js';
+import { Lifetime } from './lifetime.js';
+import { EmulatedProcess } from './process.js';
+import type { MachineSpec } from './spec.js';
+import type { Checker, MachineDevice, MachineState } from './state.js';
+import type { Machine, MachineStats, Process, Violation } from './types.js';
+
+/** How long a device may take to stop by itself before its thread is killed, in milliseconds. */
+export const CLOSE_TIMEOUT_MS = 1000;
+/** Violations of one invariant that one check reports: one mistake tends to show on thousands of pages. */
+const VIOLATIONS_MAX = 20;
+
+const NO_DEVICE_STATS: DeviceStats = Object.freeze({
+  tlbHits: 0,
+  tlbMisses: 0,
+  walks: 0,
+  faults: 0,
+  copiedPages: 0,
+  invalidations: 0,
+  launches: 0,
+  operations: 0,
+});
+
+export class EmulatedMachine implements Machine {
+  readonly spec: MachineSpec;
+  readonly deviceCount: number;
+  readonly #state: MachineState;
+  readonly #checkers: readonly Checker[];
+  readonly #life = new Lifetime('the machine has been disposed');
+  readonly #processes = new Set<Process>();
+  /** What each device said of itself last: a lost one cannot be asked any more. */
+  readonly #deviceStats = new Map<MachineDevice, DeviceStats>();
+  #lastPid = 0;
+
+  constructor(state: MachineState, checkers: readonly Checker[]) {
+    this.spec = state.spec;
+    this.deviceCount = state.devices.length;
+    this.#state = state;
+    this.#checkers = checkers;
+  }
+
+  process(): Promise<Process> {
+    return this.#life.call(async () => {
+      const { kernel } = this.#state;
+      const mm = createMm(kernel, ++this.#lastPid);
+      if (mm === undefined) {
+        throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for another process: ENOMEM.', {
+          errno: 'ENOMEM',
+        });
+      }
+      const process = new EmulatedProcess({
+        machine: this.#state,
+        machineLife: this.#life,
+        mm,
+        onExit: (exited) => this.#processes.delete(exited),
+      });
+      this.#processes.add(process);
+      return process;
+    });
+  }
+
+  settle(): Promise<void> {
+    return this.#life.call(() => this.#settle());
+  }
+
+  stats(): Promise<MachineStats> {
+    return this.#life.call(async () => {
+      const { kernel, devices } = this.#state;
+      const deviceStats = await Promise.all(devices.map((device) => this.#statsOf(device)));
+      const driverStats = devices.map(({ driver }) => driver.stats());
+      const sum = (counter: 'deviceFaults' | 'faultBatches' | 'evicted') =>
+        driverStats.reduce((total, stats) => total + stats[counter], 0);
+      const { cpuFaults, migratedToDevice, migratedToRam, tlbShootdowns } = kernel.stats;
+      return {
+        cpuFaults,
+        deviceFaults: sum('deviceFaults'),
+        faultBatches: sum('faultBatches'),
+        migratedToDevice,
+        migratedToRam,
+        evicted: sum('evicted'),
+        tlbShootdowns,
+        freeRamPages: kernel.buddy.freePagesCount,
+        devices: devices.map(({ spec, link }, at) => ({
+          name: spec.name,
+          lost: link.lost?.message ?? null,
+          usedPages: driverStats[at]!.usedPages,
+          freePages: driverStats[at]!.freePages,
+          tlbHits: deviceStats[at]!.tlbHits,
+          tlbMisses: deviceStats[at]!.tlbMisses,
+          copiedPages: deviceStats[at]!.copiedPages,
+          operations: deviceStats[at]!.operations,
+        })),
+      };
+    });
+  }
+
+  check(): Promise<readonly Violation[]> {
+    return this.#life.call(async () => {
+      await this.#settle();
+      return this.#checkers.flatMap((checker) => violationsOf(checker, this.#state));
+    });
+  }
+
+  iomem(): string {
+    this.#life.assertAlive();
+    const { kernel, devices } = this.#state;
+    const deviceOf = (first: Page) =>
+      devices.find(({ driver }) => (driver.inspect?.().frameOf(first) ?? null) !== null);
+    return kernel.iomem.print() + kernel.privateSpace.print(({ pages }) => deviceOf(pages)?.spec.name);
+  }
+
+  killDevice(device: number | string): Promise<void> {
+    return this.#life.call(() => requireDevice(this.#state.devices, device).link.terminate());
+  }
+
+  dispose(): Promise<void> {
+    return this.#life.end(async () => {
+      const { executor, devices } = this.#state;
+      try {
+        const healthy = executor.waits().length === 0 && devices.every(({ link }) => link.lost === null);
+        if (healthy) await this.#shutDown();
+      } finally {
+        executor.stop(this.#life.overError);
+        await Promise.all(devices.map(({ link }) => link.close(CLOSE_TIMEOUT_MS)));
+      }
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.dispose();
+  }
+
+  /** Processes exit, drivers unload. */
+  async #shutDown(): Promise<void> {
+    const { executor, devices } = this.#state;
+    await Promise.all([...this.#processes].map((process) => process.exit()));
+    for (const { driver, spec } of devices) await executor.run(`remove ${spec.name}`, driver.remove());
+  }
+
+  /** Until no task is left, every ring is empty, and everything has come to rest after that. */
+  async #settle(): Promise<void> {
+    const { executor, devices } = this.#state;
+    do {
+      await executor.run('settle', ringsEmpty(devices));
+      await executor.settle();
+    } while (executor.waits().length > 0);
+  }
+
+  async #statsOf(device: MachineDevice): Promise<DeviceStats> {
+    const { link } = device;
+    if (!link.lost) {
+      try {
+        this.#deviceStats.set(device, await link.control.stats());
+      } catch (reason) {
+        // It may die while it is asked; anything else is an error.
+        if (!link.lost) throw reason;
+      }
+    }
+    return this.#deviceStats.get(device) ?? NO_DEVICE_STATS;
+  }
+}
+
+/** What a checker finds, up to a number that a person would read. */
+function violationsOf(checker: Checker, state: MachineState): Violation[] {
+  const violations: Violation[] = [];
+  for (const message of checker.look(state)) {
+    const isLast = violations.length === VIOLATIONS_MAX - 1;
+    violations.push({ invariant: checker.invariant, message: isLast ? `${message} (there may be more)` : message });
+    if (isLast) break;
+  }
+  return violations;
+}
+
+/** Every record that was put into a ring of a living device has been taken out. */
+function ringsEmpty(devices: readonly MachineDevice[]): Sleeps<void> {
+  const queues = devices.map(({ link }) => ({ link, words: new Int32Array(link.memories.queue) }));
+  return waitUntil('empty rings', () =>
+    queues.every(
+      ({ link, words }) =>
+        link.lost !== null ||
+        Object.values(RINGS).every(({ headWord, tailWord }) => load32(words, headWord) === load32(words, tailWord)),
+    ),
+  );
+}

@@ -1,0 +1,128 @@
+/** One device's view of one process, as users hold it: arguments checked, kernel answers turned into results and errors. */
+
+import { PAGE_SIZE } from '../abi/address.js';
+import type { LaunchFailure } from '../abi/control.js';
+import { errnoName } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
+import { formatAddress } from '../base/bytes.js';
+import { PfnlessError } from '../base/errors.js';
+import type { DriverMirror } from '../drivers/driver.js';
+import type { Sleeps } from '../sync/task.js';
+import { requireAccess, requireBytes, requireDestination, requireLaunch, requirePageRange } from './arguments.js';
+import { FaultError } from './errors.js';
+import { Lifetime } from './lifetime.js';
+import type { MachineDevice, MachineState } from './state.js';
+import type { LaunchOptions, LaunchResult, MigrateResult, Mirror, VirtRange } from './types.js';
+
+export interface MirrorParts {
+  readonly machine: MachineState;
+  readonly device: MachineDevice;
+  readonly mirror: DriverMirror;
+  readonly pid: number;
+  readonly process: Lifetime;
+  /** Called when the mirror is closed. */
+  onClosed(mirror: Mirror): void;
+}
+
+export class DeviceMirror implements Mirror {
+  readonly device: number;
+  readonly #parts: MirrorParts;
+  readonly #life: Lifetime;
+
+  constructor(parts: MirrorParts) {
+    const { device, pid, process } = parts;
+    this.device = device.index;
+    this.#parts = parts;
+    this.#life = new Lifetime(`the mirror of process ${pid} on ${device.spec.name} is closed`, process);
+  }
+
+  migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult> {
+    return this.#life.call(async () => {
+      const end = requirePageRange(range);
+      requireDestination(to);
+      const { mirror } = this.#parts;
+      const { errno, requested, collected, migrated } = await this.#run(`migrate to ${to}`, () =>
+        to === 'device' ? mirror.migrateToDevice(range.start, end) : mirror.migrateToSystem(range.start, end),
+      );
+      return { requested, collected, migrated, errno };
+    });
+  }
+
+  launch(program: string | URL, options: LaunchOptions): Promise<LaunchResult> {
+    return this.#life.call(async () => {
+      const request = requireLaunch(program, options);
+      const report = await this.#run(`launch ${request.program}`, () => this.#parts.mirror.launch(request));
+      if (report.failure) throw this.#launchError(request.program, report.failure);
+      const { lanes, faults, operations } = report;
+      return { program: request.program, lanes, faults, operations };
+    });
+  }
+
+  read(start: VirtAddr, length: number): Promise<Uint8Array> {
+    return this.#life.call(async () => {
+      requireAccess(start, length);
+      const out = new Uint8Array(length);
+      const errno = await this.#run('device read', () => this.#parts.mirror.read(start, out));
+      if (errno !== 0) throw this.#errnoError(`cannot read ${length} bytes at 0x${formatAddress(start)}`, errno);
+      return out;
+    });
+  }
+
+  write(start: VirtAddr, bytes: Uint8Array): Promise<void> {
+    return this.#life.call(async () => {
+      requireBytes(bytes);
+      requireAccess(start, bytes.length);
+      const errno = await this.#run('device write', () => this.#parts.mirror.write(start, bytes));
+      if (errno !== 0) throw this.#errnoError(`cannot write ${bytes.length} bytes at 0x${formatAddress(start)}`, errno);
+    });
+  }
+
+  snapshot(range: VirtRange): Promise<Uint8Array> {
+    return this.#life.call(async () => {
+      const end = requirePageRange(range);
+      const codes = await this.#run('snapshot', () => this.#parts.mirror.snapshot(range.start, end));
+      if (typeof codes === 'string')
+        throw this.#errnoError(`cannot take a snapshot of ${range.length / PAGE_SIZE} pages`, codes);
+      return codes;
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#life.end(async () => {
+      await this.#life.idle();
+      const { machine, mirror, device, onClosed } = this.#parts;
+      await machine.executor.run(`close mirror on ${device.spec.name}`, mirror.close());
+      onClosed(this);
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Run the driver's task, unless or until the device is lost. @throws PfnlessError ERR_PFNLESS_DEVICE_LOST */
+  async #run<T>(name: string, task: () => Sleeps<T>): Promise<T> {
+    const { machine, device } = this.#parts;
+    const { link, spec } = device;
+    if (link.lost) throw link.lost;
+    const result = await machine.executor.run(`${name} on ${spec.name}`, task());
+    if (link.lost) throw link.lost;
+    return result;
+  }
+
+  #errnoError(what: string, errno: string): PfnlessError {
+    const { device, pid } = this.#parts;
+    return new PfnlessError('ERR_PFNLESS_ERRNO', `${device.spec.name} ${what} of process ${pid}: ${errno}.`, { errno });
+  }
+
+  #launchError(program: string, { kind, errno, address, lane, message }: LaunchFailure): PfnlessError {
+    const where = `${program} on ${this.#parts.device.spec.name}, lane ${lane}`;
+    if (kind === 'program') return new PfnlessError('ERR_PFNLESS_PROGRAM', `${where}: ${message}`);
+    const name = errnoName(errno);
+    return new FaultError(`${where}: no access to 0x${formatAddress(address)}: ${name}.`, {
+      signal: name === 'EFAULT' ? 'SIGSEGV' : 'SIGBUS',
+      address: address as VirtAddr,
+      errno: name,
+    });
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * An emulated process as users hold it. Everything it does to memory is a kernel task, so calls may overlap: the kernel's
+ * own locks decide, as they do for the threads of a real process.
+ */
+
+import { pageAlignUp } from '../abi/address.js';
+import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
+import { formatAddress, formatBytes } from '../base/bytes.js';
+import { PfnlessError } from '../base/errors.js';
+import { exitMm, type MmStruct } from '../mm/mm-struct.js';
+import { doMmap, doMunmap } from '../mm/mmap.js';
+import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
+import {
+  requireAccess,
+  requireBytes,
+  requireDevice,
+  requireElements,
+  requireMirrorOptions,
+  requireMmapOptions,
+  requirePageRange,
+  requireValues,
+} from './arguments.js';
+import { FaultError } from './errors.js';
+import { Lifetime } from './lifetime.js';
+import { DeviceMirror } from './mirror.js';
+import type { MachineState } from './state.js';
+import type { ElementArrays, ElementType, Mirror, MirrorOptions, MmapOptions, Process, VirtRange } from './types.js';
+
+export interface ProcessParts {
+  readonly machine: MachineState;
+  readonly machineLife: Lifetime;
+  readonly mm: MmStruct;
+  /** Called when the process has exited. */
+  onExit(process: Process): void;
+}
+
+export class EmulatedProcess implements Process {
+  readonly pid: number;
+  readonly #parts: ProcessParts;
+  readonly #life: Lifetime;
+  readonly #mirrors = new Set<Mirror>();
+
+  constructor(parts: ProcessParts) {
+    this.pid = parts.mm.pid;
+    this.#parts = parts;
+    this.#life = new Lifetime(`process ${this.pid} has exited`, parts.machineLife);
+  }
+
+  mmap(options: MmapOptions): Promise<VirtRange> {
+    return this.#life.call(async () => {
+      requireMmapOptions(options);
+      const { length, at, protection = 'rw' } = options;
+      const { machine, mm } = this.#parts;
+      const request = { length, prot: protection, fixed: at !== undefined, ...(at === undefined ? {} : { addr: at }) };
+      const start = await machine.executor.run(this.#name('mmap'), doMmap(machine.kernel, mm, request));
+      if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
+      return { start, length: pageAlignUp(length) };
+    });
+  }
+
+  munmap(range: VirtRange): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { machine, mm } = this.#parts;
+      const task = doMunmap(machine.kernel, mm, range.start, range.length);
+      const errno = await machine.executor.run(this.#name('munmap'), task);
+      if (errno !== 0) throw this.#errnoError(`cannot unmap ${formatBytes(range.length)}`, errno);
+    });
+  }
+
+  read(start: VirtAddr, length: number): Promise<Uint8Array> {
+    return this.#life.call(async () => {
+      requireAccess(start, length);
+      const out = new Uint8Array(length);
+      await this.#load(start, out);
+      return out;
+    });
+  }
+
+  write(start: VirtAddr, bytes: Uint8Array): Promise<void> {
+    return this.#life.call(async () => {
+      requireBytes(bytes);
+      requireAccess(start, bytes.length);
+      await this.#store(start, bytes);
+    });
+  }
+
+  readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]> {
+    return this.#life.call(async () => {
+      const values = requireElements(type, start, count);
+      await this.#load(start, bytesOf(values));
+      return values;
+    });
+  }
+
+  writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void> {
+    return this.#life.call(async () => {
+      requireValues(type, start, values);
+      await this.#store(start, bytesOf(values));
+    });
+  }
+
+  mirror(device: number | string, options: MirrorOptions = {}): Promise<Mirror> {
+    return this.#life.call(async () => {
+      const { machine, mm } = this.#parts;
+      const found = requireDevice(machine.devices, device);
+      const onFault = requireMirrorOptions(options);
+      const { link, driver, spec } = found;
+      if (link.lost) throw link.lost;
+      const opened = await machine.executor.run(this.#name(`open ${spec.name}`), driver.open(mm, { onFault }));
+      const mirror = new DeviceMirror({
+        machine,
+        device: found,
+        mirror: opened,
+        pid: this.pid,
+        process: this.#life,
+        onClosed: (closed) => this.#mirrors.delete(closed),
+      });
+      this.#mirrors.add(mirror);
+      return mirror;
+    });
+  }
+
+  exit(): Promise<void> {
+    return this.#life.end(async () => {
+      await this.#life.idle();
+      for (const mirror of [...this.#mirrors]) await mirror.close();
+      const { machine, mm, onExit } = this.#parts;
+      await machine.executor.run(this.#name('exit'), exitMm(machine.kernel, mm));
+      onExit(this);
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.exit();
+  }
+
+  async #load(start: VirtAddr, out: Uint8Array): Promise<void> {
+    const { machine, mm } = this.#parts;
+    const access = await machine.executor.run(this.#name('read'), copyFromUser(machine.kernel, mm, start, out));
+    this.#requireNoFault('read', access);
+  }
+
+  async #store(start: VirtAddr, bytes: Uint8Array): Promise<void> {
+    const { machine, mm } = this.#parts;
+    const access = await machine.executor.run(this.#name('write'), copyToUser(machine.kernel, mm, start, bytes));
+    this.#requireNoFault('write', access);
+  }
+
+  #requireNoFault(verb: 'read' | 'write', { fault, address, copied }: UserAccess): void {
+    if (fault === 0) return;
+    const signal = fault & VM_FAULT_SIGSEGV ? 'SIGSEGV' : 'SIGBUS';
+    const errno = fault & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT';
+    const why = fault & VM_FAULT_OOM ? 'there is no memory for the page' : `the process cannot ${verb} there`;
+    throw new FaultError(
+      `${signal} in process ${this.pid} at 0x${formatAddress(address)}, after ${copied} bytes: ${why}.`,
+      { signal, address, errno },
+    );
+  }
+
+  #name(what: string): string {
+    return `${what} of process ${this.pid}`;
+  }
+
+  #errnoError(what: string, errno: string): PfnlessError {
+    return new PfnlessError('ERR_PFNLESS_ERRNO', `Process ${this.pid} ${what}: ${errno}.`, { errno });
+  }
+}
+
+/** The bytes of a typed array, shared with it. */
+const bytesOf = (values: ArrayBufferView): Uint8Array =>
+  new Uint8Array(values.buffer, values.byteOffset, values.byteLength);

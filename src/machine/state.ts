@@ -1,0 +1,31 @@
+/** What a running machine is made of: for its own files and for checkers, which only look. */
+import type { DeviceDriver } from '../drivers/driver.js';
+import type { Kernel } from '../mm/kernel.js';
+import type { Executor } from '../sched/executor.js';
+import type { DeviceLink } from '../transport/device-link.js';
+import type { DeviceSpec, MachineSpec } from './spec.js';
+
+export interface MachineDevice {
+  readonly index: number;
+  readonly spec: DeviceSpec;
+  readonly link: DeviceLink;
+  readonly driver: DeviceDriver;
+}
+
+export interface MachineState {
+  readonly spec: MachineSpec;
+  readonly kernel: Kernel;
+  readonly executor: Executor;
+  readonly devices: readonly MachineDevice[];
+  /** The kernel log since the last check. */
+  readonly log: string[];
+}
+
+/** An outsider that looks for what must not be. Nothing is in flight while it looks. */
+export interface Checker {
+  readonly invariant: string;
+  /** What must hold, for people. */
+  readonly statement: string;
+  /** One sentence for each place where it does not hold. */
+  look(state: MachineState): Iterable<string>;
+}
