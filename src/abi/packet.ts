@@ -32,10 +32,12 @@ export const COMMAND_PACKET = defineRecord('command packet', 32, {
   context: field(8, 'u32', 'address space'),
   errno: field(12, 'i32', 'COMMAND_CANCEL: why (Linux errno number)'),
   address: field(16, 'f64', 'COMMAND_CANCEL: page that cannot be had'),
+  access: field(24, 'u32', 'COMMAND_CANCEL: weakest ACCESS_* that cannot be had; 0 (read): no access at all'),
+  upTo: field(28, 'i32', 'COMMAND_REPLAY: sequence of the last fault taken from the buffer; 0: all reported'),
 });
-/** Fault replay: every lane of the context that waits for a page tries again. */
+/** Fault replay: every lane of the context tries again that waits for a fault which the driver has taken (`upTo`). */
 export const COMMAND_REPLAY = 1;
-/** The lanes that wait for this page fail, and their launch with them. */
+/** The lanes that wait for this access (or a stronger one) to the page fail, and their launches with them. */
 export const COMMAND_CANCEL = 2;
 
 /** `faults`: a replayable fault. One record a page and kind of access, however many lanes wait for it. */

@@ -1,0 +1,114 @@
+/**
+ * The copy engine: moves runs of pages between memories, in slices, so that an invalidation never waits for a long run.
+ *
+ * It holds its own reference on every struct page of a run from before the first byte until after the last, as a DMA mapping
+ * would keep pages from being freed. The fence of a run is published after the references are dropped, so that whoever
+ * waits for it finds the counts as they were. Counterpart: nouveau_dmem's and amdgpu's SDMA copies.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import { COPY_PACKET, COPY_ZERO } from '../abi/packet.js';
+import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
+import type { Page } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import { pageRefAdd } from '../sync/page-ref.js';
+import { RingConsumer } from '../sync/ring.js';
+import { store32 } from '../sync/word.js';
+import { type DeviceMemory, WINDOW_PAGES, windowOffset } from './memory.js';
+
+/** Pages copied before the engine looks at its other rings again: 1 MiB, some 50 microseconds. */
+const SLICE_PAGES = 256;
+
+const { word: WORD } = COPY_PACKET;
+
+export class CopyEngine {
+  copiedPages = 0;
+  readonly #ring: RingConsumer;
+  readonly #memory: DeviceMemory;
+  readonly #memmap: Int32Array;
+  /** Pages of the oldest packet that are copied already. */
+  #progress = 0;
+
+  constructor(queue: SharedArrayBuffer, memory: DeviceMemory, memmap: SharedArrayBuffer) {
+    this.#ring = new RingConsumer(queue, RINGS.copies);
+    this.#memory = memory;
+    this.#memmap = new Int32Array(memmap);
+  }
+
+  get pending(): boolean {
+    return this.#ring.pending() > 0;
+  }
+
+  /**
+   * Copy at most one slice of the oldest run. Precondition: `pending`.
+   * @returns true when that finished the run, so that its fence has been published
+   */
+  step(): boolean {
+    const { words } = this.#ring;
+    const at = this.#ring.peek();
+    const pages = words[at + WORD.pages]! >>> 0;
+    if (!this.#reachable(at, pages)) return this.#finish(at, true);
+    if (this.#progress === 0) this.#hold(at, pages, 1);
+    const done = this.#copy(at, this.#progress, Math.min(pages - this.#progress, SLICE_PAGES));
+    this.#progress += done;
+    this.copiedPages += done;
+    if (this.#progress < pages) return false;
+    this.#hold(at, pages, -1);
+    return this.#finish(at, false);
+  }
+
+  #finish(at: number, failed: boolean): true {
+    const { words } = this.#ring;
+    const sequence = words[at + WORD.sequence]!;
+    this.#progress = 0;
+    this.#ring.release();
+    if (failed) store32(words, QUEUE_HEADER.word.copyError, sequence);
+    store32(words, QUEUE_HEADER.word.copyFence, sequence);
+    return true;
+  }
+
+  /** Is there a link to both memories, and do they have the frames? */
+  #reachable(at: number, pages: number): boolean {
+    const { words } = this.#ring;
+    const memories = words[at + WORD.memories]!;
+    const inside = (memory: number, frame: number): boolean => (frame >>> 0) + pages <= this.#memory.pages(memory);
+    return (
+      inside((memories >>> 8) & 0xff, words[at + WORD.targetFrame]!) &&
+      ((memories & COPY_ZERO) !== 0 || inside(memories & 0xff, words[at + WORD.sourceFrame]!))
+    );
+  }
+
+  /** Copy up to `count` pages of a run, not further than the windows reach. @returns pages copied */
+  #copy(at: number, from: number, count: number): number {
+    const { words } = this.#ring;
+    const memories = words[at + WORD.memories]!;
+    const targetFrame = (words[at + WORD.targetFrame]! >>> 0) + from;
+    const target = this.#memory.window((memories >>> 8) & 0xff, targetFrame)!.u8;
+    const targetAt = windowOffset(targetFrame);
+    const room = Math.min(count, WINDOW_PAGES - (targetFrame % WINDOW_PAGES));
+    if ((memories & COPY_ZERO) !== 0) {
+      target.fill(0, targetAt, targetAt + room * PAGE_SIZE);
+      return room;
+    }
+    const sourceFrame = (words[at + WORD.sourceFrame]! >>> 0) + from;
+    const source = this.#memory.window(memories & 0xff, sourceFrame)!.u8;
+    const sourceAt = windowOffset(sourceFrame);
+    const pages = Math.min(room, WINDOW_PAGES - (sourceFrame % WINDOW_PAGES));
+    target.set(source.subarray(sourceAt, sourceAt + pages * PAGE_SIZE), targetAt);
+    return pages;
+  }
+
+  /** Add `delta` to the references of the struct pages of a run, where it names any. */
+  #hold(at: number, pages: number, delta: 1 | -1): void {
+    const { words } = this.#ring;
+    for (const first of [words[at + WORD.sourcePage]! >>> 0, words[at + WORD.targetPage]! >>> 0]) {
+      if (first === 0) continue;
+      for (let page = first; page < first + pages; page++) {
+        const count = pageRefAdd(this.#memmap, page as Page, delta);
+        assert(
+          count > (delta > 0 ? 1 : 0),
+          () => `copy engine: struct page ${page} is free under its copy (count ${count})`,
+        );
+      }
+    }
+  }
+}

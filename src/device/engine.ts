@@ -1,0 +1,170 @@
+/**
+ * The simulated GPU: MMU and TLB, fault buffer, copy engine, command processor and the launches in flight, behind one `step()`.
+ *
+ * The engine never blocks and knows neither threads nor time: a worker's loop or the inline executor steps it. A step does one
+ * kind of work, the most urgent that there is: invalidations (the kernel waits for them with locks held), answers to
+ * faults, a slice of a copy, a slice of lanes. Data moves through the rings of abi/queue.ts only.
+ */
+import type { DeviceConfig, DeviceMemories, DeviceStats, LaunchReport, LaunchRequest } from '../abi/control.js';
+import { ERRNO_NUMBER } from '../abi/errno.js';
+import { HOST_DOORBELL } from '../abi/queue.js';
+import { type Doorbell, ringDoorbell } from '../sync/doorbell.js';
+import { CommandProcessor } from './command-processor.js';
+import { CopyEngine } from './copy-engine.js';
+import { FaultBuffer } from './fault-buffer.js';
+import { Lane } from './lane.js';
+import { DeviceMemory } from './memory.js';
+import { Mmu } from './mmu.js';
+import type { ComputeProgram } from './program.js';
+import { Tlb } from './tlb.js';
+import { Wave, type WaveResources } from './wave.js';
+
+export interface EngineOptions {
+  /**
+   * Asked before each operation of a lane but the first one of an activation; true abandons the lane and ends the step. The
+   * inline executor explores interleavings with it. Absent: lanes run to their end.
+   */
+  readonly preempt?: () => boolean;
+}
+
+export class Engine {
+  readonly #config: DeviceConfig;
+  readonly #mmu: Mmu;
+  readonly #lane: Lane;
+  readonly #faults: FaultBuffer;
+  readonly #commands: CommandProcessor;
+  readonly #copies: CopyEngine;
+  readonly #resources: WaveResources;
+  readonly #hostDoorbell: Doorbell;
+  readonly #forget = (): void => this.#lane.forget();
+  /** Launches in flight; the one at index 0 has its turn next. */
+  readonly #waves: Wave[] = [];
+  #launches = 0;
+  /** Operations of launches that are over. */
+  #operations = 0;
+
+  constructor(config: DeviceConfig, memories: DeviceMemories, options: EngineOptions = {}) {
+    const { queue } = memories;
+    const memory = new DeviceMemory(memories.memories);
+    const tlb = new Tlb(config.tlbSets);
+    this.#config = config;
+    this.#mmu = new Mmu(tlb, memory, memories.pageTables);
+    this.#faults = new FaultBuffer(queue);
+    this.#commands = new CommandProcessor(queue, tlb, this.#faults);
+    this.#copies = new CopyEngine(queue, memory, memories.memmap);
+    this.#lane = new Lane(this.#mmu, { poll: () => this.#obeyInvalidations(), preempt: options.preempt });
+    this.#resources = { lane: this.#lane, faults: this.#faults };
+    this.#hostDoorbell = {
+      words: new Int32Array(memories.hostDoorbell),
+      at: HOST_DOORBELL.word.doorbell,
+      sleepingAt: HOST_DOORBELL.word.sleeping,
+    };
+  }
+
+  /** Announce an address space. `root` is the word index of its top level table. */
+  bindContext(context: number, root: number): void {
+    this.#mmu.bind(context, root);
+  }
+
+  /** Forget an address space. Its launches fail; when this returns nothing walks its page tables any more. */
+  unbindContext(context: number): void {
+    const message = `context ${context} was unbound while the launch ran`;
+    for (const wave of this.#waves) {
+      if (wave.context === context)
+        wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: 0, message });
+    }
+    this.#faults.dropContext(context);
+    this.#mmu.unbind(context);
+    this.#forget();
+    this.#reap();
+  }
+
+  /**
+   * Queue a launch. `onReport` is called once, from within a later `step` (or `unbindContext`); before this returns when
+   * the request makes no sense.
+   */
+  launch(program: ComputeProgram, request: LaunchRequest, onReport: (report: LaunchReport) => void): void {
+    this.#launches++;
+    const wave = new Wave(program, request, this.#resources, onReport);
+    this.#waves.push(wave);
+    if (this.#mmu.isBound(request.context)) return;
+    const message = `context ${request.context} is not bound on ${this.#config.name}`;
+    wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: 0, message });
+    this.#reap();
+  }
+
+  /** Is there something that `step` could do now? */
+  get runnable(): boolean {
+    return (
+      this.#commands.invalidationsPending ||
+      this.#commands.commandsPending ||
+      this.#copies.pending ||
+      this.#faults.flushable ||
+      this.#waves.some((wave) => wave.runnable || wave.done)
+    );
+  }
+
+  /**
+   * Do one piece of work. @returns false when there was none
+   * @throws InvariantViolation when the driver or the engine broke the rules; the device is unusable then
+   */
+  step(): boolean {
+    if (this.#obeyInvalidations()) return true;
+    if (this.#commands.commandsPending) {
+      this.#commands.takeCommands();
+      this.#reap();
+      ringDoorbell(this.#hostDoorbell);
+      return true;
+    }
+    if (this.#copies.pending) {
+      if (this.#copies.step()) ringDoorbell(this.#hostDoorbell);
+      return true;
+    }
+    return this.#runLanes();
+  }
+
+  stats(): DeviceStats {
+    const operations = this.#waves.reduce((sum, wave) => sum + wave.operations, this.#operations);
+    return {
+      tlbHits: operations - this.#mmu.served,
+      tlbMisses: this.#mmu.misses,
+      walks: this.#mmu.walks,
+      faults: this.#faults.records,
+      copiedPages: this.#copies.copiedPages,
+      invalidations: this.#commands.invalidations,
+      launches: this.#launches,
+      operations,
+    };
+  }
+
+  #obeyInvalidations(): boolean {
+    if (!this.#commands.invalidationsPending) return false;
+    this.#commands.obeyInvalidations(this.#forget);
+    ringDoorbell(this.#hostDoorbell);
+    return true;
+  }
+
+  /** Give the next launch that can run its slice of lanes, then report the faults that came up. */
+  #runLanes(): boolean {
+    const turn = this.#waves.findIndex((wave) => wave.runnable);
+    if (turn >= 0) {
+      const wave = this.#waves[turn]!;
+      this.#waves.push(...this.#waves.splice(0, turn + 1));
+      wave.run(this.#config.waveLanes);
+    }
+    const reported = this.#faults.flush();
+    if (reported) ringDoorbell(this.#hostDoorbell);
+    return this.#reap() || reported || turn >= 0;
+  }
+
+  /** Take launches that are over out, and report them. */
+  #reap(): boolean {
+    const over = this.#waves.filter((wave) => wave.done);
+    for (const wave of over) {
+      this.#waves.splice(this.#waves.indexOf(wave), 1);
+      this.#operations += wave.operations;
+      wave.report();
+    }
+    return over.length > 0;
+  }
+}

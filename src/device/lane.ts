@@ -1,0 +1,416 @@
+/**
+ * The `LaneContext` that programs see, and the operation log behind it (DESIGN decision 6). One object serves every lane of a
+ * device: lanes run one after another.
+ *
+ * An operation is either replayed (its result comes from the log) or done: translated, carried out and logged. A lane that
+ * cannot go on is abandoned by throwing `ABANDON`; `outcome` says why, and every further operation throws again, so that a
+ * program which catches the signal can do no harm. The number of the operation (`at`) is compared once with `bound`, which
+ * stands in for all that is rare: a log to replay, a full log, a preemption, the time to look at the invalidations.
+ * No translation is held between two accesses but the last page of each kind, which an invalidation makes forget.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import type { LaunchFailure } from '../abi/control.js';
+import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
+import { ERRNO_NUMBER } from '../abi/errno.js';
+import { ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE, type Access } from '../abi/packet.js';
+import { PfnlessError } from '../base/errors.js';
+import { add32, compareExchange32, exchange32, load32 } from '../sync/word.js';
+import { LANE_OPERATIONS_MAX, LaneLogPool } from './lane-log.js';
+import { type MemoryWindow, NO_WINDOW } from './memory.js';
+import type { Mmu } from './mmu.js';
+import { type LaneContext, LOCAL_WORDS } from './program.js';
+import type { Tlb } from './tlb.js';
+
+/** Thrown to leave a program. Preallocated: abandoning must be cheap. */
+export const ABANDON: unique symbol = Symbol('pfnless: this lane is abandoned and will run again; do not catch this');
+
+/** `ran`: to its end, so far. `barrier`, `faulted`, `preempted`: abandoned, to run again. `failed`: see `failure`. */
+export type LaneOutcome = 'ran' | 'barrier' | 'faulted' | 'preempted' | 'failed';
+
+/** What a lane wants of its work group. */
+export interface LaneGroup {
+  /** The lane is at a barrier. @returns true if it was the last, so that it may go on */
+  arrive(): boolean;
+  /** Work-group memory of LOCAL_WORDS doubles. */
+  readonly memory: Float64Array;
+}
+
+export interface LaneHooks {
+  /** Obey invalidations that have come meanwhile. */
+  poll(): void;
+  /** Shall the lane be abandoned here, between two operations? */
+  readonly preempt: (() => boolean) | undefined;
+}
+
+/** Operations between two looks at the invalidations. A power of two. */
+const POLL_OPERATIONS = 4096;
+const FIRST_LOG = 4096;
+/** Pages whose translations are held beside the TLB. A power of two. */
+const SLOTS = 256;
+const DEVICE_PTE_WRITE_ATOMIC = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC;
+const USER_ADDRESS_LIMIT = 2 ** 47;
+/** Bits of an offset that must be 0: outside of the page, or not aligned. */
+const BAD_BYTE = ~(PAGE_SIZE - 1);
+const BAD_WORD = ~(PAGE_SIZE - 4);
+const BAD_DOUBLE = ~(PAGE_SIZE - 8);
+/** Difference to it is never a number, so nothing hits. */
+const NOWHERE = Number.NaN;
+
+/** Streams through arrays a power of two apart must not meet in one slot: fold the upper bits in. */
+function slotOf(addr: number): number {
+  const page = (addr * (1 / PAGE_SIZE)) | 0;
+  return (page ^ (page >>> 8) ^ (page >>> 16)) & (SLOTS - 1);
+}
+
+export class Lane implements LaneContext {
+  lane = 0;
+  lanes = 0;
+  group = 0;
+  groupSize = 0;
+  localLane = 0;
+
+  outcome: LaneOutcome = 'ran';
+  failure: LaunchFailure | null = null;
+  /** The page and access that missed, when the outcome is `faulted`. */
+  faultPage = 0;
+  faultAccess: Access = ACCESS_READ;
+  /** Number of the next operation. */
+  at = 0;
+  /** Operations that are replayed from the log. */
+  recorded = 0;
+  log: Float64Array = new Float64Array(FIRST_LOG);
+
+  // Plain properties: the engine's hottest words.
+  private bound = 0;
+  /** Operations done since `begin` that did not touch global memory. */
+  private aside = 0;
+  private context = -1;
+  private workGroup!: LaneGroup;
+  // The last pages, by slot: first address where an access of the kind is allowed, window and byte offset in it.
+  private readonly readStarts = new Float64Array(SLOTS).fill(NOWHERE);
+  private readonly writeStarts = new Float64Array(SLOTS).fill(NOWHERE);
+  private readonly atomicStarts = new Float64Array(SLOTS).fill(NOWHERE);
+  private readonly windows = new Array<MemoryWindow>(SLOTS).fill(NO_WINDOW);
+  private readonly bases = new Int32Array(SLOTS);
+  /** The view that the atomic under way works on. */
+  private atomics = NO_WINDOW.i32;
+
+  private readonly mmu: Mmu;
+  private readonly tlb: Tlb;
+  private readonly hooks: LaneHooks;
+  private readonly logs = new LaneLogPool();
+
+  constructor(mmu: Mmu, hooks: LaneHooks) {
+    this.mmu = mmu;
+    this.tlb = mmu.tlb;
+    this.hooks = hooks;
+  }
+
+  /** Make ready for one activation of a lane, whose place is set already; its first `recorded` operations are in `log`. */
+  begin(context: number, workGroup: LaneGroup, recorded: number): void {
+    if (context !== this.context) this.forget();
+    this.context = context;
+    this.workGroup = workGroup;
+    this.outcome = 'ran';
+    this.at = 0;
+    this.aside = 0;
+    this.recorded = recorded;
+    this.bound = 0;
+  }
+
+  /** Accesses to global memory that this activation did. */
+  get accesses(): number {
+    return Math.max(0, this.at - this.recorded) - this.aside;
+  }
+
+  /** Forget translations: an invalidation came, or the address space changes. */
+  forget(): void {
+    this.readStarts.fill(NOWHERE);
+    this.writeStarts.fill(NOWHERE);
+    this.atomicStarts.fill(NOWHERE);
+  }
+
+  /** Hand out the log of the lane that was just abandoned; `undefined` if it had completed nothing. */
+  saveLog(): Float64Array | undefined {
+    const { at, log } = this;
+    if (at === 0) return undefined;
+    const saved = at > FIRST_LOG ? log : this.logs.take(at);
+    if (saved === log) this.log = this.logs.take(FIRST_LOG);
+    else saved.set(log.subarray(0, at));
+    return saved;
+  }
+
+  /** Take the log of a parked lane back. */
+  restoreLog(saved: Float64Array, count: number): void {
+    const swap = saved.length > this.log.length;
+    if (!swap) this.log.set(saved.subarray(0, count));
+    this.logs.free(swap ? this.log : saved);
+    if (swap) this.log = saved;
+  }
+
+  loadU8(addr: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const slot = slotOf(addr);
+    const distance = addr - this.readStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_BYTE) !== 0) offset = this.miss(addr, slot, 1, ACCESS_READ);
+    return this.keep(this.windows[slot]!.u8[this.bases[slot]! + offset]!);
+  }
+
+  loadI32(addr: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const slot = slotOf(addr);
+    const distance = addr - this.readStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    return this.keep(this.windows[slot]!.i32[(this.bases[slot]! + offset) >> 2]!);
+  }
+
+  loadU32(addr: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! >>> 0;
+    const slot = slotOf(addr);
+    const distance = addr - this.readStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    return this.keep(this.windows[slot]!.u32[(this.bases[slot]! + offset) >> 2]!);
+  }
+
+  loadF32(addr: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
+    const slot = slotOf(addr);
+    const distance = addr - this.readStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    return this.keep(this.windows[slot]!.f32[(this.bases[slot]! + offset) >> 2]!);
+  }
+
+  loadF64(addr: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
+    const slot = slotOf(addr);
+    const distance = addr - this.readStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_DOUBLE) !== 0) offset = this.miss(addr, slot, 8, ACCESS_READ);
+    return this.keep(this.windows[slot]!.f64[(this.bases[slot]! + offset) >> 3]!);
+  }
+
+  storeU8(addr: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      const slot = slotOf(addr);
+      const distance = addr - this.writeStarts[slot]!;
+      let offset = distance | 0;
+      if (offset !== distance || (offset & BAD_BYTE) !== 0) offset = this.miss(addr, slot, 1, ACCESS_WRITE);
+      this.windows[slot]!.u8[this.bases[slot]! + offset] = value;
+    }
+    this.at++;
+  }
+
+  storeI32(addr: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      const slot = slotOf(addr);
+      const distance = addr - this.writeStarts[slot]!;
+      let offset = distance | 0;
+      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+      this.windows[slot]!.i32[(this.bases[slot]! + offset) >> 2] = value;
+    }
+    this.at++;
+  }
+
+  storeU32(addr: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      const slot = slotOf(addr);
+      const distance = addr - this.writeStarts[slot]!;
+      let offset = distance | 0;
+      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+      this.windows[slot]!.u32[(this.bases[slot]! + offset) >> 2] = value;
+    }
+    this.at++;
+  }
+
+  storeF32(addr: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      const slot = slotOf(addr);
+      const distance = addr - this.writeStarts[slot]!;
+      let offset = distance | 0;
+      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+      this.windows[slot]!.f32[(this.bases[slot]! + offset) >> 2] = value;
+    }
+    this.at++;
+  }
+
+  storeF64(addr: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      const slot = slotOf(addr);
+      const distance = addr - this.writeStarts[slot]!;
+      let offset = distance | 0;
+      if (offset !== distance || (offset & BAD_DOUBLE) !== 0) offset = this.miss(addr, slot, 8, ACCESS_WRITE);
+      this.windows[slot]!.f64[(this.bases[slot]! + offset) >> 3] = value;
+    }
+    this.at++;
+  }
+
+  atomicAdd(addr: number, value: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const word = this.atomicWord(addr);
+    return this.keep(add32(this.atomics, word, value | 0));
+  }
+
+  atomicMin(addr: number, value: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const word = this.atomicWord(addr);
+    const words = this.atomics;
+    let old = load32(words, word);
+    for (let seen: number; (value | 0) < old; old = seen) {
+      if ((seen = compareExchange32(words, word, old, value | 0)) === old) break;
+    }
+    return this.keep(old);
+  }
+
+  atomicMax(addr: number, value: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const word = this.atomicWord(addr);
+    const words = this.atomics;
+    let old = load32(words, word);
+    for (let seen: number; (value | 0) > old; old = seen) {
+      if ((seen = compareExchange32(words, word, old, value | 0)) === old) break;
+    }
+    return this.keep(old);
+  }
+
+  atomicExchange(addr: number, value: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const word = this.atomicWord(addr);
+    return this.keep(exchange32(this.atomics, word, value | 0));
+  }
+
+  atomicCompareExchange(addr: number, expected: number, value: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
+    const word = this.atomicWord(addr);
+    return this.keep(compareExchange32(this.atomics, word, expected | 0, value | 0));
+  }
+
+  loadLocal(index: number): number {
+    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
+    const value = this.workGroup.memory[index];
+    if (value === undefined) this.refuseLocal(index);
+    this.aside++;
+    return this.keep(value);
+  }
+
+  storeLocal(index: number, value: number): void {
+    if (this.at < this.bound || !this.interrupted()) {
+      if (!(index >= 0 && index < LOCAL_WORDS && index === (index | 0))) this.refuseLocal(index);
+      this.workGroup.memory[index] = value;
+      this.aside++;
+    }
+    this.at++;
+  }
+
+  barrier(): void {
+    const replayed = this.at >= this.bound && this.interrupted();
+    this.at++;
+    if (replayed) return;
+    this.aside++;
+    if (!this.workGroup.arrive()) this.abandon('barrier');
+  }
+
+  /** Log the result of an operation, which is over with that. */
+  private keep(value: number): number {
+    const at = this.at;
+    this.log[at] = value;
+    this.at = at + 1;
+    return value;
+  }
+
+  /** The operation is not an ordinary one. @returns true if its result is in the log */
+  private interrupted(): boolean {
+    const at = this.at;
+    if (at >= this.recorded) {
+      this.pause(at);
+      return false;
+    }
+    if (at % POLL_OPERATIONS === POLL_OPERATIONS - 1) this.hooks.poll();
+    return true;
+  }
+
+  private pause(at: number): void {
+    if (this.outcome !== 'ran') throw ABANDON;
+    const { preempt } = this.hooks;
+    this.hooks.poll();
+    // Not before the first operation: each activation makes progress, whatever the executor chooses.
+    if (preempt !== undefined && at > this.recorded && preempt()) this.abandon('preempted');
+    if (at >= this.log.length) this.growLog();
+    this.bound = preempt === undefined ? Math.min(at + POLL_OPERATIONS, this.log.length) : 0;
+  }
+
+  private growLog(): void {
+    if (this.log.length >= LANE_OPERATIONS_MAX) {
+      this.fail('program', 0, `does more than ${LANE_OPERATIONS_MAX} operations: use more lanes with less work each`);
+    }
+    const grown = this.logs.take(this.log.length * 2);
+    grown.set(this.log);
+    this.logs.free(this.log);
+    this.log = grown;
+  }
+
+  /** Translate an atomic's word. @returns the slot of its page; its word in there is `atomicIndex` */
+  private atomicWord(addr: number): number {
+    const slot = slotOf(addr);
+    const distance = addr - this.atomicStarts[slot]!;
+    let offset = distance | 0;
+    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_ATOMIC);
+    this.atomics = this.windows[slot]!.i32;
+    return (this.bases[slot]! + offset) >> 2;
+  }
+
+  /** The last pages do not serve an access: translate, and put the page into its slot. @returns the offset in the page */
+  private miss(addr: number, slot: number, size: number, access: Access): number {
+    const start = Math.floor(addr / PAGE_SIZE) * PAGE_SIZE;
+    const entry = this.translate(addr, start, size, access);
+    const word = this.tlb.words[entry]!;
+    this.readStarts[slot] = start;
+    this.writeStarts[slot] = (word & DEVICE_PTE_WRITE) === 0 ? NOWHERE : start;
+    this.atomicStarts[slot] = (word & DEVICE_PTE_WRITE_ATOMIC) === DEVICE_PTE_WRITE_ATOMIC ? start : NOWHERE;
+    this.windows[slot] = this.tlb.windows[entry]!;
+    this.bases[slot] = this.tlb.bases[entry]!;
+    return addr - start;
+  }
+
+  /** The TLB entry for an access to `addr`, in the page that begins at `start`. Abandons the lane when there is none. */
+  private translate(addr: number, start: number, size: number, access: Access): number {
+    const offset = addr - start;
+    if (!(addr >= 0 && addr < USER_ADDRESS_LIMIT) || offset !== (offset | 0) || (offset & (size - 1)) !== 0) {
+      this.refuseAddress(addr, size);
+    }
+    const entry = this.mmu.translate(this.context, start / PAGE_SIZE, access);
+    if (entry < 0) {
+      this.faultPage = start / PAGE_SIZE;
+      this.faultAccess = access;
+      this.abandon('faulted');
+    }
+    return entry;
+  }
+
+  private refuseAddress(addr: number, size: number): never {
+    const why = addr >= 0 && addr < USER_ADDRESS_LIMIT ? `is not aligned to ${size} bytes` : 'is not in 0..2^47';
+    this.fail('fault', addr, `touched address ${addr > 0 ? `0x${addr.toString(16)}` : addr}, which ${why}`);
+  }
+
+  private refuseLocal(index: number): never {
+    throw new PfnlessError(
+      'ERR_PFNLESS_PROGRAM',
+      `work-group memory has no word ${index}: it has 0..${LOCAL_WORDS - 1}`,
+    );
+  }
+
+  private fail(kind: LaunchFailure['kind'], address: number, what: string): never {
+    const errno = kind === 'fault' ? ERRNO_NUMBER.EFAULT : 0;
+    this.failure = { kind, errno, address, lane: this.lane, message: `lane ${this.lane} ${what}` };
+    this.abandon('failed');
+  }
+
+  private abandon(outcome: LaneOutcome): never {
+    this.outcome = outcome;
+    this.bound = 0;
+    throw ABANDON;
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * A device's page tables: four levels of 512 two-word entries in shared memory (abi/device-pte.ts).
+ *
+ * `DevicePageTables` is the driver's side, on the kernel's thread, the only writer; `walk` is the MMU's side, on the device's.
+ * A table that becomes empty is unlinked at once but a walker may still stand in it: it is put aside as *retired* and used
+ * again only after the driver has seen an invalidation obeyed (`retired` before it is sent, `reclaim` when it is done).
+ * Linux: the same reason as tlb_remove_table(). Large entries are not modelled: every leaf is 4 KiB.
+ */
+import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
+import { DEVICE_PTE_VALID, DEVICE_TABLE_WORDS, devicePteMemory } from '../abi/device-pte.js';
+import { assert } from '../base/errors.js';
+import { load32, store32 } from '../sync/word.js';
+
+/** Level of a root table; level 0 holds the leaves. */
+const ROOT_LEVEL = 3;
+/** Bytes that one entry of each level covers. */
+const SPAN = [2 ** PAGE_SHIFT, 2 ** PMD_SHIFT, 2 ** PUD_SHIFT, 2 ** PGD_SHIFT] as const;
+const GIB = 2 ** PUD_SHIFT;
+
+/** Index into the table of `level` for an address, times two: an entry is two words. */
+const entryOffset = (addr: number, level: number): number => (Math.floor(addr / SPAN[level]!) % PTRS_PER_TABLE) * 2;
+
+/**
+ * Walk to the leaf entry of an address (below 2^47). Loads flags, then frame, of each level.
+ * @returns the entry's word index, or 0 where an upper table is absent; the entry itself may be invalid
+ */
+export function walk(words: Int32Array, root: number, addr: number): number {
+  const high = Math.floor(addr / GIB);
+  const low = addr - high * GIB;
+  let at = root + (high >>> 9) * 2;
+  if ((load32(words, at) & DEVICE_PTE_VALID) === 0) return 0;
+  at = load32(words, at + 1) + (high & 511) * 2;
+  if ((load32(words, at) & DEVICE_PTE_VALID) === 0) return 0;
+  at = load32(words, at + 1) + (low >>> PMD_SHIFT) * 2;
+  if ((load32(words, at) & DEVICE_PTE_VALID) === 0) return 0;
+  return load32(words, at + 1) + ((low >>> PAGE_SHIFT) & 511) * 2;
+}
+
+export class DevicePageTables {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+  /** Valid entries of each table, by table number. */
+  readonly #live: Uint16Array;
+  /** Word indices of tables that are free and all zero. */
+  readonly #free: number[] = [];
+  /** Word indices of unlinked tables, oldest first. */
+  readonly #aside: number[] = [];
+  #reclaimed = 0;
+  /** First word that no table has used yet. Table 0 is never handed out, so 0 is never a table. */
+  #unused = DEVICE_TABLE_WORDS;
+
+  /** @param buffer zeroed; each 4 KiB of it is a table */
+  constructor(buffer: SharedArrayBuffer) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+    this.#live = new Uint16Array(Math.floor(this.#words.length / DEVICE_TABLE_WORDS));
+  }
+
+  /** Word index of a new, empty root table; `undefined` when the buffer is full. */
+  createContext(): number | undefined {
+    const root = this.#allocate();
+    return root === 0 ? undefined : root;
+  }
+
+  /**
+   * Free every table of a context.
+   * Precondition: the device has unbound the context, so that nobody walks it.
+   */
+  destroyContext(root: number): void {
+    this.#freeTree(root, ROOT_LEVEL);
+  }
+
+  /** Map one page. @returns false when there is no memory for a table */
+  map(root: number, addr: number, frame: number, pteWord: number): boolean {
+    return this.mapRange(root, addr, 1, frame, pteWord);
+  }
+
+  /**
+   * Map `pages` pages from `addr` (page-aligned) to consecutive frames, or change the flags of entries that name them.
+   * @returns false when there is no memory for a table; pages before that one are mapped then
+   * @throws InvariantViolation when a valid entry names another frame: unmap and invalidate first
+   */
+  mapRange(root: number, addr: number, pages: number, frame: number, pteWord: number): boolean {
+    const words = this.#words;
+    const word = pteWord | DEVICE_PTE_VALID;
+    for (let page = 0; page < pages; ) {
+      const leaf = this.#leafTable(root, addr + page * PAGE_SIZE);
+      if (leaf === 0) return false;
+      let index = Math.floor(addr / PAGE_SIZE + page) % PTRS_PER_TABLE;
+      const run = Math.min(pages - page, PTRS_PER_TABLE - index);
+      let added = 0;
+      for (const end = index + run; index < end; index++, page++) {
+        const at = leaf + index * 2;
+        const old = words[at]!;
+        if ((old & DEVICE_PTE_VALID) === 0) {
+          added++;
+          store32(words, at + 1, frame + page);
+        } else if (words[at + 1]! >>> 0 !== frame + page || devicePteMemory(old) !== devicePteMemory(word)) {
+          this.#refuse(addr + page * PAGE_SIZE, at, frame + page, word);
+        }
+        store32(words, at, word);
+      }
+      this.#live[leaf / DEVICE_TABLE_WORDS]! += added;
+    }
+    return true;
+  }
+
+  /** Clear the entries of [start, end), skipping what has no table. @returns how many were valid */
+  unmapRange(root: number, start: number, end: number): number {
+    return this.#clear(root, ROOT_LEVEL, 0, start, end);
+  }
+
+  /** Flag word of an address's entry, 0 for none. */
+  read(root: number, addr: number): number {
+    const at = walk(this.#words, root, addr);
+    const word = at === 0 ? 0 : this.#words[at]!;
+    return (word & DEVICE_PTE_VALID) === 0 ? 0 : word;
+  }
+
+  /** Frame of a valid entry. Precondition: `read` gave a word. */
+  frameOf(root: number, addr: number): number {
+    return this.#words[walk(this.#words, root, addr) + 1]! >>> 0;
+  }
+
+  /** Tables retired so far: the mark to remember before an invalidation is sent, for `reclaim`. */
+  get retired(): number {
+    return this.#reclaimed + this.#aside.length;
+  }
+
+  /** An invalidation that was sent when `retired` was `mark` has been obeyed: use the tables retired until then again. */
+  reclaim(mark: number): void {
+    const count = mark - this.#reclaimed;
+    if (count <= 0) return;
+    this.#free.push(...this.#aside.splice(0, count));
+    this.#reclaimed = mark;
+  }
+
+  /** Tables that could be allocated now. */
+  get freeTables(): number {
+    return this.#free.length + this.#live.length - this.#unused / DEVICE_TABLE_WORDS;
+  }
+
+  #allocate(): number {
+    const free = this.#free.pop();
+    if (free !== undefined) return free;
+    if (this.#unused + DEVICE_TABLE_WORDS > this.#words.length) return 0;
+    this.#unused += DEVICE_TABLE_WORDS;
+    return this.#unused - DEVICE_TABLE_WORDS;
+  }
+
+  /** The leaf table of an address, made if need be; 0 when there is no memory for it. */
+  #leafTable(root: number, addr: number): number {
+    const words = this.#words;
+    let table = root;
+    for (let level = ROOT_LEVEL; level > 0; level--) {
+      const at = table + entryOffset(addr, level);
+      if ((words[at]! & DEVICE_PTE_VALID) === 0) {
+        const child = this.#allocate();
+        if (child === 0) return 0;
+        store32(words, at + 1, child);
+        store32(words, at, DEVICE_PTE_VALID);
+        this.#live[table / DEVICE_TABLE_WORDS]!++;
+      }
+      table = words[at + 1]!;
+    }
+    return table;
+  }
+
+  #clear(table: number, level: number, tableStart: number, start: number, end: number): number {
+    const words = this.#words;
+    const span = SPAN[level]!;
+    const first = Math.max(0, Math.floor((start - tableStart) / span));
+    const last = Math.min(PTRS_PER_TABLE, Math.ceil((end - tableStart) / span));
+    let cleared = 0;
+    let emptied = 0;
+    for (let index = first; index < last; index++) {
+      const at = table + index * 2;
+      if ((words[at]! & DEVICE_PTE_VALID) === 0) continue;
+      if (level > 0) {
+        const child = words[at + 1]!;
+        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end);
+        if (this.#live[child / DEVICE_TABLE_WORDS] !== 0) continue;
+        this.#aside.push(child);
+      } else {
+        cleared++;
+      }
+      store32(words, at, 0);
+      emptied++;
+    }
+    this.#live[table / DEVICE_TABLE_WORDS]! -= emptied;
+    return cleared;
+  }
+
+  #freeTree(table: number, level: number): void {
+    const words = this.#words;
+    for (let at = table; level > 0 && at < table + DEVICE_TABLE_WORDS; at += 2) {
+      if ((words[at]! & DEVICE_PTE_VALID) !== 0) this.#freeTree(words[at + 1]!, level - 1);
+    }
+    words.fill(0, table, table + DEVICE_TABLE_WORDS);
+    this.#live[table / DEVICE_TABLE_WORDS] = 0;
+    this.#free.push(table);
+  }
+
+  #refuse(addr: number, at: number, frame: number, word: number): never {
+    const old = `memory ${devicePteMemory(this.#words[at]!)} frame ${this.#words[at + 1]! >>> 0}`;
+    const now = `memory ${devicePteMemory(word)} frame ${frame}`;
+    assert(false, `device page table: 0x${addr.toString(16)} maps ${old}, and was mapped to ${now} without an unmap`);
+  }
+}

@@ -1,0 +1,110 @@
+/**
+ * A device in a worker thread: comlink carries the control calls, the rings carry the data, and the thread's end is noticed
+ * whichever way it comes (its engine throws, a program calls process.exit(), somebody terminates it).
+ *
+ * The worker sleeps outside of its event loop, so each control call also counts up `controlRequested` and rings the doorbell.
+ */
+import { Worker } from 'node:worker_threads';
+import { wrap } from 'comlink';
+import type { DeviceConfig, DeviceControl, DeviceMemories } from '../abi/control.js';
+import { QUEUE_HEADER } from '../abi/queue.js';
+import { PfnlessError } from '../base/errors.js';
+import { ringDoorbell } from '../sync/doorbell.js';
+import { add32, store32 } from '../sync/word.js';
+import type { DeviceLink } from './device-link.js';
+import { nodeEndpoint } from './endpoint.js';
+import { Lifeline } from './lifeline.js';
+
+const DOOR = new URL('../../workers/device.js', import.meta.url);
+
+export interface WorkerLinkOptions {
+  readonly config: DeviceConfig;
+  readonly memories: DeviceMemories;
+}
+
+/** Start a device's thread and boot it. @throws PfnlessError ERR_PFNLESS_DEVICE_LOST when the thread dies before it is up */
+export async function createWorkerLink({ config, memories }: WorkerLinkOptions): Promise<DeviceLink> {
+  const link = new WorkerLink(config, memories);
+  await link.control.boot(config, memories).catch(async (error) => {
+    await link.terminate();
+    throw error;
+  });
+  return link;
+}
+
+class WorkerLink implements DeviceLink {
+  readonly index: number;
+  readonly name: string;
+  readonly control: DeviceControl;
+  readonly memories: DeviceMemories;
+  readonly runnable = false;
+  readonly #worker: Worker;
+  readonly #life = new Lifeline();
+  readonly #queue: Int32Array;
+  readonly #exited: Promise<void>;
+
+  constructor({ index, name }: DeviceConfig, memories: DeviceMemories) {
+    this.index = index;
+    this.name = name;
+    this.memories = memories;
+    this.#queue = new Int32Array(memories.queue);
+    this.#worker = new Worker(DOOR, { name, workerData: { queue: memories.queue } });
+    this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
+    this.#worker.on('error', (error) => this.#lose(`its thread threw ${error.name}: ${error.message}`, error));
+    this.#worker.on('messageerror', (error) =>
+      this.#lose(`a message from its thread could not be read: ${error.message}`),
+    );
+    this.#worker.on('exit', (code) => this.#onExit(code));
+    const remote = wrap<DeviceControl>(nodeEndpoint(this.#worker));
+    this.control = this.#life.guardControl(remote, () => {
+      add32(this.#queue, QUEUE_HEADER.word.controlRequested, 1);
+      this.ring();
+    });
+  }
+
+  get lost(): Error | null {
+    return this.#life.ended;
+  }
+
+  onLost(listener: (reason: Error) => void): void {
+    this.#life.onLost(listener);
+  }
+
+  ring(): void {
+    const { doorbell, sleeping } = QUEUE_HEADER.word;
+    ringDoorbell({ words: this.#queue, at: doorbell, sleepingAt: sleeping });
+  }
+
+  step(): boolean {
+    return false;
+  }
+
+  async close(timeoutMs: number): Promise<void> {
+    this.#life.close(this.#closed());
+    store32(this.#queue, QUEUE_HEADER.word.stop, 1);
+    this.ring();
+    const late = setTimeout(() => void this.#worker.terminate(), timeoutMs);
+    await this.#exited;
+    clearTimeout(late);
+  }
+
+  async terminate(): Promise<void> {
+    this.#lose('it was terminated');
+    await this.#worker.terminate();
+  }
+
+  #onExit(code: number): void {
+    const stopped = this.#queue[QUEUE_HEADER.word.stop] !== 0;
+    if (stopped && code === 0) this.#life.close(this.#closed());
+    else this.#lose(`its thread ended with exit code ${code}`);
+  }
+
+  #closed(): Error {
+    return new PfnlessError('ERR_PFNLESS_DISPOSED', `device ${this.index} (${this.name}) is closed`);
+  }
+
+  #lose(why: string, cause?: Error): void {
+    const message = `device ${this.index} (${this.name}) is lost: ${why}`;
+    this.#life.lose(new PfnlessError('ERR_PFNLESS_DEVICE_LOST', message, cause === undefined ? {} : { cause }));
+  }
+}

@@ -1,0 +1,71 @@
+/**
+ * The door of a device's thread: a loop around the engine, and the control plane exposed by comlink.
+ *
+ * While the engine has work it is stepped; then the loop spins for a moment (a driver that serves a fault answers in
+ * microseconds), then it sleeps on the doorbell word. The event loop is visited only when a control call waits or its
+ * answer is on the way; nothing of the data plane needs it.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { expose } from 'comlink';
+import type { DeviceControl } from '../src/abi/control.js';
+import { QUEUE_HEADER } from '../src/abi/queue.js';
+import { EngineControl } from '../src/device/control.js';
+import { load32, store32, waitWord } from '../src/sync/word.js';
+import { nodeEndpoint } from '../src/transport/endpoint.js';
+
+/** Looks at the doorbell before the thread sleeps: some 20 microseconds. */
+const SPINS = 2000;
+/** No wake-up is lost; this bounds what it would cost if one were. */
+const SLEEP_MS = 100;
+/** While a module is being loaded, which needs the event loop. */
+const SLEEP_LOADING_MS = 1;
+
+const { word: WORD } = QUEUE_HEADER;
+const queue = new Int32Array((workerData as { readonly queue: SharedArrayBuffer }).queue);
+const device = new EngineControl();
+
+/** Count a control call when it comes out of the event loop. */
+function counted<Args extends unknown[], Value>(call: (...args: Args) => Promise<Value>) {
+  return (...args: Args): Promise<Value> => {
+    store32(queue, WORD.controlHandled, load32(queue, WORD.controlHandled) + 1);
+    return call(...args);
+  };
+}
+
+const control: DeviceControl = {
+  boot: counted((config, memories) => device.boot(config, memories)),
+  bindContext: counted((context, root) => device.bindContext(context, root)),
+  unbindContext: counted((context) => device.unbindContext(context)),
+  launch: counted((request) => device.launch(request)),
+  stats: counted(() => device.stats()),
+  stop: counted(() => device.stop()),
+};
+
+/** A full turn: messages come in, answers go out. */
+const eventLoopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Wait until the doorbell is no longer at `rung`, which was read before the last look at the rings. */
+function idle(rung: number): void {
+  for (let spin = 0; spin < SPINS; spin++) if (load32(queue, WORD.doorbell) !== rung) return;
+  store32(queue, WORD.sleeping, 1);
+  waitWord(queue, WORD.doorbell, rung, device.loading ? SLEEP_LOADING_MS : SLEEP_MS);
+  store32(queue, WORD.sleeping, 0);
+}
+
+async function run(): Promise<void> {
+  let answered = 0;
+  while (load32(queue, WORD.stop) === 0) {
+    const rung = load32(queue, WORD.doorbell);
+    const called = load32(queue, WORD.controlRequested) !== load32(queue, WORD.controlHandled);
+    if (called || device.loading || device.reports !== answered) {
+      answered = device.reports;
+      await eventLoopTurn();
+    }
+    if (!device.step() && !called) idle(rung);
+  }
+  await eventLoopTurn();
+}
+
+expose(control, nodeEndpoint(parentPort!));
+await run();
+parentPort!.close();
