@@ -54,6 +54,8 @@ export class NotifierSubscriptions {
   invalidateSeq = 2;
   /** Invalidations under way, subscribed ranges or not. */
   activeRanges = 0;
+  /** Removed while an invalidation was under way: they hear of it to its end, then leave the tree. */
+  readonly deferredRemovals: MmuIntervalNotifier[] = [];
 }
 
 const isInvalidating = (subscriptions: NotifierSubscriptions): boolean => (subscriptions.invalidateSeq & 1) !== 0;
@@ -66,7 +68,9 @@ export function mmuIntervalNotifierInsert(
   ops: MmuIntervalNotifierOps,
 ): MmuIntervalNotifier {
   const subscriptions = mm.notifiers;
-  // While an invalidation is under way the new notifier starts out as part of it, so that a first read waits for its end.
+  // While an invalidation is under way, even one that concerned nobody so far, the new notifier starts out as part of it, so
+  // that a first read waits for its end.
+  if (subscriptions.activeRanges > 0) subscriptions.invalidateSeq |= 1;
   const invalidateSeq = isInvalidating(subscriptions) ? subscriptions.invalidateSeq : subscriptions.invalidateSeq - 1;
   const notifier = { mm, ops, invalidateSeq } as MmuIntervalNotifier;
   notifier.interval = subscriptions.tree.insert(start, end, notifier);
@@ -76,9 +80,12 @@ export function mmuIntervalNotifierInsert(
 /** `mmu_interval_notifier_remove()`: waits for the invalidations under way, so `invalidate` is not running afterwards. */
 export function* mmuIntervalNotifierRemove(notifier: MmuIntervalNotifier): Sleeps<void> {
   const subscriptions = notifier.mm.notifiers;
-  subscriptions.tree.remove(notifier.interval);
   const seq = subscriptions.invalidateSeq;
-  if (!isInvalidating(subscriptions)) return;
+  if (!isInvalidating(subscriptions)) {
+    subscriptions.tree.remove(notifier.interval);
+    return;
+  }
+  subscriptions.deferredRemovals.push(notifier);
   const ready = (): boolean => subscriptions.invalidateSeq !== seq;
   while (!ready()) yield { what: `end of the invalidation of process ${notifier.mm.pid}`, ready };
 }
@@ -122,5 +129,7 @@ export function mmuNotifierInvalidateRangeEnd(range: MmuNotifierRange): void {
   const subscriptions = range.mm.notifiers;
   assert(subscriptions.activeRanges > 0, 'end of an invalidation that never began');
   subscriptions.activeRanges--;
-  if (subscriptions.activeRanges === 0 && isInvalidating(subscriptions)) subscriptions.invalidateSeq++;
+  if (subscriptions.activeRanges > 0 || !isInvalidating(subscriptions)) return;
+  subscriptions.invalidateSeq++;
+  for (const { interval } of subscriptions.deferredRemovals.splice(0)) subscriptions.tree.remove(interval);
 }
