@@ -131,7 +131,9 @@ export function* tryToMigrate(kernel: Kernel, page: Page): Sleeps<void> {
       owner: null,
     };
     yield* mmuNotifierInvalidateRangeStart(range);
-    tryToMigrateOne(kernel, vma, start, page);
+    // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
+    // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
+    if (vma.anonVma === anonVma) tryToMigrateOne(kernel, vma, start, page);
     mmuNotifierInvalidateRangeEnd(range);
     if (pageMapcount(kernel.memmap.words, page) === 0) return;
   }
