@@ -225,5 +225,7 @@ function* faultDevicePrivate(
   }
   folioUnlock(words, page);
   putPage(kernel, page);
+  // Somebody holds the page: the access will fault again and again until they let go, so they must get a turn.
+  if (outcome === 0 && readPte(kernel.ram.words, at) === pte) yield SCHEDULE_POINT;
   return outcome;
 }

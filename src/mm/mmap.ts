@@ -48,7 +48,7 @@ export interface MmapRequest {
   readonly fixed: boolean;
 }
 
-/** `do_mmap()` of anonymous private memory: the address, EINVAL or ENOMEM. */
+/** `do_mmap()` of anonymous private memory: the address, EINVAL, ENOMEM, or EPERM below mmap_min_addr. */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
   const length = pageAlignUp(request.length);
   if (length === 0) return 'EINVAL';
@@ -59,8 +59,9 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     let start: number | undefined;
     if (request.fixed) {
       start = request.addr;
-      if (start === undefined || !isPageAligned(start) || start < MMAP_MIN_ADDR) return 'EINVAL';
+      if (start === undefined || !isPageAligned(start) || start < 0) return 'EINVAL';
       if (start + length > TASK_SIZE) return 'ENOMEM';
+      if (start < MMAP_MIN_ADDR) return 'EPERM';
       yield* unmapRegion(kernel, mm, start, start + length);
     } else {
       // Anonymous memory that can hold a huge page is aligned for one, as Linux does since 6.7.

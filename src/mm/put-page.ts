@@ -4,7 +4,7 @@ import type { Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
-import { isZoneDevicePage, pageClearFlag, pageClearMapping, pageMapcount, pagePgmapId } from './page.js';
+import { isZoneDevicePage, pageClearFlag, pageClearMapping, pageMapcount, pagePgmapId, pageTestFlag } from './page.js';
 
 /** Drop a reference; the last one frees the page to where it came from. */
 export function putPage(kernel: Kernel, page: Page): void {
@@ -32,7 +32,9 @@ function freeZoneDevicePage(kernel: Kernel, page: Page): void {
     kernel.warn(`free_zone_device_folio: page ${page} has no folio_free`);
     return;
   }
-  pageClearFlag(words, page, PAGE_FLAGS.PG_anon_exclusive | PAGE_FLAGS.PG_swapbacked | PAGE_FLAGS.PG_dirty);
+  assert(!pageTestFlag(words, page, PAGE_FLAGS.PG_locked), () => `device page ${page}: freed while locked`);
+  // The next user starts from clean flags (zone_device_page_init): nothing of this one's dirt may reach it.
+  pageClearFlag(words, page, ~0);
   folioFree(page);
   pgmap.ref!.put();
 }

@@ -75,7 +75,7 @@ function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean)
   const vpn = Math.floor(addr / PAGE_SIZE);
   const hit = tlb.lookup(vpn, write);
   if (hit >= 0) return hit;
-  if (!(addr >= 0 && addr < TASK_SIZE)) return -1;
+  if (!(addr >= 0 && addr < TASK_SIZE) || mm.exiting) return -1;
   const table = leafTable(kernel, mm, addr);
   if (table === NO_TABLE) return -1;
   const at = table + pteIndex(addr);
@@ -95,7 +95,7 @@ function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean
   yield* mm.mmapLock.downRead();
   try {
     const vma = vmaLookup(mm, addr);
-    if (vma === undefined) return VM_FAULT_SIGSEGV;
+    if (vma === undefined || mm.exiting) return VM_FAULT_SIGSEGV;
     const outcome = yield* handleMmFault(kernel, vma, addr, write);
     return outcome & VM_FAULT_ERROR;
   } finally {

@@ -73,7 +73,7 @@ function isolateLru(words: Int32Array, page: Page): boolean {
 }
 
 /** `folio_putback_lru()` without its reference. */
-export function putbackLru(words: Int32Array, page: Page): void {
+function putbackLru(words: Int32Array, page: Page): void {
   pageClearFlag(words, page, PG_isolated);
   pageSetFlag(words, page, PG_lru);
 }
