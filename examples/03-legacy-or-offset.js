@@ -13,7 +13,6 @@ for (const addressing of ['legacy', 'offset']) {
       const options = { devices: machine.deviceCount, seed: 1, now: () => performance.now() };
       const { ok, verified } = await runWorkload(machine, histogram, options);
       console.log(`${addressing}: boots; histogram ok ${ok}, verified ${verified}`);
-      console.log(machine.iomem().trimEnd().split('\n').slice(-4).join('\n'));
     } finally {
       await machine.dispose();
     }

@@ -14,7 +14,7 @@ function describe(code) {
       ? 'in my memory'
       : place === DMIRROR_PROT.DEV_PRIVATE_REMOTE
         ? "in another device's memory"
-        : code & DMIRROR_PROT.READ
+        : code & (DMIRROR_PROT.READ | DMIRROR_PROT.WRITE)
           ? 'in RAM'
           : 'out of reach';
   return code & DMIRROR_PROT.WRITE ? `${where}, writable` : where;

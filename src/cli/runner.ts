@@ -1,6 +1,5 @@
 /** Runs workloads one after the other, each on a machine booted for it: what `run` and `showcase` share. */
 import { performance } from 'node:perf_hooks';
-import { setImmediate } from 'node:timers/promises';
 import { InvariantViolation, PfnlessError } from '../base/errors.js';
 import { boot } from '../check/boot.js';
 import type { MachineSpec } from '../machine/spec.js';
@@ -25,8 +24,6 @@ export interface RunPlan {
  * wrong use, is thrown.
  */
 export async function runOnFreshMachine(plan: RunPlan, workload: Workload): Promise<WorkloadRow> {
-  // The inline executor keeps the thread busy: let signals and the progress line in between two machines.
-  await setImmediate();
   await using machine = await boot(plan.spec);
   const row = await rowOf(plan, workload, () =>
     runWorkload(machine, workload, {
@@ -69,7 +66,7 @@ export function reproduceCommand({ spec, machine, size }: RunPlan, workload: str
   const words = [
     'npx pfnless run',
     workload,
-    `--machine ${machine}`,
+    `--machine ${/^[\w./-]+$/.test(machine) ? machine : `'${machine}'`}`,
     `--addressing ${spec.addressing}`,
     `--devices ${spec.devices.length}`,
     `--executor ${spec.executor}`,

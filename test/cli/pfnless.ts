@@ -1,5 +1,5 @@
 /** Runs the built command line as a user would, in a process of its own. */
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
@@ -17,6 +17,10 @@ export function pfnless(words: readonly string[], cwd?: string): Promise<Finishe
     });
   });
 }
+
+/** The same, still running; its stderr is dropped. */
+export const start = (words: readonly string[]) =>
+  spawn(process.execPath, [MAIN, ...words], { stdio: ['ignore', 'pipe', 'ignore'] });
 
 /** The one JSON object of a `--json` run. */
 export const jsonOf = ({ stdout }: Finished) => JSON.parse(stdout);

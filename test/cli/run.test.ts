@@ -1,8 +1,10 @@
 /** The contract of the command line (DESIGN section 4): one JSON object, its fields, the exit code. */
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { jsonOf, pfnless } from './pfnless.js';
+import { jsonOf, pfnless, start } from './pfnless.js';
 
 const LAYOUTS = fileURLToPath(new URL('../conformance/layouts.jsonl.gz', import.meta.url));
 
@@ -67,6 +69,17 @@ describe('run', () => {
     expect(stdout).toMatch(/\nsaxpy +ok /);
     expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(100);
     expect(code).toBe(0);
+  });
+
+  test('Ctrl-C stops at once (threads)', async () => {
+    const child = start(['run', 'oversubscription', '--devices', '4']);
+    await once(child.stdout, 'data');
+    await sleep(300);
+    child.kill('SIGINT');
+    const killed = performance.now();
+    const [code] = await once(child, 'exit');
+    expect(code).toBe(130);
+    expect(performance.now() - killed).toBeLessThan(2000);
   });
 
   test('a machine that does not boot is found, not wrong use', async () => {

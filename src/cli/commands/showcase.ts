@@ -74,7 +74,7 @@ async function runStage(spec: MachineSpec): Promise<Stage> {
 const mustFail = ({ name, addressing }: MachineSpec): boolean => name === 'pci-window' && addressing === 'legacy';
 
 function stageText({ failure, workloads: rows, ok }: Stage): string {
-  if (failure) return `  ${ok ? 'does not boot, as on Linux' : paint.bad('does not boot')}: ${failure.message}\n\n`;
+  if (failure) return `  ${ok ? 'does not boot, as on Linux' : paint.bad('does not boot')}:\n  ${failure.message}\n\n`;
   const lines = rows.map((row) => {
     const { faults, migrated, wallMs, name } = row;
     const pages = `${formatCount(migrated.toDevice)} pages to devices, ${formatCount(migrated.toRam)} back`;
