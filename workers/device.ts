@@ -13,12 +13,15 @@ import { EngineControl } from '../src/device/control.js';
 import { load32, store32, waitWord } from '../src/sync/word.js';
 import { nodeEndpoint } from '../src/transport/endpoint.js';
 
-/** Looks at the doorbell before the thread sleeps: some 20 microseconds. */
-const SPINS = 2000;
+/**
+ * Looks at the doorbell before the thread sleeps: some 40 microseconds, about what a wake-up costs. More would only hurt where
+ * threads outnumber cores, because there the spinning thread stands in the way of the one it waits for.
+ */
+const SPINS = 4_000;
 /** No wake-up is lost; this bounds what it would cost if one were. */
 const SLEEP_MS = 100;
-/** While a module is being loaded, which needs the event loop. */
-const SLEEP_LOADING_MS = 1;
+/** The same while the event loop is needed: a module is being loaded, or a call is announced but not there yet. */
+const SLEEP_TURN_MS = 1;
 
 const { word: WORD } = QUEUE_HEADER;
 const queue = new Int32Array((workerData as { readonly queue: SharedArrayBuffer }).queue);
@@ -44,11 +47,11 @@ const control: DeviceControl = {
 /** A full turn: messages come in, answers go out. */
 const eventLoopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Wait until the doorbell is no longer at `rung`, which was read before the last look at the rings. */
-function idle(rung: number): void {
+/** Wait until the doorbell is no longer at `rung`, which was read before the last look at the rings and calls. */
+function idle(rung: number, sleepMs: number): void {
   for (let spin = 0; spin < SPINS; spin++) if (load32(queue, WORD.doorbell) !== rung) return;
   store32(queue, WORD.sleeping, 1);
-  waitWord(queue, WORD.doorbell, rung, device.loading ? SLEEP_LOADING_MS : SLEEP_MS);
+  waitWord(queue, WORD.doorbell, rung, sleepMs);
   store32(queue, WORD.sleeping, 0);
 }
 
@@ -61,7 +64,7 @@ async function run(): Promise<void> {
       answered = device.reports;
       await eventLoopTurn();
     }
-    if (!device.step() && !called) idle(rung);
+    if (!device.step()) idle(rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
   }
   await eventLoopTurn();
 }

@@ -146,6 +146,7 @@ export class Engine {
 
   /** Give the next launch that can run its slice of lanes, then report the faults that came up. */
   #runLanes(): boolean {
+    if (this.#waves.length === 0) return false;
     const turn = this.#waves.findIndex((wave) => wave.runnable);
     if (turn >= 0) {
       const wave = this.#waves[turn]!;
@@ -157,14 +158,17 @@ export class Engine {
     return this.#reap() || reported || turn >= 0;
   }
 
-  /** Take launches that are over out, and report them. */
+  /** Take launches that are over out, and report them. @returns false when there was none */
   #reap(): boolean {
-    const over = this.#waves.filter((wave) => wave.done);
-    for (const wave of over) {
-      this.#waves.splice(this.#waves.indexOf(wave), 1);
+    let reaped = false;
+    for (let index = this.#waves.length - 1; index >= 0; index--) {
+      const wave = this.#waves[index]!;
+      if (!wave.done) continue;
+      this.#waves.splice(index, 1);
       this.#operations += wave.operations;
       wave.report();
+      reaped = true;
     }
-    return over.length > 0;
+    return reaped;
   }
 }

@@ -12,6 +12,8 @@ import { RingProducer } from '../sync/ring.js';
 
 /** A parked lane, as the fault buffer knows it. */
 export interface FaultWaiter {
+  /** The access that it wants. */
+  readonly access: Access;
   /** Its launch is over: nobody waits. */
   readonly gone: boolean;
   /** The fault that it waits for goes to the driver, and it was the first to miss the page. */
@@ -48,7 +50,8 @@ export class FaultBuffer {
   }
 
   /** A lane missed a page and waits from now on. */
-  add(context: number, vpn: number, access: Access, waiter: FaultWaiter): void {
+  add(context: number, vpn: number, waiter: FaultWaiter): void {
+    const { access } = waiter;
     for (let stronger: number = access; stronger <= ACCESS_ATOMIC; stronger++) {
       const known = this.#faults.get(keyOf(context, vpn, stronger));
       if (known !== undefined) {
@@ -92,13 +95,16 @@ export class FaultBuffer {
     }
   }
 
-  /** The lanes that want at least this access to a page cannot have it. */
+  /** The lanes that want at least this access to a page cannot have it; those that share a report but want less try again. */
   cancel(context: number, address: number, access: number, errno: number): void {
     for (let stronger = access; stronger <= ACCESS_ATOMIC; stronger++) {
       const fault = this.#faults.get(keyOf(context, Math.floor(address / PAGE_SIZE), stronger));
       if (fault === undefined) continue;
       this.#drop(fault);
-      for (const waiter of fault.waiters) waiter.cancel(address, errno);
+      for (const waiter of fault.waiters) {
+        if (waiter.access >= access) waiter.cancel(address, errno);
+        else waiter.replay();
+      }
     }
   }
 

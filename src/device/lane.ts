@@ -48,7 +48,7 @@ const FIRST_LOG = 4096;
 /** Pages whose translations are held beside the TLB. A power of two. */
 const SLOTS = 256;
 const DEVICE_PTE_WRITE_ATOMIC = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC;
-const USER_ADDRESS_LIMIT = 2 ** 47;
+const USER_PAGES = 2 ** 35;
 /** Bits of an offset that must be 0: outside of the page, or not aligned. */
 const BAD_BYTE = ~(PAGE_SIZE - 1);
 const BAD_WORD = ~(PAGE_SIZE - 4);
@@ -364,34 +364,30 @@ export class Lane implements LaneContext {
 
   /** The last pages do not serve an access: translate, and put the page into its slot. @returns the offset in the page */
   private miss(addr: number, slot: number, size: number, access: Access): number {
-    const start = Math.floor(addr / PAGE_SIZE) * PAGE_SIZE;
-    const entry = this.translate(addr, start, size, access);
-    const word = this.tlb.words[entry]!;
-    this.readStarts[slot] = start;
-    this.writeStarts[slot] = (word & DEVICE_PTE_WRITE) === 0 ? NOWHERE : start;
-    this.atomicStarts[slot] = (word & DEVICE_PTE_WRITE_ATOMIC) === DEVICE_PTE_WRITE_ATOMIC ? start : NOWHERE;
-    this.windows[slot] = this.tlb.windows[entry]!;
-    this.bases[slot] = this.tlb.bases[entry]!;
-    return addr - start;
-  }
-
-  /** The TLB entry for an access to `addr`, in the page that begins at `start`. Abandons the lane when there is none. */
-  private translate(addr: number, start: number, size: number, access: Access): number {
-    const offset = addr - start;
-    if (!(addr >= 0 && addr < USER_ADDRESS_LIMIT) || offset !== (offset | 0) || (offset & (size - 1)) !== 0) {
+    const vpn = Math.floor(addr / PAGE_SIZE);
+    const offset = addr - vpn * PAGE_SIZE;
+    if (!(vpn >= 0 && vpn < USER_PAGES) || offset !== (offset | 0) || (offset & (size - 1)) !== 0) {
       this.refuseAddress(addr, size);
     }
-    const entry = this.mmu.translate(this.context, start / PAGE_SIZE, access);
+    const { tlb } = this;
+    const entry = this.mmu.translate(this.context, vpn, access);
     if (entry < 0) {
-      this.faultPage = start / PAGE_SIZE;
+      this.faultPage = vpn;
       this.faultAccess = access;
       this.abandon('faulted');
     }
-    return entry;
+    const start = vpn * PAGE_SIZE;
+    const word = tlb.words[entry]!;
+    this.readStarts[slot] = start;
+    this.writeStarts[slot] = (word & DEVICE_PTE_WRITE) === 0 ? NOWHERE : start;
+    this.atomicStarts[slot] = (word & DEVICE_PTE_WRITE_ATOMIC) === DEVICE_PTE_WRITE_ATOMIC ? start : NOWHERE;
+    this.windows[slot] = tlb.windows[entry]!;
+    this.bases[slot] = tlb.bases[entry]!;
+    return offset;
   }
 
   private refuseAddress(addr: number, size: number): never {
-    const why = addr >= 0 && addr < USER_ADDRESS_LIMIT ? `is not aligned to ${size} bytes` : 'is not in 0..2^47';
+    const why = addr >= 0 && addr < USER_PAGES * PAGE_SIZE ? `is not aligned to ${size} bytes` : 'is not in 0..2^47';
     this.fail('fault', addr, `touched address ${addr > 0 ? `0x${addr.toString(16)}` : addr}, which ${why}`);
   }
 

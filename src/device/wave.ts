@@ -5,6 +5,7 @@
  * Lanes that can go on again run before lanes that have not started. Not modelled: lanes in lockstep.
  */
 import type { LaunchFailure, LaunchReport, LaunchRequest } from '../abi/control.js';
+import { ACCESS_READ, type Access } from '../abi/packet.js';
 import { InvariantViolation } from '../base/errors.js';
 import type { FaultBuffer, FaultWaiter } from './fault-buffer.js';
 import type { Lane, LaneGroup } from './lane.js';
@@ -59,6 +60,8 @@ class ParkedLane implements FaultWaiter {
   /** Operations that it had completed, and their log. */
   recorded = 0;
   log: Float64Array | undefined;
+  /** What it wants of the page that it waits for. */
+  access: Access = ACCESS_READ;
   readonly #wave: Wave;
 
   constructor(wave: Wave, group: WorkGroup, localLane: number) {
@@ -260,7 +263,8 @@ export class Wave {
       parked.group.waiting.push(parked);
     } else {
       this.faulted++;
-      faults.add(this.context, lane.faultPage, lane.faultAccess, parked);
+      parked.access = lane.faultAccess;
+      faults.add(this.context, lane.faultPage, parked);
     }
   }
 }

@@ -1,8 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { DEVICE_PTE_VALID } from '#src/abi/device-pte';
-import { ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE, COPY_ZERO } from '#src/abi/packet';
-import { QUEUE_HEADER, RINGS } from '#src/abi/queue';
-import { STRUCT_PAGE } from '#src/abi/struct-page';
+import { ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE } from '#src/abi/packet';
+import { RINGS } from '#src/abi/queue';
 import { createRandom } from '#src/base/random';
 import type { ComputeProgram } from '#src/device/program';
 import { BASE, PAGE, Rig, RW, RWA, runLaunch } from './device-rig.js';
@@ -143,7 +142,10 @@ describe('faults', () => {
     const rig = new Rig();
     const engine = rig.engine();
     const failures: unknown[] = [];
-    for (const program of [(ctx) => void ctx.loadI32(addr(0)), (ctx) => ctx.storeI32(addr(0), 1)] as ComputeProgram[]) {
+    const read: ComputeProgram = (ctx) => void ctx.loadI32(addr(0));
+    const write: ComputeProgram = (ctx) => ctx.storeI32(addr(0), 1);
+    // The reader shares the writer's report.
+    for (const program of [write, read]) {
       const request = { program: 't', context: 1, lanes: 1, groupSize: 1, args: {} };
       engine.launch(program, request, ({ failure }) => failures.push(failure?.errno ?? 0));
     }
@@ -443,55 +445,5 @@ describe('invalidations', () => {
     const rig = new Rig();
     rig.tables.map(rig.root, addr(0), 0, (1 << 8) | DEVICE_PTE_VALID);
     expect(() => runLaunch(rig.engine(), (ctx) => void ctx.loadI32(addr(0)), { lanes: 1 })).toThrow(/no link/);
-  });
-});
-
-describe('copy engine', () => {
-  const counts = (rig: Rig, page: number): number => rig.memmap[page * 16 + STRUCT_PAGE.word.refcount]!;
-
-  test('copies a run in slices, holds references meanwhile, and publishes its fence after they are dropped', () => {
-    const rig = new Rig({ pages: 600 });
-    const engine = rig.engine();
-    for (let page = 1; page <= 600; page++) rig.memmap[page * 16 + STRUCT_PAGE.word.refcount] = 1;
-    for (let i = 0; i < rig.bytes.length; i++) rig.bytes[i] = i * 7 + (i >> 12);
-    const sequence = rig.copy({ memories: 0 | (2 << 8), sourceFrame: 10, targetFrame: 5, pages: 300, sourcePage: 11 });
-    engine.step();
-    expect(counts(rig, 11)).toBe(2);
-    expect(counts(rig, 310)).toBe(2);
-    expect(rig.header[QUEUE_HEADER.word.copyFence]).toBe(0);
-    engine.step();
-    expect(counts(rig, 11)).toBe(1);
-    expect(rig.header[QUEUE_HEADER.word.copyFence]).toBe(sequence);
-    expect(rig.header[QUEUE_HEADER.word.copyError]).toBe(0);
-    const target = new Uint8Array(rig.memories.memories[2]!);
-    expect(
-      Buffer.from(target.slice(5 * PAGE, 305 * PAGE)).equals(Buffer.from(rig.bytes.slice(10 * PAGE, 310 * PAGE))),
-    ).toBe(true);
-    expect(target[305 * PAGE]).toBe(0);
-    expect(engine.stats().copiedPages).toBe(300);
-  });
-
-  test('zeroes, and reports a memory without a link or frames outside of a memory', () => {
-    const rig = new Rig();
-    const engine = rig.engine();
-    rig.ram.fill(-1);
-    rig.copy({ memories: COPY_ZERO, targetFrame: 2, pages: 2 });
-    while (engine.step());
-    expect([rig.ram[2047], rig.ram[2048], rig.ram[4095], rig.ram[4096]]).toEqual([-1, 0, 0, -1]);
-    for (const packet of [
-      { memories: 1 | (2 << 8), pages: 1 },
-      { memories: 0 | (2 << 8), sourceFrame: 63, pages: 2 },
-    ]) {
-      const sequence = rig.copy(packet);
-      while (engine.step());
-      expect(rig.header[QUEUE_HEADER.word.copyError]).toBe(sequence);
-      expect(rig.header[QUEUE_HEADER.word.copyFence]).toBe(sequence);
-    }
-  });
-
-  test('a struct page that nobody holds is a broken rule', () => {
-    const rig = new Rig();
-    rig.copy({ memories: 0 | (2 << 8), pages: 1, sourcePage: 1 });
-    expect(() => rig.engine().step()).toThrow(/free under its copy/);
   });
 });
