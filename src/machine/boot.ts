@@ -57,7 +57,7 @@ export async function bootMachine(input: MachineInput | undefined, checkers: rea
       links.push(await createLink(spec, config, memories, executor, engines));
     }
     const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel));
-    for (const device of devices) await probe(device, kernel, executor, spec);
+    for (const device of devices) probe(device, kernel, spec);
     for (const { link, driver } of devices) {
       executor.background(`fault service of ${link.name}`, faultService(link, driver));
     }
@@ -91,7 +91,7 @@ function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): K
       checked: spec.checks,
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
-      preempt: () => executor.preempt(),
+      preempt: () => executor.preempt('preempt task'),
     }),
   );
 }
@@ -130,7 +130,9 @@ async function createLink(
     return createWorkerLink({ config, memories });
   }
   // Lanes are switched in their middle only where choices are random: a round robin always runs them to their end.
-  const device = new EngineControl(spec.schedule === 'random' ? { preempt: () => executor.preempt() } : {});
+  const device = new EngineControl(
+    spec.schedule === 'random' ? { preempt: () => executor.preempt('preempt lane') } : {},
+  );
   const link = await createInlineLink({ config, memories, device });
   engines.push(device);
   executor.addActor(link);
@@ -145,9 +147,9 @@ function createDevice(spec: DeviceSpec, link: DeviceLink, kernel: Kernel): Machi
 }
 
 /** @throws BootError when the driver gets no memory */
-async function probe(device: MachineDevice, kernel: Kernel, executor: Executor, spec: MachineSpec): Promise<void> {
+function probe(device: MachineDevice, kernel: Kernel, spec: MachineSpec): void {
   const { name, chunk } = device.spec;
-  const errno = await executor.run(`probe ${name}`, device.driver.probe());
+  const errno = device.driver.probe();
   if (errno === 0) return;
   throw new BootError(
     `${name} got no device memory under ${spec.addressing} addressing: ${noMemoryText(chunk, errno)} (${errno}).`,

@@ -10,17 +10,21 @@ import { createRandom } from '../base/random.js';
 export interface Chooser {
   /**
    * One of `n` ways to go on.
-   * @param point what is chosen, e.g. `run`, `preempt`: strategies may weigh some points differently
+   * @param point what is chosen, e.g. `run`, `preempt task`: strategies may weigh some points differently
    * @param n how many ways there are, at least 1
    * @returns an integer in [0, n)
    */
   choose(point: string, n: number): number;
 }
 
-/** The choice of a preemption point: 1 is "somebody else may go first". */
-export const PREEMPT_POINT = 'preempt';
-/** A random schedule preempts at one preemption point in so many: at half of them, runs would be mostly switches. */
-const PREEMPT_ODDS = 8;
+/** Where somebody else may go first, if the answer is 1: inside a kernel task, between two operations of a device's lane. */
+export type PreemptPoint = 'preempt task' | 'preempt lane';
+/**
+ * A random schedule preempts at one such point in so many: with even odds, runs would be mostly switches. A lane has many
+ * more points than a task, and what it did before the switch is replayed after it.
+ */
+const PREEMPT_ODDS: Readonly<Record<PreemptPoint, number>> = Object.freeze({ 'preempt task': 8, 'preempt lane': 512 });
+const isPreemptPoint = (point: string): point is PreemptPoint => Object.hasOwn(PREEMPT_ODDS, point);
 
 export const roundRobin = (): Chooser => ({ choose: () => 0 });
 
@@ -28,6 +32,6 @@ export const roundRobin = (): Chooser => ({ choose: () => 0 });
 export function randomChooser(seed: number): Chooser {
   const random = createRandom(seed);
   return {
-    choose: (point, n) => (point === PREEMPT_POINT ? Number(random.below(PREEMPT_ODDS) === 0) : random.below(n)),
+    choose: (point, n) => (isPreemptPoint(point) ? Number(random.below(PREEMPT_ODDS[point]) === 0) : random.below(n)),
   };
 }

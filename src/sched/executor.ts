@@ -1,5 +1,6 @@
 /** Who drives the kernel's tasks and, inline, the devices. */
 import type { Sleeps } from '../sync/task.js';
+import type { PreemptPoint } from './choice.js';
 import type { WaitReport } from './tasks.js';
 
 /** Something beside tasks that can make progress: an inline device. */
@@ -25,8 +26,8 @@ export interface Executor {
   background(name: string, task: Sleeps<never>): void;
   /** Inline only: whom to step beside the tasks. */
   addActor(actor: Actor): void;
-  /** Does a kernel task that could be preempted here have to let others go first? Never in the threads executor. */
-  preempt(): boolean;
+  /** Does a task or lane that could be preempted here have to let others go first? Never in the threads executor. */
+  preempt(point: PreemptPoint): boolean;
   /** Resolves when no foreground task is left and nobody makes progress. */
   settle(): Promise<void>;
   /** What each unfinished task waits for, for error messages. */

@@ -9,7 +9,7 @@
  */
 import { PfnlessError } from '../base/errors.js';
 import type { Sleeps } from '../sync/task.js';
-import { type Chooser, PREEMPT_POINT } from './choice.js';
+import type { Chooser, PreemptPoint } from './choice.js';
 import type { Actor, Executor } from './executor.js';
 import { Settling, type Task, TaskList, type WaitReport } from './tasks.js';
 import { takeTurn } from './turn.js';
@@ -66,8 +66,8 @@ export class InlineExecutor implements Executor {
     this.#actors.push({ actor, turn: 0, stalled: false });
   }
 
-  preempt(): boolean {
-    return this.#chooser.choose(PREEMPT_POINT, 2) === 1;
+  preempt(point: PreemptPoint): boolean {
+    return this.#chooser.choose(point, 2) === 1;
   }
 
   settle(): Promise<void> {

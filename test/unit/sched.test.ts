@@ -175,7 +175,7 @@ describe('inline executor', () => {
     const tame = new InlineExecutor({ chooser: roundRobin() });
     const wild = new InlineExecutor({ chooser: randomChooser(1) });
     const count = (executor: InlineExecutor) =>
-      Array.from({ length: 800 }, () => executor.preempt()).filter(Boolean).length;
+      Array.from({ length: 800 }, () => executor.preempt('preempt task')).filter(Boolean).length;
     expect(count(tame)).toBe(0);
     expect(count(wild)).toBeGreaterThan(50);
     expect(count(wild)).toBeLessThan(200);
