@@ -63,6 +63,7 @@ export class DeviceMemory {
   #clock = 0;
   #used = 0;
   #framesInChunks = 0;
+  #closed = false;
 
   constructor(options: DeviceMemoryOptions) {
     this.#options = options;
@@ -97,7 +98,7 @@ export class DeviceMemory {
    * device's memory (or the address space for it) is used up.
    */
   allocPage(): Page {
-    if (this.#freeCount === 0 && this.grow() !== 0) return NULL_PAGE;
+    if (this.#closed || (this.#freeCount === 0 && this.grow() !== 0)) return NULL_PAGE;
     const page = this.#free[this.#freeHead] as Page;
     this.#freeHead = (this.#freeHead + 1) % this.#free.length;
     this.#freeCount--;
@@ -163,9 +164,15 @@ export class DeviceMemory {
     }
   }
 
+  /** Hand out no more pages. */
+  close(): void {
+    this.#closed = true;
+  }
+
   /** Give back all pagemaps. Waits for the last page of each. */
   *remove(): Sleeps<void> {
     const { kernel } = this.#options;
+    this.close();
     for (const { pgmap, resource } of this.#chunks) {
       if (resource === null) {
         yield* memunmapDevicePrivatePagemap(kernel, pgmap);
@@ -175,6 +182,7 @@ export class DeviceMemory {
       }
     }
     this.#chunks.length = 0;
+    this.#byPgmap.length = 0;
     this.#freeCount = 0;
   }
 

@@ -2,7 +2,15 @@
  * A driver's end of the rings: copies, invalidations, answers to faults, and the fences that say when they are done.
  * Waiting ends early, with `false`, when the device dies.
  */
-import { COMMAND_CANCEL, COMMAND_PACKET, COMMAND_REPLAY, COPY_PACKET, INVALIDATE_PACKET } from '../abi/packet.js';
+import {
+  ACCESS_READ,
+  type Access,
+  COMMAND_CANCEL,
+  COMMAND_PACKET,
+  COMMAND_REPLAY,
+  COPY_PACKET,
+  INVALIDATE_PACKET,
+} from '../abi/packet.js';
 import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import { RingProducer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
@@ -14,6 +22,15 @@ const { word: HEADER } = QUEUE_HEADER;
 const { word: COPY } = COPY_PACKET;
 const { word: INVALIDATE } = INVALIDATE_PACKET;
 const { word: COMMAND } = COMMAND_PACKET;
+
+interface Command {
+  readonly kind: number;
+  readonly context: number;
+  readonly address?: number;
+  readonly access?: Access;
+  readonly errno?: number;
+  readonly upTo?: number;
+}
 
 export class DeviceQueue {
   readonly #link: DeviceLink;
@@ -40,6 +57,7 @@ export class DeviceQueue {
 
   /** Send a batch and wait until it is copied. False: the device died or a copy failed; the targets are undefined. */
   *copy(batch: CopyBatch): Sleeps<boolean> {
+    if (batch.runs.length === 0) return true;
     const ring = this.#copies;
     const first = this.#copySequence + 1;
     for (const run of batch.runs) {
@@ -85,17 +103,17 @@ export class DeviceQueue {
     return yield* this.#waitFence(HEADER.invalidateFence, this.#invalidateSequence, 'invalidation');
   }
 
-  /** Fault replay: the lanes of a context try again. */
-  *replay(context: number): Sleeps<void> {
-    yield* this.#command(COMMAND_REPLAY, context, 0, 0);
+  /** Fault replay: the lanes of a context whose faults were taken, up to record `upTo`, try again. */
+  *replay(context: number, upTo: number): Sleeps<void> {
+    yield* this.#command({ kind: COMMAND_REPLAY, context, upTo });
   }
 
-  /** The page at `address` cannot be had: the lanes that wait for it fail with `errno` (a Linux number). */
-  *cancel(context: number, address: number, errno: number): Sleeps<void> {
-    yield* this.#command(COMMAND_CANCEL, context, address, errno);
+  /** This access (or a stronger one) to a page cannot be had: lanes that wait for it fail with `errno` (a Linux number). */
+  *cancel(context: number, address: number, access: Access, errno: number): Sleeps<void> {
+    yield* this.#command({ kind: COMMAND_CANCEL, context, address, access, errno });
   }
 
-  *#command(kind: number, context: number, address: number, errno: number): Sleeps<void> {
+  *#command({ kind, context, address = 0, access = ACCESS_READ, errno = 0, upTo = 0 }: Command): Sleeps<void> {
     const ring = this.#commands;
     yield* this.#waitSpace(ring, 'command');
     if (this.lost) return;
@@ -105,6 +123,8 @@ export class DeviceQueue {
     ring.words[at + COMMAND.context] = context;
     ring.words[at + COMMAND.errno] = errno;
     ring.floats[at / 2 + COMMAND.address] = address;
+    ring.words[at + COMMAND.access] = access;
+    ring.words[at + COMMAND.upTo] = upTo;
     ring.publish();
     this.#link.ring();
   }

@@ -22,7 +22,7 @@ import {
   mmuIntervalNotifierRemove,
   mmuIntervalSetSeq,
 } from '../mm/mmu-notifier.js';
-import type { Sleeps } from '../sync/task.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceQueue } from './device-queue.js';
 
 export interface DmirrorOptions {
@@ -45,6 +45,10 @@ export class Dmirror {
   readonly #options: DmirrorOptions;
   /** Migrations of this device under way that bring pages home: their notifications concern pages of our memory. */
   migrationsHome = 0;
+  /** Batches of faults that are being served. */
+  serving = 0;
+  /** The mirror is being closed: its faults are not served any more. */
+  closing = false;
 
   constructor(options: DmirrorOptions) {
     this.#options = options;
@@ -79,6 +83,15 @@ export class Dmirror {
     return this.#options.tables.read(this.root, addr);
   }
 
+  /** Are all pages of [start, end) mapped, and in the device's own memory? */
+  mapsOwnMemory(start: number, end: number): boolean {
+    for (let addr = start; addr < end; addr += PAGE_SIZE) {
+      const word = this.read(addr);
+      if (word === 0 || devicePteMemory(word) !== this.#options.ownMemory) return false;
+    }
+    return true;
+  }
+
   frameOf(addr: number): number {
     return this.#options.tables.frameOf(this.root, addr);
   }
@@ -95,10 +108,15 @@ export class Dmirror {
     if (yield* queue.invalidate(this.context, start, end)) tables.reclaim(mark);
   }
 
-  /** Stop mirroring. The tables may be freed afterwards, once the device has unbound the context. */
+  /** Serve no more faults; returns once those under way are served. */
+  *quiesce(): Sleeps<void> {
+    this.closing = true;
+    yield* waitUntil(`faults of process ${this.mm.pid} to be served`, () => this.serving === 0);
+  }
+
+  /** Stop mirroring. Precondition: the device has dropped the context. The tables may be freed afterwards. */
   *unregister(): Sleeps<void> {
     yield* mmuIntervalNotifierRemove(this.notifier);
-    if (this.clear(0, TASK_SIZE) > 0) yield* this.flush(0, TASK_SIZE);
   }
 
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {

@@ -48,7 +48,7 @@ export interface DriverInspection {
 export interface DeviceDriver {
   readonly name: string;
   /** Load: take the first chunk of device memory, as the addressing does it. */
-  probe(): Sleeps<Result>;
+  probe(): Result;
   open(mm: MmStruct, options: { readonly onFault: 'migrate' | 'mirror' }): Sleeps<DriverMirror>;
   /** Serve the device's faults for ever: the machine runs this as a background task. */
   serveFaults(): Sleeps<never>;

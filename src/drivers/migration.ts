@@ -24,7 +24,7 @@ import { pageIndex } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
 import type { VmArea } from '../mm/vma.js';
-import { folioTrylock, folioUnlock } from '../sync/page-ref.js';
+import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { CopyBatch } from './copy-batch.js';
 import { BLOCK_PAGES, type DeviceMemory } from './device-memory.js';
@@ -77,10 +77,68 @@ export interface MigrateCounts {
   readonly migrated: number;
 }
 
+/** A migration towards the device, between unmap and pages: targets are allocated and its copies stand in a batch. */
+export interface Departure {
+  readonly args: MigrateVma;
+  readonly collected: number;
+  /** Device memory ran out: some pages have no target. */
+  readonly starved: boolean;
+}
+
 /**
- * RAM → device for a part of one VMA. Pages that cannot move stay where they are.
- * Precondition: mmap_lock held for reading; at most MIGRATE_BATCH_PAGES pages.
+ * RAM → device for a part of one VMA, up to the copy. Several can be begun, copied as one batch, and ended.
+ * Precondition: mmap_lock held for reading until the end; at most MIGRATE_BATCH_PAGES pages.
  */
+export function* beginToDevice(
+  ctx: MigrationContext,
+  vma: VmArea,
+  start: number,
+  end: number,
+  batch: CopyBatch,
+): Sleeps<Departure> {
+  const { kernel, memoryId, memory } = ctx;
+  const { addressing, memmap } = kernel;
+  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_SYSTEM, ctx.owner, NULL_PAGE);
+  const setup = yield* migrateVmaSetup(kernel, args);
+  assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
+  const collected = args.cpages;
+  for (let i = 0, left = collected; i < args.npages && left > 0; i++) {
+    const mpfn = args.src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
+    left--;
+    const target = yield* allocDevicePage(ctx);
+    if (target === NULL_PAGE) return { args, collected, starved: true };
+    args.dst[i] = addressing.migratePfnFromPage(target);
+    const source = addressing.migratePfnToPage(mpfn);
+    const frame = memory.frameOf(target);
+    if (source === NULL_PAGE) batch.zero(memoryId, frame, target);
+    else batch.copy(MEMORY_RAM, memmap.ramFrame(source), source, memoryId, frame, target);
+  }
+  return { args, collected, starved: false };
+}
+
+/** The rest of it: pages, the device's page table, finalize. Pages that could not move stay where they are. */
+export function* endToDevice(
+  ctx: MigrationContext,
+  mirror: Dmirror,
+  { args, collected }: Departure,
+): Sleeps<MigrateCounts> {
+  const { kernel, memoryId, memory } = ctx;
+  yield* migrateVmaPages(kernel, args);
+  let migrated = 0;
+  for (let i = 0; i < args.npages; i++) {
+    // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
+    const mpfn = args.src[i] as Mpfn;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || args.dst[i] === 0) continue;
+    const target = kernel.addressing.migratePfnToPage(args.dst[i] as Mpfn);
+    mirror.map(args.start + i * PAGE_SIZE, memoryId, memory.frameOf(target), (mpfn & MIGRATE_PFN_WRITE) !== 0);
+    migrated++;
+  }
+  migrateVmaFinalize(kernel, args);
+  return { collected, migrated };
+}
+
+/** RAM → device for a part of one VMA, whole. */
 export function* migrateToDevice(
   ctx: MigrationContext,
   mirror: Dmirror,
@@ -88,40 +146,10 @@ export function* migrateToDevice(
   start: number,
   end: number,
 ): Sleeps<MigrateCounts> {
-  const { kernel, queue, memoryId, memory } = ctx;
-  const { addressing, memmap } = kernel;
-  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_SYSTEM, ctx.owner, NULL_PAGE);
-  const setup = yield* migrateVmaSetup(kernel, args);
-  assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
-  const collected = args.cpages;
   const batch = new CopyBatch();
-  for (let i = 0, left = collected; i < args.npages && left > 0; i++) {
-    const mpfn = args.src[i] as Mpfn;
-    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
-    left--;
-    const target = yield* allocDevicePage(ctx);
-    if (target === NULL_PAGE) break;
-    args.dst[i] = addressing.migratePfnFromPage(target);
-    const source = addressing.migratePfnToPage(mpfn);
-    const frame = memory.frameOf(target);
-    if (source === NULL_PAGE) batch.zero(memoryId, frame, target);
-    else batch.copy(MEMORY_RAM, memmap.ramFrame(source), source, memoryId, frame, target);
-  }
-  // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
-  const copied = yield* queue.copy(batch);
-  if (!copied) dropTargets(kernel, args.dst, args.npages);
-  yield* migrateVmaPages(kernel, args);
-
-  let migrated = 0;
-  for (let i = 0; i < args.npages; i++) {
-    const mpfn = args.src[i] as Mpfn;
-    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || args.dst[i] === 0) continue;
-    const target = addressing.migratePfnToPage(args.dst[i] as Mpfn);
-    mirror.map(start + i * PAGE_SIZE, memoryId, memory.frameOf(target), (mpfn & MIGRATE_PFN_WRITE) !== 0);
-    migrated++;
-  }
-  migrateVmaFinalize(kernel, args);
-  return { collected, migrated };
+  const departure = yield* beginToDevice(ctx, vma, start, end, batch);
+  yield* copyPages(ctx, batch, [departure.args.dst], NULL_PAGE);
+  return yield* endToDevice(ctx, mirror, departure);
 }
 
 /**
@@ -135,7 +163,7 @@ export function* migrateToSystem(
   end: number,
   faultPage: Page,
 ): Sleeps<MigrateCounts & { readonly outOfMemory: boolean; readonly lost: boolean }> {
-  const { kernel, queue } = ctx;
+  const { kernel } = ctx;
   const mirror = ctx.mirrorOf(vma);
   const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, ctx.owner, faultPage);
   if (mirror !== undefined) mirror.migrationsHome++;
@@ -145,8 +173,7 @@ export function* migrateToSystem(
   const collected = args.cpages;
   const batch = new CopyBatch();
   const outOfMemory = !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
-  const copied = yield* queue.copy(batch);
-  if (!copied) dropTargets(kernel, args.dst, args.npages);
+  const copied = yield* copyPages(ctx, batch, [args.dst], faultPage);
   yield* migrateVmaPages(kernel, args);
   const migrated = countMigrated(args.src, args.dst, args.npages);
   migrateVmaFinalize(kernel, args);
@@ -179,7 +206,7 @@ function* allocDevicePage(ctx: MigrationContext): Sleeps<Page> {
 
 /** Bring the pages of a block home, whoever maps them. Returns how many moved: pages that others hold stay. */
 export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
-  const { kernel, queue } = ctx;
+  const { kernel } = ctx;
   assert(pages <= BLOCK_PAGES, 'eviction of more than a block');
   yield* unmapFromDevice(ctx, first, pages);
   const src = new Float64Array(pages);
@@ -187,8 +214,7 @@ export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleep
   yield* migrateDeviceRange(kernel, src, kernel.addressing.migratePfnFromPage(first), pages);
   const batch = new CopyBatch();
   allocSystemPages(ctx, src, dst, pages, batch);
-  const copied = yield* queue.copy(batch);
-  if (!copied) dropTargets(kernel, dst, pages);
+  yield* copyPages(ctx, batch, [dst], NULL_PAGE);
   yield* migrateDevicePages(kernel, src, dst, pages, null);
   const migrated = countMigrated(src, dst, pages);
   migrateDeviceFinalize(kernel, src, dst, pages, NULL_PAGE);
@@ -250,9 +276,38 @@ function allocSystemPages(
   return true;
 }
 
-/** The copy failed: what was allocated goes back, and the pages stay where they are. */
-function dropTargets(kernel: Kernel, dst: Float64Array, npages: number): void {
-  for (let i = 0; i < npages; i++) {
+/** Copy, and wait for it. False: it failed; what was allocated has gone back, and the pages stay where they are. */
+export function* copyPages(
+  ctx: MigrationContext,
+  batch: CopyBatch,
+  dsts: readonly Float64Array[],
+  faultPage: Page,
+): Sleeps<boolean> {
+  const { kernel, queue } = ctx;
+  if (yield* queue.copy(batch)) return true;
+  if (queue.lost) reclaimReferences(kernel, batch, faultPage);
+  for (const dst of dsts) dropTargets(kernel, dst);
+  return false;
+}
+
+/**
+ * A copy engine that dies does not drop the references that it took. The pages of a migration are locked and unmapped, so who
+ * else may hold them is known: the migration, and the CPU fault that asked for it.
+ */
+function reclaimReferences(kernel: Kernel, batch: CopyBatch, faultPage: Page): void {
+  const { words } = kernel.memmap;
+  const resetTo = (page: Page, count: number): number => pageRefAdd(words, page, count - pageRefCount(words, page));
+  for (const { sourcePage, targetPage, pages } of batch.runs) {
+    for (let i = 0; i < pages; i++) {
+      const source = (sourcePage + i) as Page;
+      if (sourcePage !== NULL_PAGE) resetTo(source, source === faultPage ? 2 : 1);
+      resetTo((targetPage + i) as Page, 1);
+    }
+  }
+}
+
+function dropTargets(kernel: Kernel, dst: Float64Array): void {
+  for (let i = 0; i < dst.length; i++) {
     const page = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
     dst[i] = 0;
     if (page === NULL_PAGE) continue;

@@ -24,7 +24,8 @@ import { DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
 import type { DeviceDriver, DriverMirror, DriverStats, MigrateOutcome } from './driver.js';
-import { FaultService, faultRange, type ServedMirror } from './fault-service.js';
+import { faultRange } from './fault-range.js';
+import { FaultService, type ServedMirror } from './fault-service.js';
 import {
   evict,
   MIGRATE_BATCH_PAGES,
@@ -112,7 +113,7 @@ class TestHmm implements DeviceDriver {
     this.#faultService = new FaultService(this.migration, link, this.mirrors);
   }
 
-  *probe(): Sleeps<Result> {
+  probe(): Result {
     return this.memory.grow();
   }
 
@@ -138,32 +139,51 @@ class TestHmm implements DeviceDriver {
     const { tables, queue, owner, memoryId: ownMemory } = this;
     const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory });
     this.mirrors.set(context, { dmirror, onFault });
-    yield* waitForPromise(`${this.name} to take a new context`, this.link.control.bindContext(context, root));
+    try {
+      yield* waitForPromise(`${this.name} to take a new context`, this.link.control.bindContext(context, root));
+    } catch (reason) {
+      yield* this.#forget(dmirror);
+      throw reason;
+    }
     return new TestHmmMirror(this, dmirror);
   }
 
-  /** Last close of a mirror: as Linux's test driver does, everything on the device goes home, of every process. */
+  /**
+   * Last close of a mirror: as Linux's test driver does, everything on the device goes home, of every process.
+   *
+   * The device drops the context before the notifier goes: a device that nobody tells of invalidations must not walk.
+   */
   *release(dmirror: Dmirror): Sleeps<void> {
-    if (this.link.lost === null) yield* this.evictAll();
+    yield* dmirror.quiesce();
+    if (this.link.lost === null) {
+      yield* this.evictAll();
+      const unbound = this.link.control.unbindContext(dmirror.context);
+      // It may die meanwhile: then it walks nothing either.
+      yield* waitForPromise(
+        `${this.name} to drop a context`,
+        unbound.catch(() => {}),
+      );
+    }
+    yield* this.#forget(dmirror);
+  }
+
+  /** Precondition: the device does not walk the mirror's tables, and serves no fault with them. */
+  *#forget(dmirror: Dmirror): Sleeps<void> {
     yield* dmirror.unregister();
     this.mirrors.delete(dmirror.context);
-    if (this.link.lost !== null) return;
-    yield* waitForPromise(`${this.name} to drop a context`, this.link.control.unbindContext(dmirror.context));
     this.tables.destroyContext(dmirror.root);
   }
 
-  /** Evict until nothing is left, or until what is left is held by somebody else. */
-  *evictAll(): Sleeps<void> {
-    for (let progress = true; progress && this.memory.usedPages > 0; ) {
-      progress = false;
-      for (const { first, pages } of this.memory.usedBlocks()) {
-        if ((yield* evict(this.migration, first, pages)) > 0) progress = true;
-      }
-    }
+  /** Evict every page once: pages that somebody holds stay, and others may come back behind us. Returns how many moved. */
+  *evictAll(): Sleeps<number> {
+    let moved = 0;
+    for (const { first, pages } of this.memory.usedBlocks()) moved += yield* evict(this.migration, first, pages);
+    return moved;
   }
 
   *remove(): Sleeps<void> {
-    yield* this.evictAll();
+    this.memory.close();
+    while ((yield* this.evictAll()) > 0);
     yield* this.memory.remove();
   }
 
@@ -274,9 +294,7 @@ class TestHmmMirror implements DriverMirror {
       const page = pageAlignDown(addr);
       const word = dmirror.read(page);
       if (word === 0 || (write && (word & DEVICE_PTE_WRITE) === 0)) {
-        yield* dmirror.mm.mmapLock.downRead();
-        const errno = yield* faultRange(this.#device.migration, dmirror, page, pageAlignUp(end), write);
-        dmirror.mm.mmapLock.upRead();
+        const errno = yield* this.#fault(page, pageAlignUp(end), write);
         if (errno !== 0) return errno;
         continue;
       }
@@ -286,6 +304,16 @@ class TestHmmMirror implements DriverMirror {
       addr += count;
     }
     return 0;
+  }
+
+  *#fault(start: number, end: number, write: boolean): Sleeps<Result> {
+    const { mmapLock } = this.#dmirror.mm;
+    yield* mmapLock.downRead();
+    try {
+      return yield* faultRange(this.#device.migration, this.#dmirror, start, end, write);
+    } finally {
+      mmapLock.upRead();
+    }
   }
 
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {

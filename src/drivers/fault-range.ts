@@ -1,0 +1,97 @@
+/**
+ * What a device may see of a range, as the CPU's page table has it now: `hmm_range_fault` and the retry around it.
+ * Linux: dmirror_fault(), dmirror_range_fault(), dmirror_do_update() in lib/test_hmm.c.
+ */
+import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
+import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
+import type { Errno } from '../abi/errno.js';
+import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
+import type { HmmPfn, VirtAddr } from '../base/brand.js';
+import { hmmRangeFault } from '../mm/hmm.js';
+import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
+import { isDevicePrivatePage } from '../mm/page.js';
+import type { Sleeps } from '../sync/task.js';
+import type { Dmirror } from './dmirror.js';
+import type { MigrationContext } from './migration.js';
+
+/**
+ * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Pages of our own memory are mapped
+ * there, everything else where it is in RAM. EFAULT or EPERM when some page cannot be had.
+ * Precondition: mmap_lock held for reading.
+ */
+export function* faultRange(
+  ctx: MigrationContext,
+  dmirror: Dmirror,
+  start: number,
+  end: number,
+  write: boolean,
+): Sleeps<0 | Errno> {
+  const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+  for (;;) {
+    const outcome = yield* rangeFault(ctx, dmirror, start, end, write, hmmPfns);
+    if (typeof outcome === 'string') return outcome;
+    if (mmuIntervalReadRetry(dmirror.notifier, outcome)) continue;
+    return mapPfns(ctx, dmirror, start, hmmPfns, write);
+  }
+}
+
+/**
+ * Pages of other devices come home to RAM, where they can be migrated from; nothing is mapped. A page that cannot be had is
+ * left to whoever maps it.
+ * Precondition: mmap_lock held for reading.
+ */
+export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: number, end: number): Sleeps<void> {
+  yield* rangeFault(ctx, dmirror, start, end, false, new BigUint64Array((end - start) / PAGE_SIZE));
+}
+
+/** Fill `hmmPfns`; returns the notifier's sequence for which they hold, or an errno. */
+function* rangeFault(
+  ctx: MigrationContext,
+  dmirror: Dmirror,
+  start: number,
+  end: number,
+  write: boolean,
+  hmmPfns: BigUint64Array,
+): Sleeps<number | Errno> {
+  if (start < 0 || end > TASK_SIZE) return 'EFAULT';
+  for (;;) {
+    const notifierSeq = yield* mmuIntervalReadBegin(dmirror.notifier);
+    hmmPfns.fill(0n);
+    const outcome = yield* hmmRangeFault(ctx.kernel, {
+      notifier: dmirror.notifier,
+      notifierSeq,
+      start: start as VirtAddr,
+      end: end as VirtAddr,
+      hmmPfns,
+      defaultFlags: write ? HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE : HMM_PFN_REQ_FAULT,
+      pfnFlagsMask: 0n,
+      devPrivateOwner: ctx.owner,
+    });
+    if (outcome !== 'EBUSY') return outcome === 0 ? notifierSeq : outcome;
+  }
+}
+
+/** `dmirror_do_update()`. Atomic: between the sequence test and the last entry nobody else runs. */
+function mapPfns(
+  ctx: MigrationContext,
+  dmirror: Dmirror,
+  start: number,
+  hmmPfns: BigUint64Array,
+  write: boolean,
+): 0 | Errno {
+  const { kernel, memory, memoryId } = ctx;
+  for (let i = 0; i < hmmPfns.length; i++) {
+    const pfn = hmmPfns[i] as HmmPfn;
+    const writable = (pfn & HMM_PFN_WRITE) !== 0n;
+    // A page of our own memory that is shared after fork stays read-only on the device: nobody breaks COW there.
+    if ((pfn & HMM_PFN_VALID) === 0n || (write && !writable)) return 'EFAULT';
+    const page = kernel.addressing.hmmPfnToPage(pfn);
+    const own = isDevicePrivatePage(kernel.memmap.words, page);
+    const target: MemoryId = own ? memoryId : MEMORY_RAM;
+    const frame = own ? memory.frameOf(page) : kernel.memmap.ramFrame(page);
+    const addr = start + i * PAGE_SIZE;
+    // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.
+    if (!dmirror.map(addr, target, frame, writable)) return 'ENOMEM';
+  }
+  return 0;
+}
