@@ -8,7 +8,11 @@ import { assert } from '../base/errors.js';
 import { defineRecord, field } from './layout.js';
 
 export const QUEUE_HEADER = defineRecord('device queue header', 256, {
-  doorbell: field(0, 'i32', 'rung (incremented) by the kernel after it put something into a ring; the device sleeps on it'),
+  doorbell: field(
+    0,
+    'i32',
+    'rung (incremented) by the kernel after it put something into a ring; the device sleeps on it',
+  ),
   sleeping: field(4, 'i32', '1 while the device sleeps, so that a ring may skip the wake-up call'),
   controlRequested: field(8, 'i32', 'control calls posted by the host; the device leaves its sleep for its event loop'),
   controlHandled: field(12, 'i32', 'control calls that the device has seen'),
@@ -17,6 +21,7 @@ export const QUEUE_HEADER = defineRecord('device queue header', 256, {
   copyError: field(68, 'i32', 'sequence number of the last copy packet that failed, 0 if none ever did'),
   invalidateFence: field(128, 'i32', 'sequence number of the last invalidation that the device obeyed'),
   commandFence: field(192, 'i32', 'sequence number of the last command that the device took'),
+  replayFence: field(196, 'i32', 'sequence number of the last fault replay after which every replayed lane has run'),
 });
 
 /** The host's doorbell: one small SharedArrayBuffer for all devices of a machine. */

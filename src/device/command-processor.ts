@@ -9,7 +9,7 @@ import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import { InvariantViolation } from '../base/errors.js';
 import { RingConsumer } from '../sync/ring.js';
 import { store32 } from '../sync/word.js';
-import type { FaultBuffer } from './fault-buffer.js';
+import type { FaultBuffer, ReplayTurn } from './fault-buffer.js';
 import type { Tlb } from './tlb.js';
 
 const { word: INVALIDATE } = INVALIDATE_PACKET;
@@ -18,6 +18,8 @@ const { word: COMMAND } = COMMAND_PACKET;
 export class CommandProcessor {
   /** Invalidations obeyed. */
   invalidations = 0;
+  /** Fault replays whose lanes have not all run, oldest first. */
+  readonly #turns: ReplayTurn[] = [];
   readonly #invalidations: RingConsumer;
   readonly #commands: RingConsumer;
   readonly #tlb: Tlb;
@@ -64,18 +66,29 @@ export class CommandProcessor {
     for (let count = ring.pending(); count > 0; count--) {
       const at = ring.peek();
       const sequence = ring.words[at + COMMAND.sequence]!;
-      this.#take(at);
+      this.#take(at, sequence);
       ring.release();
       store32(ring.words, QUEUE_HEADER.word.commandFence, sequence);
     }
   }
 
-  #take(at: number): void {
+  /** Publish the fault replays whose lanes have all run. @returns true if there was one */
+  publishTurns(): boolean {
+    let sequence: number | undefined;
+    while (this.#turns.length > 0 && this.#turns[0]!.lanes === 0) sequence = this.#turns.shift()!.sequence;
+    if (sequence === undefined) return false;
+    store32(this.#commands.words, QUEUE_HEADER.word.replayFence, sequence);
+    return true;
+  }
+
+  #take(at: number, sequence: number): void {
     const { words, floats } = this.#commands;
     const context = words[at + COMMAND.context]! >>> 0;
     const kind = words[at + COMMAND.kind];
     if (kind === COMMAND_REPLAY) {
-      this.#faults.replay(context, words[at + COMMAND.upTo]!);
+      const turn: ReplayTurn = { sequence, lanes: 0 };
+      this.#faults.replay(context, words[at + COMMAND.upTo]!, turn);
+      this.#turns.push(turn);
     } else if (kind === COMMAND_CANCEL) {
       const address = floats[at / 2 + COMMAND.address]!;
       this.#faults.cancel(context, address, words[at + COMMAND.access]!, words[at + COMMAND.errno]!);

@@ -113,6 +113,7 @@ export class Engine {
     if (this.#commands.commandsPending) {
       this.#commands.takeCommands();
       this.#reap();
+      this.#commands.publishTurns();
       ringDoorbell(this.#hostDoorbell);
       return true;
     }
@@ -154,8 +155,10 @@ export class Engine {
       wave.run(this.#config.waveLanes);
     }
     const reported = this.#faults.flush();
-    if (reported) ringDoorbell(this.#hostDoorbell);
-    return this.#reap() || reported || turn >= 0;
+    const reaped = this.#reap();
+    const turnsOver = this.#commands.publishTurns();
+    if (reported || turnsOver) ringDoorbell(this.#hostDoorbell);
+    return reaped || reported || turn >= 0;
   }
 
   /** Take launches that are over out, and report them. @returns false when there was none */

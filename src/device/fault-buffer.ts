@@ -10,6 +10,13 @@ import { ACCESS_ATOMIC, type Access, FAULT_PACKET } from '../abi/packet.js';
 import { fenceReached, RINGS } from '../abi/queue.js';
 import { RingProducer } from '../sync/ring.js';
 
+/** One fault replay, and how many of the lanes that it woke have not had their turn yet. */
+export interface ReplayTurn {
+  /** Of the command. */
+  readonly sequence: number;
+  lanes: number;
+}
+
 /** A parked lane, as the fault buffer knows it. */
 export interface FaultWaiter {
   /** The access that it wants. */
@@ -18,7 +25,8 @@ export interface FaultWaiter {
   readonly gone: boolean;
   /** The fault that it waits for goes to the driver, and it was the first to miss the page. */
   reported(): void;
-  replay(): void;
+  /** Run again. `turn` is none where the lane was not waited for. */
+  replay(turn: ReplayTurn | null): void;
   cancel(address: number, errno: number): void;
 }
 
@@ -86,12 +94,12 @@ export class FaultBuffer {
   }
 
   /** Fault replay: the lanes of a context that wait for reported faults, up to record `upTo` (0: all), try again. */
-  replay(context: number, upTo: number): void {
+  replay(context: number, upTo: number, turn: ReplayTurn): void {
     for (const fault of this.#faults.values()) {
       if (fault.context !== context || fault.sequence === 0) continue;
       if (upTo !== 0 && !fenceReached(upTo, fault.sequence)) continue;
       this.#faults.delete(fault.key);
-      for (const waiter of fault.waiters) waiter.replay();
+      for (const waiter of fault.waiters) waiter.replay(turn);
     }
   }
 
@@ -103,7 +111,7 @@ export class FaultBuffer {
       this.#drop(fault);
       for (const waiter of fault.waiters) {
         if (waiter.access >= access) waiter.cancel(address, errno);
-        else waiter.replay();
+        else waiter.replay(null);
       }
     }
   }

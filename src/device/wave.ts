@@ -7,7 +7,7 @@
 import type { LaunchFailure, LaunchReport, LaunchRequest } from '../abi/control.js';
 import { ACCESS_READ, type Access } from '../abi/packet.js';
 import { InvariantViolation } from '../base/errors.js';
-import type { FaultBuffer, FaultWaiter } from './fault-buffer.js';
+import type { FaultBuffer, FaultWaiter, ReplayTurn } from './fault-buffer.js';
 import type { Lane, LaneGroup } from './lane.js';
 import { type ComputeProgram, LOCAL_WORDS } from './program.js';
 
@@ -62,6 +62,8 @@ class ParkedLane implements FaultWaiter {
   log: Float64Array | undefined;
   /** What it wants of the page that it waits for. */
   access: Access = ACCESS_READ;
+  /** The fault replay that woke it, until it has run. */
+  #turn: ReplayTurn | null = null;
   readonly #wave: Wave;
 
   constructor(wave: Wave, group: WorkGroup, localLane: number) {
@@ -82,9 +84,18 @@ class ParkedLane implements FaultWaiter {
     this.#wave.faults++;
   }
 
-  replay(): void {
+  replay(turn: ReplayTurn | null): void {
     this.#wave.faulted--;
+    this.#turn = turn;
+    if (turn !== null) turn.lanes++;
     this.wake();
+  }
+
+  /** It has run, or never will. */
+  turnOver(): void {
+    if (this.#turn === null) return;
+    this.#turn.lanes--;
+    this.#turn = null;
   }
 
   cancel(address: number, errno: number): void {
@@ -173,6 +184,7 @@ export class Wave {
 
   /** Tell whoever launched. Precondition: `done`. */
   report(): void {
+    for (const parked of this.ready) parked.turnOver();
     this.#onReport({
       lanes: this.#lanesEnded,
       faults: this.faults,
@@ -225,6 +237,7 @@ export class Wave {
       if (lane.outcome === 'ran') this.#programFailed(lane.lane, error);
     }
     this.#operations += lane.accesses;
+    parked?.turnOver();
     switch (lane.outcome) {
       case 'ran':
         this.#laneEnded(group);

@@ -41,6 +41,8 @@ export class DeviceQueue {
   #copySequence = 0;
   #invalidateSequence = 0;
   #commandSequence = 0;
+  /** Command sequence of the last fault replay. */
+  #replaySequence = 0;
 
   constructor(link: DeviceLink) {
     this.#link = link;
@@ -106,6 +108,15 @@ export class DeviceQueue {
   /** Fault replay: the lanes of a context whose faults were taken, up to record `upTo`, try again. */
   *replay(context: number, upTo: number): Sleeps<void> {
     yield* this.#command({ kind: COMMAND_REPLAY, context, upTo });
+    this.#replaySequence = this.#commandSequence;
+  }
+
+  /**
+   * Wait until the lanes of every fault replay sent so far have had their turn. Whoever takes pages away waits here first, so
+   * that two parties who want the same page cannot keep each other from ever using it.
+   */
+  *waitReplays(): Sleeps<boolean> {
+    return yield* this.#waitFence(HEADER.replayFence, this.#replaySequence, 'fault replay');
   }
 
   /** This access (or a stronger one) to a page cannot be had: lanes that wait for it fail with `errno` (a Linux number). */

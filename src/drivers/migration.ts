@@ -183,6 +183,8 @@ export function* migrateToSystem(
 /** `migrate_to_ram`: bring one page home for the CPU fault that met it. */
 export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sleeps<VmFault> {
   const { vma, address, page } = fault;
+  // A page that has just come for a device's fault stays until the lanes that wanted it have run (xe's minimum residency).
+  yield* ctx.queue.waitReplays();
   if (ctx.queue.lost) return VM_FAULT_SIGBUS;
   const outcome = yield* migrateToSystem(ctx, vma, address, address + PAGE_SIZE, page);
   if (outcome.lost) return VM_FAULT_SIGBUS;
