@@ -108,5 +108,11 @@ export function defineRecord<const Fields extends Record<string, RecordField>>(
     offset[key] = at;
     doc.push({ field: key, where: `${type} @${at}`, doc: text });
   }
-  return Object.freeze({ word: Object.freeze(word), offset: Object.freeze(offset), name, bytes, doc }) as RecordLayout<Fields>;
+  return Object.freeze({
+    word: Object.freeze(word),
+    offset: Object.freeze(offset),
+    name,
+    bytes,
+    doc,
+  }) as RecordLayout<Fields>;
 }

@@ -3,7 +3,7 @@
  * starve. Lives on the kernel's thread only.
  */
 import { assert } from '../base/errors.js';
-import { type Sleeps, type Wait } from './task.js';
+import type { Sleeps, Wait } from './task.js';
 
 export class RwSemaphore {
   readonly name: string;

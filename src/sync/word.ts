@@ -30,8 +30,12 @@ export const compareExchangePte = (table: BigUint64Array, at: number, expected: 
   Atomics.compareExchange(table, at, expected, value) === expected;
 
 /** Sleep while `words[at]` is `expected`, at most `timeoutMs`. Blocks the thread. */
-export const waitWord = (words: Int32Array, at: number, expected: number, timeoutMs: number): 'ok' | 'not-equal' | 'timed-out' =>
-  Atomics.wait(words, at, expected, timeoutMs);
+export const waitWord = (
+  words: Int32Array,
+  at: number,
+  expected: number,
+  timeoutMs: number,
+): 'ok' | 'not-equal' | 'timed-out' => Atomics.wait(words, at, expected, timeoutMs);
 /** The same without blocking the thread. */
 export const waitWordAsync = (words: Int32Array, at: number, expected: number, timeoutMs: number): Promise<unknown> => {
   const outcome = Atomics.waitAsync(words, at, expected, timeoutMs);
