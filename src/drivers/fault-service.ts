@@ -13,7 +13,7 @@ import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE } from '../base/brand.js';
 import { VM_READ, VM_WRITE, vmaLookup } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
-import { SCHEDULE_POINT, type Sleeps, waitUntil } from '../sync/task.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
@@ -30,13 +30,6 @@ import {
 const { word: FAULT } = FAULT_PACKET;
 /** Batches in which a page may find device memory full before its lanes are told: pages are mostly only held for a moment. */
 const STARVED_ATTEMPTS = 64;
-
-/** A page that comes back within so many batches was taken away from the device: it thrashes. */
-const THRASH_BATCHES = 16;
-/** Turns of other tasks for which a thrashing page is left where it is, at the most. */
-const BACKOFF_MAX = 16;
-/** Pages whose last service is remembered. */
-const REMEMBERED_PAGES = 4096;
 
 /** A mirror whose faults are served, and how. */
 export interface ServedMirror {
@@ -69,8 +62,6 @@ export class FaultService {
   readonly #mirrors: ReadonlyMap<number, ServedMirror>;
   /** Batches in which a page was wanted for atomics while device memory was full, by address. */
   readonly #starved = new Map<number, number>();
-  /** When a page was served last, and how often it has come back since it was quiet, by address. */
-  readonly #served = new Map<number, { batch: number; returns: number }>();
   faults = 0;
   batches = 0;
 
@@ -90,8 +81,6 @@ export class FaultService {
         const mirror = this.#mirrors.get(context);
         // Nobody waits for the faults of a context that is being closed: its launches are over.
         if (mirror === undefined || mirror.dmirror.closing) continue;
-        yield* this.#backOff(faults);
-        if (mirror.dmirror.closing) continue;
         yield* this.#serveContext(mirror, faults);
         yield* this.#ctx.queue.replay(context, upTo);
       }
@@ -127,24 +116,6 @@ export class FaultService {
       );
     }
     return { contexts, upTo };
-  }
-
-  /**
-   * Devices that want the same page could take it from each other for ever, each before the other's lanes have had a turn. So
-   * who lost a page a moment ago waits, longer each time. Counterpart: thrashing detection of NVIDIA's UVM.
-   */
-  *#backOff(faults: readonly PageFault[]): Sleeps<void> {
-    if (this.#served.size > REMEMBERED_PAGES) this.#served.clear();
-    let returns = 0;
-    for (const { address } of faults) {
-      const last = this.#served.get(address);
-      const thrashes = last !== undefined && this.batches - last.batch < THRASH_BATCHES;
-      const now = { batch: this.batches, returns: thrashes ? last.returns + 1 : 0 };
-      this.#served.set(address, now);
-      returns = Math.max(returns, now.returns);
-    }
-    const turns = returns === 0 ? 0 : Math.min(BACKOFF_MAX, 2 ** returns);
-    for (let turn = 0; turn < turns; turn++) yield SCHEDULE_POINT;
   }
 
   *#serveContext(mirror: ServedMirror, faults: readonly PageFault[]): Sleeps<void> {
