@@ -4,33 +4,31 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
-  makePte,
-  PTE_ACCESSED,
-  PTE_DIRTY,
-  PTE_SOFT_DIRTY,
-  PTE_UFFD_WP,
-  PTE_USER_PAGE,
-  PTE_WRITE,
-  pteDirty,
-  ptePresent,
-  pteWrite,
-  pteYoung,
-} from '../abi/pte.js';
-import {
-  SWP_MIG_DIRTY,
-  SWP_MIG_YOUNG,
-  SWP_SOFT_DIRTY,
-  SWP_UFFD_WP,
-  softleafFlags,
-  softleafFromPte,
-  softleafToPte,
-} from '../abi/softleaf.js';
+  HIGH_MIG_DIRTY,
+  HIGH_MIG_YOUNG,
+  highMigrationFlags,
+  highType,
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_PRESENT,
+  LOW_SOFT_DIRTY,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  LOW_USER,
+  LOW_WRITE,
+  leafHigh,
+  leafLow,
+  lowPresent,
+  presentHigh,
+  presentLow,
+} from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import type { Page, Pte, SoftLeaf, VirtAddr } from '../base/brand.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
 import type { MigrationAccess } from './addressing/addressing.js';
 import type { Kernel } from './kernel.js';
 import {
@@ -43,27 +41,34 @@ import { pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { pageAddAnonRmap, pageAnonVma, pageRemoveRmap, rmapAddress } from './rmap.js';
-import { isMigrationRead, isMigrationWrite, leafKind } from './softleaf.js';
+import { isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
 /**
- * The entry that stands for a mapping while its page migrates: remembers whether the page was writable, exclusive, young
- * and dirty (the dirty bit must not be lost: fd35ca3d12cc), and carries soft-dirty and uffd-wp.
+ * Put a migration entry where `old` (its low half) mapped the page: it remembers whether the page was writable, exclusive,
+ * young and dirty (the dirty bit must not be lost: fd35ca3d12cc), and carries soft-dirty and uffd-wp.
  */
-export function migrationPte(kernel: Kernel, page: Page, old: Pte, writable: boolean, exclusive: boolean): Pte {
+export function setMigrationEntry(
+  kernel: Kernel,
+  at: number,
+  page: Page,
+  oldLow: number,
+  writable: boolean,
+  exclusive: boolean,
+): void {
   const access: MigrationAccess = writable ? 'write' : exclusive ? 'read-exclusive' : 'read';
-  if (!ptePresent(old)) {
-    const entry = softleafToPte(kernel.addressing.migrationEntry(page, access, 0n));
-    return (entry | (old & (SWP_SOFT_DIRTY | SWP_UFFD_WP))) as Pte;
+  const number = kernel.addressing.pageNumber(page);
+  let low = oldLow & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  let flags = 0;
+  if (lowPresent(oldLow)) {
+    low = (oldLow & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (oldLow & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
+    flags = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
   }
-  const flags = (pteYoung(old) ? SWP_MIG_YOUNG : 0n) | (pteDirty(old) ? SWP_MIG_DIRTY : 0n);
-  let pte: bigint = softleafToPte(kernel.addressing.migrationEntry(page, access, flags));
-  if ((old & PTE_SOFT_DIRTY) !== 0n) pte |= SWP_SOFT_DIRTY;
-  if ((old & PTE_UFFD_WP) !== 0n) pte |= SWP_UFFD_WP;
-  return pte as Pte;
+  const type = kernel.addressing.migrationType(page, access);
+  setPteHalves(kernel.ram.words, at, leafLow(number, low), leafHigh(type, number, flags));
 }
 
 /**
@@ -86,28 +91,35 @@ function removeMigrationPte(kernel: Kernel, vma: VmArea, addr: VirtAddr, from: P
   const { words } = kernel.memmap;
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
-  const old = readPte(kernel.ram.words, at);
-  const entry = softleafFromPte(old);
-  const kind = leafKind(kernel, entry);
-  const write = isMigrationWrite(kind);
+  const low = load32(kernel.ram.halves, 2 * at);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
   pageRefAdd(words, to, 1);
   pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
-  setPte(kernel.ram.words, at, restoredPte(kernel, to, old, entry, write));
+  restorePte(kernel, at, to, low, high, isMigrationWrite(kind));
   unlockTable(kernel, table);
 }
 
-function restoredPte(kernel: Kernel, page: Page, old: Pte, entry: SoftLeaf, write: boolean): Pte {
+/** Map the page again, as the migration entry (given by its halves) remembers it. */
+function restorePte(kernel: Kernel, at: number, page: Page, low: number, high: number, write: boolean): void {
+  const { addressing, ram } = kernel;
+  const number = addressing.pageNumber(page);
   if (isDevicePrivatePage(kernel.memmap.words, page)) {
-    const leaf = softleafToPte(kernel.addressing.devicePrivateEntry(page, write));
-    return (leaf | (old & (SWP_SOFT_DIRTY | SWP_UFFD_WP))) as Pte;
+    const type = addressing.devicePrivateType(write);
+    const carried = low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+    setPteHalves(ram.words, at, leafLow(number, carried), leafHigh(type, number, 0));
+    return;
   }
-  const flags = softleafFlags(entry);
-  let bits = PTE_USER_PAGE | (write ? PTE_WRITE : 0n);
-  if ((flags & SWP_MIG_YOUNG) !== 0n) bits |= PTE_ACCESSED;
-  if ((flags & SWP_MIG_DIRTY) !== 0n) bits |= PTE_DIRTY;
-  if ((old & SWP_SOFT_DIRTY) !== 0n) bits |= PTE_SOFT_DIRTY;
-  if ((old & SWP_UFFD_WP) !== 0n) bits |= PTE_UFFD_WP;
-  return makePte(kernel.memmap.pageToPfn(page), bits);
+  const remembered = highMigrationFlags(high);
+  const flags =
+    LOW_PRESENT |
+    LOW_USER |
+    (write ? LOW_WRITE : 0) |
+    (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
+    (remembered & HIGH_MIG_DIRTY ? LOW_DIRTY : 0) |
+    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
+    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  setPteHalves(ram.words, at, presentLow(number, flags), presentHigh(number));
 }
 
 /**
@@ -155,13 +167,16 @@ function tryToMigrateOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page
  */
 function unmapForMigration(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): void {
   const { words } = kernel.memmap;
-  const old = getAndClearPte(kernel.ram.words, at);
-  const present = ptePresent(old);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = getAndClearPteLow(kernel.ram.words, at);
+  const present = lowPresent(low);
   if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
-  const writable = present ? pteWrite(old) : leafKind(kernel, softleafFromPte(old)) === 'device-private-write';
+  const writable = present
+    ? (low & LOW_WRITE) !== 0
+    : kernel.addressing.swapTypes.kindOf[highType(high)] === 'device-private-write';
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
-  if (present && pteDirty(old)) pageSetFlag(words, page, PG_dirty);
-  setPte(kernel.ram.words, at, migrationPte(kernel, page, old, writable, exclusive));
+  if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  setMigrationEntry(kernel, at, page, low, writable, exclusive);
   pageRemoveRmap(kernel, page);
 }

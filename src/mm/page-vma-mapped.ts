@@ -5,13 +5,12 @@
  * resolved to its page, and pages are compared (a page has one identity, whatever its number is called).
  * Large folios come with huge pages; a walk here looks at one entry.
  */
-import { pteNone, ptePfn, ptePresent, pteSpecial } from '../abi/pte.js';
-import { softleafFromPte } from '../abi/softleaf.js';
-import type { Page, Pte, VirtAddr } from '../base/brand.js';
-import { readPte } from '../sync/word.js';
+import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
+import type { Page, Pfn, VirtAddr } from '../base/brand.js';
+import { load32 } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
-import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
+import { isDevicePrivate, isMigration } from './softleaf.js';
 import type { VmArea } from './vma.js';
 
 /** What the walk looks for: entries that map the page, or (`PVMW_MIGRATION`) migration entries that stand for it. */
@@ -21,18 +20,20 @@ export type WalkMode = 'mapped' | 'migration';
 export function pageVmaMapped(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, mode: WalkMode): TableIndex {
   const table = leafTable(kernel, vma.mm, addr);
   if (table === NO_TABLE) return NO_TABLE;
-  const pte = readPte(kernel.ram.words, table + pteIndex(addr));
-  return checkPte(kernel, pte, page, mode) ? table : NO_TABLE;
+  const { halves } = kernel.ram;
+  const at = 2 * (table + pteIndex(addr));
+  return checkPte(kernel, load32(halves, at), load32(halves, at + 1), page, mode) ? table : NO_TABLE;
 }
 
-/** `check_pte()`. */
-function checkPte(kernel: Kernel, pte: Pte, page: Page, mode: WalkMode): boolean {
-  if (pteNone(pte)) return false;
-  if (ptePresent(pte)) {
-    return mode === 'mapped' && !pteSpecial(pte) && kernel.memmap.pfnToPage(ptePfn(pte)) === page;
+/** `check_pte()` of an entry given by its halves. */
+function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: WalkMode): boolean {
+  if ((low | high) === 0) return false;
+  if (lowPresent(low)) {
+    const mapped = mode === 'mapped' && (low & LOW_SPECIAL) === 0;
+    return mapped && kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn) === page;
   }
-  const entry = softleafFromPte(pte);
-  const kind = leafKind(kernel, entry);
+  const type = highType(high);
+  const kind = kernel.addressing.swapTypes.kindOf[type];
   const wanted = mode === 'migration' ? isMigration(kind) : isDevicePrivate(kind) || kind === 'device-exclusive';
-  return wanted && kernel.addressing.softleafToPage(entry) === page;
+  return wanted && kernel.addressing.leafToPage(type, halvesNumber(low, high)) === page;
 }

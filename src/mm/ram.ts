@@ -7,12 +7,15 @@ export class Ram {
   readonly bytes: Uint8Array;
   /** The same memory as 64-bit words: a page table in frame f has its entries at f * 512. */
   readonly words: BigUint64Array;
+  /** The words as 32-bit halves, the low half of word w at 2 * w (abi/pte-halves.ts). */
+  readonly halves: Int32Array;
 
   /** @param frames frames of 4 KiB, holes of the physical map inside sections included (they are never touched) */
   constructor(frames: number) {
     this.buffer = new SharedArrayBuffer(frames * PAGE_SIZE);
     this.bytes = new Uint8Array(this.buffer);
     this.words = new BigUint64Array(this.buffer);
+    this.halves = new Int32Array(this.buffer);
   }
 
   zeroFrame(frame: FrameIndex): void {

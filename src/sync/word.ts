@@ -29,6 +29,22 @@ export const getAndClearPte = (table: BigUint64Array, at: number): Pte => Atomic
 export const compareExchangePte = (table: BigUint64Array, at: number, expected: Pte, value: Pte): boolean =>
   Atomics.compareExchange(table, at, expected, value) === expected;
 
+/** One entry, whole and as its halves (low half first, as x86 has it). Used by one statement at a time. */
+const entry = new BigUint64Array(1);
+const entryHalves = new Int32Array(entry.buffer);
+
+/** `set_pte()` of an entry given by its halves: one atomic store. */
+export const setPteHalves = (table: BigUint64Array, at: number, low: number, high: number): void => {
+  entryHalves[0] = low;
+  entryHalves[1] = high;
+  Atomics.store(table, at, entry[0]!);
+};
+/** `ptep_get_and_clear()`; returns the low half, which is the one that hardware may have changed. */
+export const getAndClearPteLow = (table: BigUint64Array, at: number): number => {
+  entry[0] = Atomics.exchange(table, at, 0n);
+  return entryHalves[0]!;
+};
+
 /** Sleep while `words[at]` is `expected`, at most `timeoutMs`. Blocks the thread. */
 export const waitWord = (
   words: Int32Array,

@@ -14,10 +14,12 @@ export interface Addressing {
   readonly swapTypes: SwapTypes;
   /** The number that names the page in entries and words: a PFN, or an offset for a device private page under the series. */
   pageNumber(page: Page): Pfn | DevicePrivateOffset;
-  /** `make_{readable,writable}_device_private_entry_from_page`. */
-  devicePrivateEntry(page: Page, write: boolean): SoftLeaf;
-  /** `make_*_migration_entry_from_page`: `flags` are SWP_MIG_YOUNG and SWP_MIG_DIRTY. */
-  migrationEntry(page: Page, access: MigrationAccess, flags: bigint): SoftLeaf;
+  /** Swap type of `make_{readable,writable}_device_private_entry_from_page`; the entry's number is `pageNumber`. */
+  devicePrivateType(write: boolean): number;
+  /** Swap type of `make_*_migration_entry_from_page`: the family depends on the page. */
+  migrationType(page: Page, access: MigrationAccess): number;
+  /** The page that a softleaf of `type` with `number` names. Precondition: entries of the type carry a number. */
+  leafToPage(type: number, number: number): Page;
   /** `softleaf_to_page`: precondition: the entry carries a number. */
   softleafToPage(entry: SoftLeaf): Page;
   /** `migrate_pfn_from_page`. */

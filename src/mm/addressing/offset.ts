@@ -10,7 +10,7 @@ import {
   migratePfn,
   mpfnNumber,
 } from '../../abi/mpfn.js';
-import { makeNumberEntry, SERIES_SWAP_TYPES, softleafNumber, swpType } from '../../abi/softleaf.js';
+import { SERIES_SWAP_TYPES, softleafNumber, swpType } from '../../abi/softleaf.js';
 import { type DevicePrivateOffset, NULL_PAGE, type Page, type Pfn } from '../../base/brand.js';
 import type { Memmap } from '../memmap.js';
 import type { DevicePrivateSpace } from '../memremap.js';
@@ -19,17 +19,17 @@ import type { Addressing } from './addressing.js';
 
 export function offsetAddressing(memmap: Memmap, space: DevicePrivateSpace): Addressing {
   const { typeOf, kindOf } = SERIES_SWAP_TYPES;
-  const deviceRead = typeOf['device-private-read']!;
-  const deviceWrite = typeOf['device-private-write']!;
+  const deviceRead = Number(typeOf['device-private-read']);
+  const deviceWrite = Number(typeOf['device-private-write']);
   const migration = {
-    read: typeOf['migration-read']!,
-    'read-exclusive': typeOf['migration-read-exclusive']!,
-    write: typeOf['migration-write']!,
+    read: Number(typeOf['migration-read']),
+    'read-exclusive': Number(typeOf['migration-read-exclusive']),
+    write: Number(typeOf['migration-write']),
   };
   const deviceMigration = {
-    read: typeOf['migration-device-private-read']!,
-    'read-exclusive': typeOf['migration-device-private-read-exclusive']!,
-    write: typeOf['migration-device-private-write']!,
+    read: Number(typeOf['migration-device-private-read']),
+    'read-exclusive': Number(typeOf['migration-device-private-read-exclusive']),
+    write: Number(typeOf['migration-device-private-write']),
   };
   /** device_private or migration_device_private: the number is an offset. */
   const carriesOffset = kindOf.map((kind) => kind.includes('device-private'));
@@ -41,12 +41,9 @@ export function offsetAddressing(memmap: Memmap, space: DevicePrivateSpace): Add
     name: 'offset',
     swapTypes: SERIES_SWAP_TYPES,
     pageNumber: (page) => (isDevicePrivatePage(words, page) ? space.pageToOffset(page) : memmap.pageToPfn(page)),
-    devicePrivateEntry: (page, write) =>
-      makeNumberEntry(write ? deviceWrite : deviceRead, space.pageToOffset(page), 0n),
-    migrationEntry: (page, access, flags) =>
-      isDevicePrivatePage(words, page)
-        ? makeNumberEntry(deviceMigration[access], space.pageToOffset(page), flags)
-        : makeNumberEntry(migration[access], memmap.pageToPfn(page), flags),
+    devicePrivateType: (write) => (write ? deviceWrite : deviceRead),
+    migrationType: (page, access) => (isDevicePrivatePage(words, page) ? deviceMigration : migration)[access],
+    leafToPage: (type, number) => (carriesOffset[type] ? pageOfOffset(number) : pageOfPfn(number)),
     softleafToPage: (entry) =>
       carriesOffset[swpType(entry)] ? pageOfOffset(softleafNumber(entry)) : pageOfPfn(softleafNumber(entry)),
     migratePfnFromPage: (page) =>

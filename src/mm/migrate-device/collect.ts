@@ -4,15 +4,22 @@
  */
 import { PAGE_SIZE } from '../../abi/address.js';
 import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, migratePfn, mpfnSet } from '../../abi/mpfn.js';
-import { pteDirty, pteNone, ptePfn, ptePresent, pteSpecial, pteWrite } from '../../abi/pte.js';
-import { softleafFromPte } from '../../abi/softleaf.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  highType,
+  LOW_DIRTY,
+  LOW_SPECIAL,
+  LOW_WRITE,
+  lowPresent,
+} from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
-import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../../base/brand.js';
+import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../base/brand.js';
 import { folioTrylock } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
-import { getAndClearPte, readPte, setPte } from '../../sync/word.js';
+import { getAndClearPteLow, load32 } from '../../sync/word.js';
 import type { Kernel } from '../kernel.js';
-import { migrationPte } from '../migrate.js';
+import { setMigrationEntry } from '../migrate.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -29,7 +36,7 @@ import {
 } from '../page.js';
 import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, unlockTable } from '../pgtable.js';
 import { pageRemoveRmap } from '../rmap.js';
-import { isDevicePrivate, leafKind } from '../softleaf.js';
+import { isDevicePrivate } from '../softleaf.js';
 import { flushTlbRange } from '../tlbflush.js';
 import { vmaIsAnonymous } from '../vma.js';
 import {
@@ -75,16 +82,16 @@ function collectHole(args: MigrateVma, pages: number): void {
 function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): void {
   const table = leafTable(kernel, args.vma.mm, from);
   if (table === NO_TABLE) return;
-  const { words } = kernel.ram;
+  const { halves } = kernel.ram;
   let flush = false;
   lockTable(kernel, table);
   for (let addr: number = from, at = table + pteIndex(from); addr < stop; addr += PAGE_SIZE, at++) {
-    const pte = readPte(words, at);
-    let mpfn = selectPte(kernel, args, pte);
+    const low = load32(halves, 2 * at);
+    let mpfn = selectPte(kernel, args, low, load32(halves, 2 * at + 1));
     if (mpfn !== HOLE && mpfn !== NOTHING) {
-      if (takePage(kernel, args, at, pte, mpfn)) {
+      if (takePage(kernel, args, at, low, mpfn)) {
         args.cpages++;
-        flush ||= ptePresent(pte);
+        flush ||= lowPresent(low);
       } else {
         mpfn = NOTHING;
       }
@@ -98,25 +105,25 @@ function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
   unlockTable(kernel, table);
 }
 
-/** Word of what an entry maps if the caller selected it, HOLE, or NOTHING. */
-function selectPte(kernel: Kernel, args: MigrateVma, pte: Pte): Mpfn {
+/** Word of what an entry (given by its halves) maps if the caller selected it, HOLE, or NOTHING. */
+function selectPte(kernel: Kernel, args: MigrateVma, low: number, high: number): Mpfn {
   const { flags, pgmapOwner, vma } = args;
-  if (pteNone(pte)) return vmaIsAnonymous(vma) ? HOLE : NOTHING;
-  if (ptePresent(pte)) {
-    if (pteSpecial(pte)) return (flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0 ? HOLE : NOTHING;
-    const pfn = ptePfn(pte);
-    const page = kernel.memmap.pfnToPage(pfn);
-    if (!selectsPresent(kernel, page, flags, pgmapOwner)) return NOTHING;
-    return mpfnSet(migratePfn(pfn), MIGRATE_PFN_MIGRATE | (pteWrite(pte) ? MIGRATE_PFN_WRITE : 0));
+  const { addressing, memmap } = kernel;
+  if ((low | high) === 0) return vmaIsAnonymous(vma) ? HOLE : NOTHING;
+  if (lowPresent(low)) {
+    if ((low & LOW_SPECIAL) !== 0) return (flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0 ? HOLE : NOTHING;
+    const pfn = halvesPfn(low, high) as Pfn;
+    if (!selectsPresent(kernel, memmap.pfnToPage(pfn), flags, pgmapOwner)) return NOTHING;
+    return mpfnSet(migratePfn(pfn), MIGRATE_PFN_MIGRATE | ((low & LOW_WRITE) !== 0 ? MIGRATE_PFN_WRITE : 0));
   }
   if ((flags & MIGRATE_VMA_SELECT_DEVICE_PRIVATE) === 0) return NOTHING;
-  const entry = softleafFromPte(pte);
-  const kind = leafKind(kernel, entry);
+  const type = highType(high);
+  const kind = addressing.swapTypes.kindOf[type];
   if (!isDevicePrivate(kind)) return NOTHING;
-  const page = kernel.addressing.softleafToPage(entry);
-  if (kernel.pagemaps.get(pagePgmapId(kernel.memmap.words, page))?.owner !== pgmapOwner) return NOTHING;
+  const page = addressing.leafToPage(type, halvesNumber(low, high));
+  if (kernel.pagemaps.get(pagePgmapId(memmap.words, page))?.owner !== pgmapOwner) return NOTHING;
   const write = kind === 'device-private-write' ? MIGRATE_PFN_WRITE : 0;
-  return mpfnSet(kernel.addressing.migratePfnFromPage(page), MIGRATE_PFN_MIGRATE | write);
+  return mpfnSet(addressing.migratePfnFromPage(page), MIGRATE_PFN_MIGRATE | write);
 }
 
 function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object | null): boolean {
@@ -133,7 +140,7 @@ function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object
  * Lock the page and put a migration entry where it was mapped. Linux takes a reference before it tries the lock and drops
  * the mapping's reference afterwards; the two cancel out, so the mapping's reference simply becomes the migration's.
  */
-function takePage(kernel: Kernel, args: MigrateVma, at: number, pte: Pte, mpfn: Mpfn): boolean {
+function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number, mpfn: Mpfn): boolean {
   const { words } = kernel.memmap;
   const page = kernel.addressing.migratePfnToPage(mpfn);
   if (page === NULL_PAGE || pageAnonVmaId(words, page) === 0) return false;
@@ -141,10 +148,11 @@ function takePage(kernel: Kernel, args: MigrateVma, at: number, pte: Pte, mpfn: 
   if (page !== args.faultPage && !folioTrylock(words, page)) return false;
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   // Hardware may set accessed and dirty until the entry is cleared, so the exchanged value counts, not the one read before.
-  const old = ptePresent(pte) ? getAndClearPte(kernel.ram.words, at) : pte;
-  if (ptePresent(old) && pteDirty(old)) pageSetFlag(words, page, PG_dirty);
+  const present = lowPresent(seenLow);
+  const low = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
+  if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
-  setPte(kernel.ram.words, at, migrationPte(kernel, page, old, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive));
+  setMigrationEntry(kernel, at, page, low, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive);
   pageRemoveRmap(kernel, page);
   return true;
 }

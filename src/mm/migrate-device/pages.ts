@@ -1,13 +1,23 @@
 /** Phase 3, **pages**: the new page takes the old one's identity. Linux: migrate_vma_pages(), migrate_device_pages(). */
 import { PAGE_SIZE } from '../../abi/address.js';
 import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
-import { makePte, PTE_DIRTY, PTE_USER_PAGE, PTE_WRITE, pteNone, ptePresent, pteSpecial } from '../../abi/pte.js';
-import { softleafToPte } from '../../abi/softleaf.js';
+import {
+  LOW_DIRTY,
+  LOW_PRESENT,
+  LOW_SPECIAL,
+  LOW_USER,
+  LOW_WRITE,
+  leafHigh,
+  leafLow,
+  lowPresent,
+  presentHigh,
+  presentLow,
+} from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../../base/brand.js';
 import { pageRefAdd, pageRefCount } from '../../sync/page-ref.js';
 import type { Sleeps } from '../../sync/task.js';
-import { getAndClearPte, readPte, setPte } from '../../sync/word.js';
+import { load32, setPteHalves } from '../../sync/word.js';
 import type { Kernel } from '../kernel.js';
 import {
   type MmuNotifierRange,
@@ -91,25 +101,30 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
   anonVmaPrepare(kernel, vma);
   pageSetFlag(words, page, PG_uptodate);
   const writable = (vma.flags & VM_WRITE) !== 0;
-  const entry = isPrivate
-    ? softleafToPte(kernel.addressing.devicePrivateEntry(page, writable))
-    : makePte(kernel.memmap.pageToPfn(page), PTE_USER_PAGE | (writable ? PTE_WRITE | PTE_DIRTY : 0n));
 
   const at = table + pteIndex(addr);
+  const { halves, words: entries } = kernel.ram;
   lockTable(kernel, table);
-  const old = readPte(kernel.ram.words, at);
-  const zero = ptePresent(old) && pteSpecial(old);
-  const free = zero || pteNone(old);
+  const low = load32(halves, 2 * at);
+  const zero = lowPresent(low) && (low & LOW_SPECIAL) !== 0;
+  const free = zero || (low | load32(halves, 2 * at + 1)) === 0;
   if (free) {
     vma.mm.rssAnon++;
     pageAddNewAnonRmap(kernel, page, vma, addr);
-    if (!isZoneDevicePage(words, page)) pageSetFlag(words, page, PG_lru);
+    if (!isPrivate) pageSetFlag(words, page, PG_lru);
     pageRefAdd(words, page, 1);
     if (zero) {
-      getAndClearPte(kernel.ram.words, at);
+      setPteHalves(entries, at, 0, 0);
       flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
     }
-    setPte(kernel.ram.words, at, entry);
+    const number = kernel.addressing.pageNumber(page);
+    if (isPrivate) {
+      const type = kernel.addressing.devicePrivateType(writable);
+      setPteHalves(entries, at, leafLow(number, 0), leafHigh(type, number, 0));
+    } else {
+      const flags = LOW_PRESENT | LOW_USER | (writable ? LOW_WRITE | LOW_DIRTY : 0);
+      setPteHalves(entries, at, presentLow(number, flags), presentHigh(number));
+    }
     kernel.stats.migratedToDevice++;
   }
   unlockTable(kernel, table);
