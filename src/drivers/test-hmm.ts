@@ -269,14 +269,14 @@ class TestHmmMirror implements DriverMirror {
   }
 
   read(start: VirtAddr, out: Uint8Array): Sleeps<Result> {
-    return this.#access(start, out.length, false, (memory, at, offset, length) => {
-      out.set(memory.subarray(at, at + length), offset);
+    return this.#access(start, out.length, false, (memory, done) => {
+      out.set(memory, done);
     });
   }
 
   write(start: VirtAddr, bytes: Uint8Array): Sleeps<Result> {
-    return this.#access(start, bytes.length, true, (memory, at, offset, length) => {
-      memory.set(bytes.subarray(offset, offset + length), at);
+    return this.#access(start, bytes.length, true, (memory, done) => {
+      memory.set(bytes.subarray(done, done + memory.length));
     });
   }
 
@@ -285,7 +285,8 @@ class TestHmmMirror implements DriverMirror {
     start: VirtAddr,
     length: number,
     write: boolean,
-    move: (memory: Uint8Array, at: number, offset: number, length: number) => void,
+    /** Gets some bytes of one page, and how many came before them. */
+    move: (memory: Uint8Array, done: number) => void,
   ): Sleeps<Result> {
     const dmirror = this.#dmirror;
     const { memories } = this.#device.link.memories;
@@ -299,8 +300,8 @@ class TestHmmMirror implements DriverMirror {
         continue;
       }
       const count = Math.min(end, page + PAGE_SIZE) - addr;
-      const memory = new Uint8Array(memories[devicePteMemory(word)]!);
-      move(memory, dmirror.frameOf(page) * PAGE_SIZE + (addr - page), addr - start, count);
+      const at = dmirror.frameOf(page) * PAGE_SIZE + (addr - page);
+      move(new Uint8Array(memories[devicePteMemory(word)]!, at, count), addr - start);
       addr += count;
     }
     return 0;

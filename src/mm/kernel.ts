@@ -5,7 +5,7 @@
 import { PAGE_SIZE, PAGES_PER_SECTION, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { makePte, PTE_SPECIAL } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import { type FrameIndex, NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
+import { NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
 import type { Addressing } from './addressing/addressing.js';
@@ -57,9 +57,6 @@ export interface KernelStats {
   tlbShootdowns: number;
 }
 
-/** Byte that fills freed frames in checked runs. */
-const POISON = 0xaaaaaaaaaaaaaaaan;
-
 export interface Kernel {
   readonly options: KernelOptions;
   readonly checked: boolean;
@@ -109,19 +106,15 @@ export function createKernel(options: KernelOptions): Kernel {
 
   const iomem = new ResourceTree(layout);
   for (const entry of layout.entries) {
-    iomem.insert(entry);
+    // Children first: of two resources with the same range, the one that comes later is the parent (`insert_resource`).
     for (const child of entry.children ?? []) iomem.insert(child);
+    iomem.insert(entry);
   }
 
-  const frameWords = (page: Page): number => memmap.ramFrame(page) * (PAGE_SIZE / 8);
   const buddy = new PageAllocator(memmap, {
     checked,
-    poison: (page) => ram.words.fill(POISON, frameWords(page), frameWords(page) + PAGE_SIZE / 8),
-    verify: (page) => {
-      const first = frameWords(page);
-      for (let at = first; at < first + PAGE_SIZE / 8; at++) if (ram.words[at] !== POISON) return false;
-      return true;
-    },
+    poison: (page) => ram.poisonFrame(memmap.ramFrame(page)),
+    verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
   });
   let totalRamPages = 0;
   for (const { pfn, endPfn } of ranges) {
@@ -137,7 +130,7 @@ export function createKernel(options: KernelOptions): Kernel {
   const privateSpace = new DevicePrivateSpace({ memmap, pagemaps, warn, maxPhysmemBits: layout.maxPhysmemBits });
   const zeroPage = buddy.allocPages(0);
   assert(zeroPage !== NULL_PAGE, 'no RAM for the zero page');
-  ram.zeroFrame(memmap.ramFrame(zeroPage) as FrameIndex);
+  ram.zeroFrame(memmap.ramFrame(zeroPage));
   pageSetFlag(memmap.words, zeroPage, PAGE_FLAGS.PG_reserved);
   const zeroPfn = memmap.pageToPfn(zeroPage);
 

@@ -2,28 +2,50 @@
 import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
 import type { FrameIndex } from '../base/brand.js';
 
+/** Freed frames hold this in checked runs: 0xaa in every byte, as an ordinary double, which compares faster than a bigint. */
+const POISON = new Float64Array(new Uint8Array(8).fill(0xaa).buffer)[0]!;
+
 export class Ram {
   readonly buffer: SharedArrayBuffer;
-  readonly bytes: Uint8Array;
-  /** The same memory as 64-bit words: a page table in frame f has its entries at f * 512. */
+  /** The memory as 64-bit words: a page table in frame f has its entries at f * 512. */
   readonly words: BigUint64Array;
   /** The words as 32-bit halves, the low half of word w at 2 * w (abi/pte-halves.ts). */
   readonly halves: Int32Array;
+  /** The same words where only their bits count: to fill and to compare. */
+  readonly #floats: Float64Array;
 
   /** @param frames frames of 4 KiB, holes of the physical map inside sections included (they are never touched) */
   constructor(frames: number) {
     this.buffer = new SharedArrayBuffer(frames * PAGE_SIZE);
-    this.bytes = new Uint8Array(this.buffer);
     this.words = new BigUint64Array(this.buffer);
     this.halves = new Int32Array(this.buffer);
+    this.#floats = new Float64Array(this.buffer);
+  }
+
+  /** Bytes of one frame. There is no view of all bytes: an engine's arrays end at 2^32 elements, RAM may not. */
+  bytes(frame: FrameIndex, offset = 0, length = PAGE_SIZE - offset): Uint8Array {
+    return new Uint8Array(this.buffer, frame * PAGE_SIZE + offset, length);
   }
 
   zeroFrame(frame: FrameIndex): void {
     const at = frame * PTRS_PER_TABLE;
-    this.words.fill(0n, at, at + PTRS_PER_TABLE);
+    this.#floats.fill(0, at, at + PTRS_PER_TABLE);
   }
 
   copyFrame(from: FrameIndex, to: FrameIndex): void {
-    this.bytes.copyWithin(to * PAGE_SIZE, from * PAGE_SIZE, (from + 1) * PAGE_SIZE);
+    this.#floats.copyWithin(to * PTRS_PER_TABLE, from * PTRS_PER_TABLE, (from + 1) * PTRS_PER_TABLE);
+  }
+
+  poisonFrame(frame: FrameIndex): void {
+    const at = frame * PTRS_PER_TABLE;
+    this.#floats.fill(POISON, at, at + PTRS_PER_TABLE);
+  }
+
+  /** Has nobody written the frame since `poisonFrame`? */
+  isPoisoned(frame: FrameIndex): boolean {
+    const floats = this.#floats;
+    const end = (frame + 1) * PTRS_PER_TABLE;
+    for (let at = frame * PTRS_PER_TABLE; at < end; at++) if (floats[at] !== POISON) return false;
+    return true;
   }
 }

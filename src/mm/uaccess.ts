@@ -5,7 +5,7 @@
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
 import { PTE_ACCESSED, PTE_DIRTY, pteHardwarePresent, ptePfn, pteWrite } from '../abi/pte.js';
-import type { Pte, VirtAddr } from '../base/brand.js';
+import type { FrameIndex, Pte, VirtAddr } from '../base/brand.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, readPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
@@ -26,20 +26,20 @@ export interface UserAccess {
 
 /** Load `out.length` bytes from `start`. */
 export function copyFromUser(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Uint8Array): Sleeps<UserAccess> {
-  return access(kernel, mm, start, out.length, false, (ram, at, offset, length) => {
-    out.set(ram.subarray(at, at + length), offset);
+  return access(kernel, mm, start, out.length, false, (memory, done) => {
+    out.set(memory, done);
   });
 }
 
 /** Store `bytes` at `start`. */
 export function copyToUser(kernel: Kernel, mm: MmStruct, start: VirtAddr, bytes: Uint8Array): Sleeps<UserAccess> {
-  return access(kernel, mm, start, bytes.length, true, (ram, at, offset, length) => {
-    ram.set(bytes.subarray(offset, offset + length), at);
+  return access(kernel, mm, start, bytes.length, true, (memory, done) => {
+    memory.set(bytes.subarray(done, done + memory.length));
   });
 }
 
-/** `at` is a byte offset in RAM, `offset` one in the caller's buffer. */
-type Mover = (ram: Uint8Array, at: number, offset: number, length: number) => void;
+/** `memory` is some bytes of one page, `done` how many came before them. */
+type Mover = (memory: Uint8Array, done: number) => void;
 
 function* access(
   kernel: Kernel,
@@ -62,7 +62,7 @@ function* access(
     }
     const inPage = addr % PAGE_SIZE;
     const count = Math.min(PAGE_SIZE - inPage, length - done);
-    move(kernel.ram.bytes, frame * PAGE_SIZE + inPage, done, count);
+    move(kernel.ram.bytes(frame as FrameIndex, inPage, count), done);
     done += count;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }

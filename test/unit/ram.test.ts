@@ -1,0 +1,53 @@
+import { expect, test } from 'vitest';
+import { PAGE_SIZE } from '#src/abi/address';
+import type { FrameIndex } from '#src/base/brand';
+import { boot } from '#src/check/boot';
+import { Ram } from '#src/mm/ram';
+
+const frame = (index: number) => index as FrameIndex;
+
+/** The first frame behind 4 GiB: no array of bytes reaches it. */
+const FAR = 2 ** 20;
+// Untouched memory costs nothing.
+const ram = new Ram(FAR + 4);
+
+test.each([0, FAR])('frame %i is filled, copied and zeroed, and its neighbours are not', (first) => {
+  const [from, to, next] = [frame(first), frame(first + 1), frame(first + 2)];
+  ram.bytes(from).fill(0x5a);
+  ram.copyFrame(from, to);
+  expect(ram.bytes(to).every((byte) => byte === 0x5a)).toBe(true);
+  expect(ram.bytes(next).every((byte) => byte === 0)).toBe(true);
+  expect(ram.words[(first + 1) * 512 + 511]).toBe(0x5a5a5a5a5a5a5a5an);
+  ram.zeroFrame(from);
+  expect(ram.bytes(from).every((byte) => byte === 0)).toBe(true);
+  expect(ram.bytes(to, 4000, 90)).toEqual(new Uint8Array(90).fill(0x5a));
+});
+
+test.each([0, FAR])('frame %i: poison is 0xaa, and one changed bit shows', (first) => {
+  const poisoned = frame(first + 1);
+  ram.poisonFrame(poisoned);
+  const bytes = ram.bytes(poisoned);
+  expect(bytes.length).toBe(PAGE_SIZE);
+  expect(bytes.every((byte) => byte === 0xaa)).toBe(true);
+  expect(ram.isPoisoned(poisoned)).toBe(true);
+  for (const at of [0, 2047, 4095]) {
+    bytes[at]! ^= 1;
+    expect(ram.isPoisoned(poisoned), `byte ${at}`).toBe(false);
+    bytes[at]! ^= 1;
+  }
+  bytes.fill(0xff); // NaN as a double
+  expect(ram.isPoisoned(poisoned)).toBe(false);
+});
+
+test.each(['workstation', 'big'] as const)('%s, with 8 GiB of RAM, moves pages there and back', async (preset) => {
+  await using machine = await boot({ preset, executor: 'inline' });
+  const process = await machine.process();
+  const range = await process.mmap({ length: 8 * PAGE_SIZE });
+  const values = Uint32Array.from({ length: 8 * 1024 }, (_, i) => i * 3);
+  await process.writeArray('u32', range.start, values);
+  const mirror = await process.mirror(0);
+  expect(await mirror.migrate(range, 'device')).toMatchObject({ migrated: 8 });
+  expect(await mirror.read(range.start, 4096)).toEqual(new Uint8Array(values.buffer, 0, 4096));
+  expect(await process.readArray('u32', range.start, values.length)).toEqual(values);
+  expect(await machine.check()).toEqual([]);
+});
