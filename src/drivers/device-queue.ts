@@ -23,6 +23,13 @@ const { word: COPY } = COPY_PACKET;
 const { word: INVALIDATE } = INVALIDATE_PACKET;
 const { word: COMMAND } = COMMAND_PACKET;
 
+/** A batch that was sent, and the sequence numbers of its packets. */
+export interface CopyTicket {
+  readonly batch: CopyBatch;
+  readonly first: number;
+  readonly last: number;
+}
+
 interface Command {
   readonly kind: number;
   readonly context: number;
@@ -57,15 +64,14 @@ export class DeviceQueue {
     return this.#link.lost !== null;
   }
 
-  /** Send a batch and wait until it is copied. False: the device died or a copy failed; the targets are undefined. */
-  *copy(batch: CopyBatch): Sleeps<boolean> {
-    if (batch.runs.length === 0) return true;
+  /** Send a batch; `copied` waits for it. */
+  *send(batch: CopyBatch): Sleeps<CopyTicket> {
     const ring = this.#copies;
     const first = this.#copySequence + 1;
     for (const run of batch.runs) {
       if (ring.free() === 0) this.#link.ring();
       yield* this.#waitSpace(ring, 'copy');
-      if (this.lost) return false;
+      if (this.lost) break;
       const at = ring.reserve();
       const { words } = ring;
       words[at + COPY.sequence] = ++this.#copySequence;
@@ -77,8 +83,14 @@ export class DeviceQueue {
       words[at + COPY.targetPage] = run.targetPage;
       ring.publish();
     }
-    this.#link.ring();
-    if (!(yield* this.#waitFence(HEADER.copyFence, this.#copySequence, 'copy'))) return false;
+    if (batch.runs.length > 0) this.#link.ring();
+    return { batch, first, last: this.#copySequence };
+  }
+
+  /** Wait until a batch is copied. False: the device died or a copy failed; the targets are undefined. */
+  *copied({ batch, first, last }: CopyTicket): Sleeps<boolean> {
+    if (batch.runs.length === 0) return true;
+    if (!(yield* this.#waitFence(HEADER.copyFence, last, 'copy')) || last < first) return false;
     // Only the last failure is recorded: one of a batch that was sent after ours counts against ours too.
     const failed = load32(this.#header, HEADER.copyError);
     return failed === 0 || !fenceReached(failed, first);

@@ -21,10 +21,10 @@ import { bringHome, faultRange } from './fault-range.js';
 import {
   beginToDevice,
   copyPages,
-  type Departure,
   endToDevice,
   MIGRATE_BATCH_PAGES,
   type MigrationContext,
+  type Round,
 } from './migration.js';
 
 const { word: FAULT } = FAULT_PACKET;
@@ -166,24 +166,24 @@ export class FaultService {
    */
   *#bringToDevice(dmirror: Dmirror, runs: readonly Run[]): Sleeps<boolean> {
     const batch = new CopyBatch();
-    const departures: Departure[] = [];
+    const rounds: Round[] = [];
     for (const { start, end } of runs) {
       for (let at = start; at < end; ) {
         const vma = vmaLookup(dmirror.mm, at);
         if (vma === undefined || (vma.flags & (VM_READ | VM_WRITE)) === 0) break;
         const stop = Math.min(end, vma.end, at + MIGRATE_BATCH_PAGES * PAGE_SIZE);
-        departures.push(yield* beginToDevice(this.#ctx, vma, at, stop, batch));
+        rounds.push(yield* beginToDevice(this.#ctx, vma, at, stop, batch));
         at = stop;
       }
     }
     yield* copyPages(
       this.#ctx,
       batch,
-      departures.map(({ args }) => args.dst),
+      rounds.map(({ args }) => args.dst),
       NULL_PAGE,
     );
-    for (const departure of departures) yield* endToDevice(this.#ctx, dmirror, departure);
-    return departures.some(({ starved }) => starved);
+    for (const round of rounds) yield* endToDevice(this.#ctx, dmirror, round);
+    return rounds.some(({ starved }) => starved);
   }
 
   /** Device memory is full of pages that cannot be evicted: try some more, but not for ever. */

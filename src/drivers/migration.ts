@@ -6,7 +6,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import { VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
-import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
+import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
 import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import type { VmFaultContext } from '../mm/dev-pagemap.js';
@@ -28,11 +28,11 @@ import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/pag
 import type { Sleeps } from '../sync/task.js';
 import { CopyBatch } from './copy-batch.js';
 import { BLOCK_PAGES, type DeviceMemory } from './device-memory.js';
-import type { DeviceQueue } from './device-queue.js';
+import type { CopyTicket, DeviceQueue } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 
 /** Pages that one round of `migrate_vma` moves, at the most: bounds the time for which pages stay locked. */
-export const MIGRATE_BATCH_PAGES = 1024;
+export const MIGRATE_BATCH_PAGES = 512;
 /** Blocks that eviction tries before it gives up: each may be held by somebody else at the moment. */
 const EVICT_ATTEMPTS = 8;
 
@@ -72,22 +72,21 @@ function migrateArgs(
   };
 }
 
-export interface MigrateCounts {
-  readonly collected: number;
-  readonly migrated: number;
-}
-
-/** A migration towards the device, between unmap and pages: targets are allocated and its copies stand in a batch. */
-export interface Departure {
+/**
+ * A round of `migrate_vma` between unmap and pages: targets are allocated, copies stand in a batch. Several rounds can be
+ * begun before the first is ended, so that copies overlap with the work of the kernel.
+ */
+export interface Round {
   readonly args: MigrateVma;
+  /** Pages and holes that could move. */
   readonly collected: number;
-  /** Device memory ran out: some pages have no target. */
+  /** Memory ran out: some of them have no target. */
   readonly starved: boolean;
 }
 
 /**
- * RAM → device for a part of one VMA, up to the copy. Several can be begun, copied as one batch, and ended.
- * Precondition: mmap_lock held for reading until the end; at most MIGRATE_BATCH_PAGES pages.
+ * RAM → device for a part of one VMA, up to the copy.
+ * Precondition: mmap_lock held for reading until the round has ended; at most MIGRATE_BATCH_PAGES pages.
  */
 export function* beginToDevice(
   ctx: MigrationContext,
@@ -95,7 +94,7 @@ export function* beginToDevice(
   start: number,
   end: number,
   batch: CopyBatch,
-): Sleeps<Departure> {
+): Sleeps<Round> {
   const { kernel, memoryId, memory } = ctx;
   const { addressing, memmap } = kernel;
   const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_SYSTEM, ctx.owner, NULL_PAGE);
@@ -106,7 +105,8 @@ export function* beginToDevice(
     const mpfn = args.src[i] as Mpfn;
     if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
     left--;
-    const target = yield* allocDevicePage(ctx);
+    let target = memory.allocPage();
+    if (target === NULL_PAGE) target = yield* evictForPage(ctx);
     if (target === NULL_PAGE) return { args, collected, starved: true };
     args.dst[i] = addressing.migratePfnFromPage(target);
     const source = addressing.migratePfnToPage(mpfn);
@@ -117,67 +117,65 @@ export function* beginToDevice(
   return { args, collected, starved: false };
 }
 
-/** The rest of it: pages, the device's page table, finalize. Pages that could not move stay where they are. */
-export function* endToDevice(
-  ctx: MigrationContext,
-  mirror: Dmirror,
-  { args, collected }: Departure,
-): Sleeps<MigrateCounts> {
+/** The rest of it: pages, the device's page table, finalize. Returns the pages that moved; the others stay where they are. */
+export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: Round): Sleeps<number> {
   const { kernel, memoryId, memory } = ctx;
   yield* migrateVmaPages(kernel, args);
   let migrated = 0;
+  // Neighbours that landed on neighbouring frames with the same rights are mapped as one run.
+  let first = 0;
+  let pages = 0;
+  let firstFrame = 0;
+  let write = false;
+  const mapRun = (): void => {
+    if (pages > 0) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
+    migrated += pages;
+    pages = 0;
+  };
   for (let i = 0; i < args.npages; i++) {
-    // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
     const mpfn = args.src[i] as Mpfn;
     if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || args.dst[i] === 0) continue;
-    const target = kernel.addressing.migratePfnToPage(args.dst[i] as Mpfn);
-    mirror.map(args.start + i * PAGE_SIZE, memoryId, memory.frameOf(target), (mpfn & MIGRATE_PFN_WRITE) !== 0);
-    migrated++;
+    const frame = memory.frameOf(kernel.addressing.migratePfnToPage(args.dst[i] as Mpfn));
+    // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
+    const writable = (mpfn & MIGRATE_PFN_WRITE) !== 0;
+    if (pages === 0 || first + pages !== i || firstFrame + pages !== frame || write !== writable) {
+      mapRun();
+      first = i;
+      firstFrame = frame;
+      write = writable;
+    }
+    pages++;
   }
+  mapRun();
   migrateVmaFinalize(kernel, args);
-  return { collected, migrated };
+  return migrated;
 }
 
-/** RAM → device for a part of one VMA, whole. */
-export function* migrateToDevice(
-  ctx: MigrationContext,
-  mirror: Dmirror,
-  vma: VmArea,
-  start: number,
-  end: number,
-): Sleeps<MigrateCounts> {
-  const batch = new CopyBatch();
-  const departure = yield* beginToDevice(ctx, vma, start, end, batch);
-  yield* copyPages(ctx, batch, [departure.args.dst], NULL_PAGE);
-  return yield* endToDevice(ctx, mirror, departure);
-}
-
-/**
- * Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault. `outOfMemory`: some page found no RAM.
- * Precondition: mmap_lock held for reading; at most MIGRATE_BATCH_PAGES pages.
- */
-export function* migrateToSystem(
+/** Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault, up to the copy. Same preconditions. */
+export function* beginToSystem(
   ctx: MigrationContext,
   vma: VmArea,
   start: number,
   end: number,
   faultPage: Page,
-): Sleeps<MigrateCounts & { readonly outOfMemory: boolean; readonly lost: boolean }> {
-  const { kernel } = ctx;
+  batch: CopyBatch,
+): Sleeps<Round> {
   const mirror = ctx.mirrorOf(vma);
   const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, ctx.owner, faultPage);
   if (mirror !== undefined) mirror.migrationsHome++;
-  const setup = yield* migrateVmaSetup(kernel, args);
+  const setup = yield* migrateVmaSetup(ctx.kernel, args);
   if (mirror !== undefined) mirror.migrationsHome--;
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
-  const collected = args.cpages;
-  const batch = new CopyBatch();
-  const outOfMemory = !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
-  const copied = yield* copyPages(ctx, batch, [args.dst], faultPage);
-  yield* migrateVmaPages(kernel, args);
+  const starved = !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
+  return { args, collected: args.cpages, starved };
+}
+
+/** The rest of it. Returns the pages that moved. */
+export function* endToSystem(ctx: MigrationContext, { args }: Round): Sleeps<number> {
+  yield* migrateVmaPages(ctx.kernel, args);
   const migrated = countMigrated(args.src, args.dst, args.npages);
-  migrateVmaFinalize(kernel, args);
-  return { collected, migrated, outOfMemory, lost: !copied };
+  migrateVmaFinalize(ctx.kernel, args);
+  return migrated;
 }
 
 /** `migrate_to_ram`: bring one page home for the CPU fault that met it. */
@@ -186,15 +184,16 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
   // A page that has just come for a device's fault stays until the lanes that wanted it have run (xe's minimum residency).
   yield* ctx.queue.waitReplays();
   if (ctx.queue.lost) return VM_FAULT_SIGBUS;
-  const outcome = yield* migrateToSystem(ctx, vma, address, address + PAGE_SIZE, page);
-  if (outcome.lost) return VM_FAULT_SIGBUS;
-  return outcome.outOfMemory ? VM_FAULT_OOM : 0;
+  const batch = new CopyBatch();
+  const round = yield* beginToSystem(ctx, vma, address, address + PAGE_SIZE, page, batch);
+  const copied = yield* copyPages(ctx, batch, [round.args.dst], page);
+  yield* endToSystem(ctx, round);
+  if (!copied) return VM_FAULT_SIGBUS;
+  return round.starved ? VM_FAULT_OOM : 0;
 }
 
-/** A device page, evicting others if there is none. NULL_PAGE when nothing can be evicted either. */
-function* allocDevicePage(ctx: MigrationContext): Sleeps<Page> {
-  const page = ctx.memory.allocPage();
-  if (page !== NULL_PAGE) return page;
+/** A device page that others had to leave for. NULL_PAGE when nothing can be evicted either. */
+function* evictForPage(ctx: MigrationContext): Sleeps<Page> {
   for (let attempt = 0; attempt < EVICT_ATTEMPTS; attempt++) {
     const block = ctx.memory.oldestBlock();
     if (block === null) return NULL_PAGE;
@@ -264,18 +263,21 @@ function allocSystemPages(
 ): boolean {
   const { kernel, memory, memoryId } = ctx;
   const { addressing, memmap, buddy } = kernel;
-  for (let i = 0; i < npages; i++) {
+  let wanted = 0;
+  for (let i = 0; i < npages; i++)
+    if ((src[i] & MIGRATE_PFN_MIGRATE) !== 0 && (src[i] & MIGRATE_PFN_VALID) !== 0) wanted++;
+  const targets = new Float64Array(wanted);
+  const allocated = buddy.allocBulk(wanted, targets);
+  for (let i = 0, used = 0; i < npages && used < allocated; i++) {
     const mpfn = src[i] as Mpfn;
-    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
+    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || (mpfn & MIGRATE_PFN_VALID) === 0) continue;
     const source = addressing.migratePfnToPage(mpfn);
-    if (source === NULL_PAGE) continue;
-    const target = buddy.allocPages(0);
-    if (target === NULL_PAGE) return false;
+    const target = targets[used++] as Page;
     assert(folioTrylock(memmap.words, target), 'fresh page is locked');
     dst[i] = addressing.migratePfnFromPage(target);
     batch.copy(memoryId, memory.frameOf(source), source, MEMORY_RAM, memmap.ramFrame(target), target);
   }
-  return true;
+  return allocated === wanted;
 }
 
 /** Copy, and wait for it. False: it failed; what was allocated has gone back, and the pages stay where they are. */
@@ -285,9 +287,19 @@ export function* copyPages(
   dsts: readonly Float64Array[],
   faultPage: Page,
 ): Sleeps<boolean> {
+  return yield* awaitCopies(ctx, yield* ctx.queue.send(batch), dsts, faultPage);
+}
+
+/** The second half of `copyPages`, for a batch that was sent before. */
+export function* awaitCopies(
+  ctx: MigrationContext,
+  ticket: CopyTicket,
+  dsts: readonly Float64Array[],
+  faultPage: Page,
+): Sleeps<boolean> {
   const { kernel, queue } = ctx;
-  if (yield* queue.copy(batch)) return true;
-  if (queue.lost) reclaimReferences(kernel, batch, faultPage);
+  if (yield* queue.copied(ticket)) return true;
+  if (queue.lost) reclaimReferences(kernel, ticket.batch, faultPage);
   for (const dst of dsts) dropTargets(kernel, dst);
   return false;
 }

@@ -17,23 +17,27 @@ import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
-import { VM_READ, vmaLookup } from '../mm/vma.js';
+import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
+import { CopyBatch } from './copy-batch.js';
 import { DeviceMemory } from './device-memory.js';
-import { DeviceQueue } from './device-queue.js';
+import { type CopyTicket, DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
 import type { DeviceDriver, DriverMirror, DriverStats, MigrateOutcome } from './driver.js';
 import { faultRange } from './fault-range.js';
 import { FaultService, type ServedMirror } from './fault-service.js';
 import {
+  awaitCopies,
+  beginToDevice,
+  beginToSystem,
+  endToDevice,
+  endToSystem,
   evict,
   MIGRATE_BATCH_PAGES,
-  type MigrateCounts,
   type MigrationContext,
-  migrateToDevice,
   migrateToRam,
-  migrateToSystem,
+  type Round,
 } from './migration.js';
 
 /** HMM_DMIRROR_PROT_*: what a snapshot says of a page. Linux: lib/test_hmm_uapi.h. */
@@ -203,6 +207,13 @@ class TestHmm implements DeviceDriver {
   }
 }
 
+/** The two halves of a round, one way or the other. */
+interface Direction {
+  begin(vma: VmArea, start: number, end: number, batch: CopyBatch): Sleeps<Round>;
+  /** Returns the pages that moved. */
+  end(round: Round): Sleeps<number>;
+}
+
 class TestHmmMirror implements DriverMirror {
   readonly context: number;
   readonly #device: TestHmm;
@@ -217,9 +228,11 @@ class TestHmmMirror implements DriverMirror {
   /** ENOENT: some page of the range is not mapped by the device afterwards; others may well have moved. */
   *migrateToDevice(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
     const dmirror = this.#dmirror;
-    const outcome = yield* this.#migrate(start, end, (vma, from, to) =>
-      migrateToDevice(this.#device.migration, dmirror, vma, from, to),
-    );
+    const { migration } = this.#device;
+    const { starved: _, ...outcome } = yield* this.#migrate(start, end, {
+      begin: (vma, from, to, batch) => beginToDevice(migration, vma, from, to, batch),
+      end: (round) => endToDevice(migration, dmirror, round),
+    });
     if (outcome.errno !== 0) return outcome;
     for (let addr: number = start; addr < end; addr += PAGE_SIZE) {
       if (dmirror.read(addr) === 0) return { ...outcome, errno: 'ENOENT' };
@@ -230,42 +243,56 @@ class TestHmmMirror implements DriverMirror {
   /** Pages that are not on this device are passed over. ENOMEM: RAM ran out. */
   *migrateToSystem(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
     const { migration } = this.#device;
-    let failed: Result = 0;
-    const outcome = yield* this.#migrate(start, end, function* (vma, from, to) {
-      const round = yield* migrateToSystem(migration, vma, from, to, NULL_PAGE);
-      if (round.outOfMemory) failed = 'ENOMEM';
-      return round;
+    const { starved, ...outcome } = yield* this.#migrate(start, end, {
+      begin: (vma, from, to, batch) => beginToSystem(migration, vma, from, to, NULL_PAGE, batch),
+      end: (round) => endToSystem(migration, round),
     });
-    return outcome.errno === 0 ? { ...outcome, errno: failed } : outcome;
+    return outcome.errno === 0 && starved ? { ...outcome, errno: 'ENOMEM' } : outcome;
   }
 
-  /** `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or unreadable VMA, what came before is done. */
+  /**
+   * `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or unreadable VMA, what came before is done.
+   * While the device copies one round, the next is collected.
+   */
   *#migrate(
     start: VirtAddr,
     end: VirtAddr,
-    round: (vma: NonNullable<ReturnType<typeof vmaLookup>>, from: number, to: number) => Sleeps<MigrateCounts>,
-  ): Sleeps<MigrateOutcome> {
-    const requested = (end - start) / PAGE_SIZE;
+    direction: Direction,
+  ): Sleeps<MigrateOutcome & { readonly starved: boolean }> {
+    const requested = Math.max(0, (end - start) / PAGE_SIZE);
+    const { migration } = this.#device;
+    const { mm } = this.#dmirror;
+    let errno: Result = end > start ? 0 : 'EINVAL';
     let collected = 0;
     let migrated = 0;
-    if (end <= start) return { errno: 'EINVAL', requested: 0, collected, migrated };
-    const { mm } = this.#dmirror;
+    let starved = false;
+    let flying: { readonly round: Round; readonly ticket: CopyTicket } | null = null;
     yield* mm.mmapLock.downRead();
     try {
-      for (let addr: number = start; addr < end; ) {
-        const vma = vmaLookup(mm, addr);
-        if (vma === undefined || (vma.flags & VM_READ) === 0)
-          return { errno: 'EINVAL', requested, collected, migrated };
-        const stop = Math.min(end, vma.end, addr + MIGRATE_BATCH_PAGES * PAGE_SIZE);
-        const counts = yield* round(vma, addr, stop);
-        collected += counts.collected;
-        migrated += counts.migrated;
-        addr = stop;
+      for (let addr: number = start; addr < end || flying !== null; ) {
+        const landing: typeof flying = flying;
+        flying = null;
+        const vma = addr < end ? vmaLookup(mm, addr) : undefined;
+        if (vma !== undefined && (vma.flags & VM_READ) !== 0) {
+          const stop = Math.min(end, vma.end, addr + MIGRATE_BATCH_PAGES * PAGE_SIZE);
+          const batch = new CopyBatch();
+          const round = yield* direction.begin(vma, addr, stop, batch);
+          flying = { round, ticket: yield* migration.queue.send(batch) };
+          collected += round.collected;
+          starved ||= round.starved;
+          addr = stop;
+        } else if (addr < end) {
+          errno = 'EINVAL';
+          addr = end;
+        }
+        if (landing === null) continue;
+        yield* awaitCopies(migration, landing.ticket, [landing.round.args.dst], NULL_PAGE);
+        migrated += yield* direction.end(landing.round);
       }
     } finally {
       mm.mmapLock.upRead();
     }
-    return { errno: 0, requested, collected, migrated };
+    return { errno, requested, collected, migrated, starved };
   }
 
   read(start: VirtAddr, out: Uint8Array): Sleeps<Result> {

@@ -1,7 +1,7 @@
 /** The end of a page's life. Linux: mm/swap.c folio_put(), mm/memremap.c free_zone_device_folio(). */
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
-import { assert } from '../base/errors.js';
+import { InvariantViolation } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import { isZoneDevicePage, pageClearFlag, pageClearMapping, pageMapcount, pagePgmapId, pageTestFlag } from './page.js';
@@ -11,8 +11,9 @@ export function putPage(kernel: Kernel, page: Page): void {
   const { words } = kernel.memmap;
   const count = pageRefAdd(words, page, -1);
   if (count > 0) return;
-  assert(count === 0, () => `page ${page}: reference dropped that nobody held (count ${count})`);
-  assert(pageMapcount(words, page) === 0, () => `page ${page}: freed while mapped`);
+  // Spelled out: a message in a closure would be made for every page that is freed.
+  if (count < 0) throw new InvariantViolation(`page ${page}: reference dropped that nobody held (count ${count})`);
+  if (pageMapcount(words, page) !== 0) throw new InvariantViolation(`page ${page}: freed while mapped`);
   pageClearMapping(words, page);
   if (isZoneDevicePage(words, page)) {
     freeZoneDevicePage(kernel, page);
@@ -32,7 +33,8 @@ function freeZoneDevicePage(kernel: Kernel, page: Page): void {
     kernel.warn(`free_zone_device_folio: page ${page} has no folio_free`);
     return;
   }
-  assert(!pageTestFlag(words, page, PAGE_FLAGS.PG_locked), () => `device page ${page}: freed while locked`);
+  if (pageTestFlag(words, page, PAGE_FLAGS.PG_locked))
+    throw new InvariantViolation(`device page ${page}: freed while locked`);
   // The next user starts from clean flags (zone_device_page_init): nothing of this one's dirt may reach it.
   pageClearFlag(words, page, ~0);
   folioFree(page);
