@@ -248,11 +248,17 @@ export class FakeDriver {
       id: 0,
       ref: null,
     };
+    this.remap();
+    for (let i = 0; i < pages; i++) this.freePages.push((this.pgmap.pages + i) as Page);
+  }
+
+  /** Map the pagemap, at first or again after `remove`. */
+  remap(): void {
+    const kernel = this.#kernel;
     const result = this.#resource
       ? memremapPages(kernel, this.pgmap)
       : memremapDevicePrivatePagemap(kernel, this.pgmap);
     if (result !== 0) throw new Error(result);
-    for (let i = 0; i < pages; i++) this.freePages.push((this.pgmap.pages + i) as Page);
   }
 
   /** A locked page with one reference, as a driver hands to `dst`. */
@@ -393,8 +399,7 @@ export class FakeDriver {
   }
 
   #ramOf(page: Page): Uint8Array {
-    const at = this.#kernel.memmap.ramFrame(page) * PAGE;
-    return this.#kernel.ram.bytes.subarray(at, at + PAGE);
+    return this.#kernel.ram.bytes(this.#kernel.memmap.ramFrame(page));
   }
 }
 
