@@ -24,7 +24,7 @@ import { CopyBatch } from './copy-batch.js';
 import { DeviceMemory } from './device-memory.js';
 import { type CopyTicket, DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
-import type { DeviceDriver, DriverMirror, DriverStats, MigrateOutcome } from './driver.js';
+import type { DeviceDriver, DriverInspection, DriverMirror, DriverStats, MigrateOutcome } from './driver.js';
 import { faultRange } from './fault-range.js';
 import { FaultService, type ServedMirror } from './fault-service.js';
 import {
@@ -198,6 +198,13 @@ class TestHmm implements DeviceDriver {
       evicted: this.#evicted,
       usedPages: this.memory.usedPages,
       freePages: this.memory.totalPages - this.memory.usedPages,
+    };
+  }
+
+  inspect(): DriverInspection {
+    return {
+      contexts: Array.from(this.mirrors.values(), ({ dmirror: { mm, root } }) => ({ mm, root })),
+      frameOf: (page) => (this.memory.owns(page) ? this.memory.frameOf(page) : null),
     };
   }
 

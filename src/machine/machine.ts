@@ -10,6 +10,7 @@ import { createMm } from '../mm/mm-struct.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { requireDevice } from './arguments.js';
+import { joinMaps } from './iomem.js';
 import { Lifetime } from './lifetime.js';
 import { EmulatedProcess } from './process.js';
 import type { MachineSpec } from './spec.js';
@@ -115,9 +116,13 @@ export class EmulatedMachine implements Machine {
   iomem(): string {
     this.#life.assertAlive();
     const { kernel, devices } = this.#state;
-    const deviceOf = (first: Page) =>
-      devices.find(({ driver }) => (driver.inspect?.().frameOf(first) ?? null) !== null);
-    return kernel.iomem.print() + kernel.privateSpace.print(({ pages }) => deviceOf(pages)?.spec.name);
+    const inspections = devices.map(({ spec, driver }) => ({ name: spec.name, inspection: driver.inspect?.() }));
+    const holderOf = (first: Page): string | undefined =>
+      inspections.find(({ inspection }) => (inspection?.frameOf(first) ?? null) !== null)?.name;
+    return joinMaps(
+      kernel.iomem.print(),
+      kernel.privateSpace.print(({ pages }) => holderOf(pages)),
+    );
   }
 
   killDevice(device: number | string): Promise<void> {

@@ -156,7 +156,7 @@ export interface Machine extends AsyncDisposable {
   stats(): Promise<MachineStats>;
   /** Look for what must not be (at a quiet moment: settles first). Empty when all is well. */
   check(): Promise<readonly Violation[]>;
-  /** The physical map in /proc/iomem's format, and the device private address space behind it. */
+  /** The physical map in /proc/iomem's format and, under a heading of its own, the device private address space. */
   iomem(): string;
   /** Kill a device as a crash would; for failure tests. */
   killDevice(device: number | string): Promise<void>;

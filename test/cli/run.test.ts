@@ -123,7 +123,18 @@ describe('iomem', () => {
     const maps = jsonOf(await pfnless(['iomem', '--machine', 'pci-window', '--addressing', 'offset', '--json']));
     expect(maps).toMatchObject({ ok: true, failed: null });
     expect(maps.physical.at(-1)).toMatchObject({ name: 'PCI Bus 0000:00', start: '0x100000000', end: '0xffffffffff' });
-    expect(maps.devicePrivate.map(({ name }: Range) => name)).toHaveLength(2);
+    expect(maps.devicePrivate.map(({ name }: Range) => name)).toEqual([
+      'device private (gpu0)',
+      'device private (gpu1)',
+    ]);
+  });
+
+  test('for people: the physical map as /proc/iomem has it, then a heading and the other map', async () => {
+    const { stdout } = await pfnless(['iomem']);
+    expect(stdout).toMatch(/\n000f0000-000fffff : Reserved\n {2}000f0000-000fffff : System ROM\n/);
+    expect(stdout).toMatch(
+      /: Reserved\n\nDevice private address space:\n00000000-01ffffff : device private \(gpu0\)\n.* \(gpu1\)\n$/,
+    );
   });
 
   test.each(['pci-window', 'constrained-43bit'])('%s, legacy: names the failed request', async (machine) => {
