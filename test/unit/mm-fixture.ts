@@ -49,13 +49,17 @@ export const describeEach = (name: string, body: (addressing: AddressingName) =>
 };
 
 /** Run tasks in turn until all have ended. @throws when nobody can go on, or when they do not come to an end */
-export function runAll(...tasks: Sleeps<unknown>[]): unknown[] {
+export const runAll = (...tasks: Sleeps<unknown>[]): unknown[] => runChosen((ready) => ready, ...tasks);
+
+/** The same with a choice: `pick` says which of the tasks that are ready have a turn next, and in which order. */
+export function runChosen(pick: (ready: number[]) => number[], ...tasks: Sleeps<unknown>[]): unknown[] {
   const results: unknown[] = tasks.map(() => undefined);
   const waiting = new Map(tasks.map((task, i) => [i, { task, wait: SCHEDULE_POINT }]));
   for (let turn = 0; waiting.size > 0; turn++) {
     if (turn > 100_000) throw new Error('the tasks do not come to an end');
     let progress = false;
-    for (const [i, entry] of waiting) {
+    for (const i of pick([...waiting.keys()].filter((each) => waiting.get(each)!.wait.ready()))) {
+      const entry = waiting.get(i)!;
       if (!entry.wait.ready()) continue;
       progress = true;
       const step = entry.task.next();
@@ -82,9 +86,10 @@ export function runUntilBlocked(task: Sleeps<unknown>): string | undefined {
   throw new Error('the task does not come to an end');
 }
 
-/** How often a kernel that is asked for preemption gives way. */
+/** Whether the kernel gives way at a preemption point, always or as `choose` says. */
 export interface Preemption {
   on: boolean;
+  choose?: () => boolean;
 }
 
 export function smallKernel(
@@ -102,7 +107,7 @@ export function smallKernel(
     checked: true,
     warn: (text) => void log.push(text),
     devicePages: 4 * 32768,
-    preempt: () => preemption?.on ?? false,
+    preempt: () => (preemption?.on ?? false) && (preemption?.choose?.() ?? true),
   });
 }
 
@@ -274,11 +279,12 @@ export class FakeDriver {
     return page;
   }
 
-  /** The range of one VMA to the device. Returns how many pages moved. */
+  /** The range to the device, as far as the VMA at its start goes. Returns how many pages moved. */
   *toDevice(mm: MmStruct, start: number, pages: number): Sleeps<number> {
     yield* mm.mmapLock.downRead();
     try {
-      const args = this.args(mm, start, pages, MIGRATE_VMA_SELECT_SYSTEM);
+      const args = this.args(mm, start, pagesOfVma(mm, start, pages), MIGRATE_VMA_SELECT_SYSTEM);
+      if (args.src.length === 0) return 0;
       const result = yield* migrateVmaSetup(this.#kernel, args);
       if (result !== 0) throw new Error(result);
       const copies: [Page, Page][] = [];
@@ -305,7 +311,8 @@ export class FakeDriver {
   *toSystem(mm: MmStruct, start: number, pages: number): Sleeps<number> {
     yield* mm.mmapLock.downRead();
     try {
-      return (yield* this.#home(mm, start, pages, NULL_PAGE)).moved;
+      const count = pagesOfVma(mm, start, pages);
+      return count === 0 ? 0 : (yield* this.#home(mm, start, count, NULL_PAGE)).moved;
     } finally {
       mm.mmapLock.upRead();
     }
@@ -398,9 +405,20 @@ export class FakeDriver {
     }
   }
 
+  /** The bytes of a page, wherever it is. */
+  bytesOf(page: Page): Uint8Array {
+    return this.contents.get(page) ?? this.#ramOf(page);
+  }
+
   #ramOf(page: Page): Uint8Array {
     return this.#kernel.ram.bytes(this.#kernel.memmap.ramFrame(page));
   }
+}
+
+/** Pages from `start` on that lie in one VMA. */
+function pagesOfVma(mm: MmStruct, start: number, pages: number): number {
+  const vma = vmaLookup(mm, start);
+  return vma === undefined ? 0 : Math.min(pages, (vma.end - start) / PAGE);
 }
 
 function countMoved(src: Float64Array, dst: Float64Array): number {

@@ -271,8 +271,6 @@ describeEach('an eviction and', (addressing) => {
       gate.open = true;
       // The exit runs to its end first: page tables, VMA and anon_vma are gone when the eviction wakes up.
       run(exit);
-      const other = bench.mm();
-      bench.store(other, bench.mmap(other, 4), 1);
       run(eviction);
       expect(driver.used).toBe(0);
       run(mmuIntervalNotifierRemove(notifier));
