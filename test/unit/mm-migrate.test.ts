@@ -5,11 +5,11 @@ import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, MIGRATE_PFN_WRITE } from '#src/
 import { PTE_DIRTY, PTE_SOFT_DIRTY, PTE_UFFD_WP, PTE_WRITE } from '#src/abi/pte';
 import { SWP_SOFT_DIRTY, SWP_UFFD_WP } from '#src/abi/softleaf';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
-import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '#src/base/brand';
+import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '#src/base/brand';
 import { MIGRATE_VMA_SELECT_DEVICE_PRIVATE, MIGRATE_VMA_SELECT_SYSTEM } from '#src/mm/migrate-device/args';
 import { migrateDeviceRange } from '#src/mm/migrate-device/device';
 import { migrateDeviceFinalize } from '#src/mm/migrate-device/finalize';
-import { migrateVmaFinalize, migrateVmaSetup } from '#src/mm/migrate-device/vma';
+import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '#src/mm/migrate-device/vma';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { exitMm } from '#src/mm/mm-struct';
 import { doMunmap } from '#src/mm/mmap';
@@ -39,6 +39,13 @@ function expectAtRest(bench: Bench, mm: MmStruct, addr: number): void {
     mapcount: 1,
   });
   expect(isLocked(bench.kernel, page)).toBe(false);
+}
+
+/** A locked page of RAM, as a driver hands it to `dst`. */
+function buddyPage({ kernel }: Bench): Page {
+  const page = kernel.buddy.allocPages(0);
+  folioTrylock(kernel.memmap.words, page);
+  return page;
 }
 
 function changePte({ kernel }: Bench, mm: MmStruct, addr: number, change: (pte: bigint) => bigint): void {
@@ -141,6 +148,33 @@ describeEach('migration to the device', (addressing) => {
       pageRefAdd(kernel.memmap.words, pinned, -1);
       expect(run(driver.toDevice(mm, at, 3))).toBe(1);
       expect([0, 1, 2].map((i) => bench.load(mm, at + i * PAGE))).toEqual([1, 2, 3]);
+    }));
+
+  it('a page with another reference is not even offered to the driver', () =>
+    withKernel(addressing, (bench) => {
+      const { kernel } = bench;
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2);
+      bench.store(mm, at, 1);
+      bench.store(mm, at + PAGE, 2);
+      const pinned = bench.page(mm, at);
+      pageRefAdd(kernel.memmap.words, pinned, 1);
+      const args = bench.driver().args(mm, at, 2, MIGRATE_VMA_SELECT_SYSTEM);
+      run(mm.mmapLock.downRead());
+      expect(run(migrateVmaSetup(kernel, args))).toBe(0);
+      expect([args.src[0], args.cpages]).toEqual([0, 1]);
+      expect([bench.kind(mm, at), isLocked(kernel, pinned)]).toEqual(['present', false]);
+      // A reference that is taken only now is seen by migrate_vma_pages.
+      const late = kernel.addressing.migratePfnToPage(args.src[1] as Mpfn);
+      pageRefAdd(kernel.memmap.words, late, 1);
+      const target = buddyPage(bench);
+      args.dst[1] = kernel.addressing.migratePfnFromPage(target);
+      run(migrateVmaPages(kernel, args));
+      expect(args.src[1]! & MIGRATE_PFN_MIGRATE).toBe(0);
+      migrateVmaFinalize(kernel, args);
+      mm.mmapLock.upRead();
+      expect(bench.page(mm, at + PAGE)).toBe(late);
+      for (const page of [pinned, late]) pageRefAdd(kernel.memmap.words, page, -1);
     }));
 
   it('a locked page is passed over', () =>

@@ -404,6 +404,15 @@ describeEach('hmm_range_fault', (addressing) => {
       run(mmuIntervalNotifierRemove(notifier));
     }));
 
+  it('a write request replaces the zero page for the CPU too, which had it in its TLB', () =>
+    scene(addressing, ({ bench, mm, own, ask }) => {
+      const at = bench.mmap(mm, 1);
+      expect(bench.load(mm, at)).toBe(0);
+      ask(at, 1, WRITE);
+      own.bytesOf(bench.page(mm, at))[0] = 6;
+      expect(bench.load(mm, at)).toBe(6);
+    }));
+
   it('two tasks: a store that breaks the zero page makes the query begin anew', () =>
     scene(addressing, ({ bench, mm, own }) => {
       const at = bench.mmap(mm, 1);
