@@ -28,6 +28,8 @@ export interface CopyTicket {
   readonly batch: CopyBatch;
   readonly first: number;
   readonly last: number;
+  /** Every run was sent: the device did not die in between. */
+  readonly complete: boolean;
 }
 
 interface Command {
@@ -68,6 +70,7 @@ export class DeviceQueue {
   *send(batch: CopyBatch): Sleeps<CopyTicket> {
     const ring = this.#copies;
     const first = this.#copySequence + 1;
+    let sent = 0;
     for (const run of batch.runs) {
       if (ring.free() === 0) this.#link.ring();
       yield* this.#waitSpace(ring, 'copy');
@@ -82,15 +85,16 @@ export class DeviceQueue {
       words[at + COPY.sourcePage] = run.sourcePage;
       words[at + COPY.targetPage] = run.targetPage;
       ring.publish();
+      sent++;
     }
-    if (batch.runs.length > 0) this.#link.ring();
-    return { batch, first, last: this.#copySequence };
+    if (sent > 0) this.#link.ring();
+    return { batch, first, last: this.#copySequence, complete: sent === batch.runs.length };
   }
 
   /** Wait until a batch is copied. False: the device died or a copy failed; the targets are undefined. */
-  *copied({ batch, first, last }: CopyTicket): Sleeps<boolean> {
+  *copied({ batch, first, last, complete }: CopyTicket): Sleeps<boolean> {
     if (batch.runs.length === 0) return true;
-    if (!(yield* this.#waitFence(HEADER.copyFence, last, 'copy')) || last < first) return false;
+    if (!complete || !(yield* this.#waitFence(HEADER.copyFence, last, 'copy'))) return false;
     // Only the last failure is recorded: one of a batch that was sent after ours counts against ours too.
     const failed = load32(this.#header, HEADER.copyError);
     return failed === 0 || !fenceReached(failed, first);
