@@ -85,6 +85,8 @@ class ParkedLane implements FaultWaiter {
   }
 
   replay(turn: ReplayTurn | null): void {
+    // The launch may have failed, and been reported, since the lane was parked: then it has no turn to wait for.
+    if (this.gone) return;
     this.#wave.faulted--;
     this.#turn = turn;
     if (turn !== null) turn.lanes++;
@@ -169,9 +171,9 @@ export class Wave {
       }
       for (const [index, parked] of batch.entries()) {
         count++;
-        if (this.done) return;
-        if (this.#runLane(parked.group, parked.localLane, parked)) continue;
-        this.ready.unshift(...batch.slice(index + 1));
+        if (!this.done && this.#runLane(parked.group, parked.localLane, parked)) continue;
+        // Preempted, or the launch is over: the others keep their place, and whoever waits for their turn hears of its end.
+        this.ready.unshift(...batch.slice(this.done ? index : index + 1));
         return;
       }
     }

@@ -93,6 +93,36 @@ describe('faults', () => {
     expect(rig.takeFaults().map(({ address }) => address)).toEqual([addr(1), addr(0)]);
   });
 
+  test('the turn of replayed lanes is over when their launch ends before they run', () => {
+    const rig = new Rig({ waveLanes: 8 });
+    const program: ComputeProgram = (ctx) => {
+      ctx.loadI32(addr(0));
+      if (ctx.lane === 0) throw new Error('lane 0 gives up');
+    };
+    const report = runLaunch(rig.engine(), program, { lanes: 8 }, () => {
+      rig.takeFaults();
+      rig.map(0, 0);
+      rig.replay();
+      expect(rig.replayTurnsOver()).toBe(false);
+    });
+    expect(report.failure?.kind).toBe('program');
+    expect(rig.replayTurnsOver()).toBe(true);
+  });
+
+  test('the lanes of a launch that was cancelled have no turn to wait for', () => {
+    const rig = new Rig({ waveLanes: 8 });
+    const engine = rig.engine();
+    const program: ComputeProgram = (ctx) => void ctx.loadI32(addr(ctx.lane % 2));
+    const report = runLaunch(engine, program, { lanes: 8 }, () => {
+      rig.takeFaults();
+      rig.cancel(addr(0), EFAULT);
+    });
+    expect(report.failure?.errno).toBe(EFAULT);
+    rig.replay();
+    while (engine.step());
+    expect(rig.replayTurnsOver()).toBe(true);
+  });
+
   test('a fault replay that serves nothing makes the lane fault anew', () => {
     const rig = new Rig();
     let replays = 0;

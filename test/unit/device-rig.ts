@@ -9,7 +9,7 @@ import {
   FAULT_PACKET,
   INVALIDATE_PACKET,
 } from '#src/abi/packet';
-import { QUEUE_BYTES, QUEUE_HEADER, RINGS } from '#src/abi/queue';
+import { fenceReached, QUEUE_BYTES, QUEUE_HEADER, RINGS } from '#src/abi/queue';
 import { Engine, type EngineOptions } from '#src/device/engine';
 import { DevicePageTables } from '#src/device/page-table';
 import type { ComputeProgram } from '#src/device/program';
@@ -39,6 +39,7 @@ export class Rig {
   readonly root: number;
   readonly context = 1;
   readonly faults: RingConsumer;
+  #lastReplay = 0;
   readonly #commands: RingProducer;
   readonly #invalidations: RingProducer;
   readonly #copies: RingProducer;
@@ -98,7 +99,12 @@ export class Rig {
 
   /** Fault replay of what has been taken. */
   replay(): number {
-    return this.#command(COMMAND_REPLAY, 0, 0, 0);
+    return (this.#lastReplay = this.#command(COMMAND_REPLAY, 0, 0, 0));
+  }
+
+  /** Has every lane that the last fault replay woke had its turn? */
+  replayTurnsOver(): boolean {
+    return fenceReached(this.header[QUEUE_HEADER.word.replayFence]!, this.#lastReplay);
   }
 
   cancel(address: number, errno: number, access = 0): number {
