@@ -7,7 +7,6 @@
  * and for devices that are lost.
  */
 import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM, memoryOfDevice } from '../abi/device-pte.js';
-import { pteWrite } from '../abi/pte.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import type { DriverInspection } from '../drivers/driver.js';
 import type { Checker, MachineDevice } from '../machine/state.js';
@@ -23,13 +22,13 @@ interface Allowed {
 }
 
 function allowed(kernel: Kernel, device: MachineDevice, inspection: DriverInspection, entry: CpuEntry): Allowed | null {
-  const { kind, page, pte } = entry;
+  const { kind, page, writable } = entry;
   const own = page === NULL_PAGE ? null : inspection.frameOf(page);
   const memory = own === null ? MEMORY_RAM : memoryOfDevice(device.index);
   const frame = own ?? kernel.memmap.ramFrame(pageOrZero(kernel, page));
   switch (kind) {
     case 'present':
-      return { memory, frame, write: pteWrite(pte) };
+      return { memory, frame, write: writable };
     case 'device-private-write':
       return own === null ? null : { memory, frame, write: true };
     case 'device-private-read':
@@ -43,9 +42,8 @@ function allowed(kernel: Kernel, device: MachineDevice, inspection: DriverInspec
 
 const pageOrZero = (kernel: Kernel, page: Page): Page => (page === NULL_PAGE ? kernel.zeroPage : page);
 
-function wrong(entry: DeviceEntry, cpu: Allowed | null | undefined): string | null {
-  if (cpu === undefined || cpu === null)
-    return 'is mapped on the device, but the CPU has nothing there that it could map';
+function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
+  if (cpu === null) return 'is mapped on the device, but the CPU has nothing there that it could map';
   const memory = devicePteMemory(entry.word);
   if (memory !== cpu.memory || entry.frame !== cpu.frame) {
     return `is frame ${entry.frame} of memory ${memory} on the device, frame ${cpu.frame} of memory ${cpu.memory} to the CPU`;
@@ -55,10 +53,13 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null | undefined): string | nu
 }
 
 function* lookAt(kernel: Kernel, device: MachineDevice, inspection: DriverInspection, mm: MmStruct, root: number) {
-  const cpu = new Map<number, Allowed | null>();
-  for (const entry of cpuEntries(kernel, mm)) cpu.set(entry.address, allowed(kernel, device, inspection, entry));
+  // Both walks go by address.
+  const cpuWalk = cpuEntries(kernel, mm);
+  let cpu = cpuWalk.next();
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
-    const problem = wrong(entry, cpu.get(entry.address));
+    while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();
+    const isThere = !cpu.done && cpu.value.address === entry.address;
+    const problem = wrong(entry, isThere ? allowed(kernel, device, inspection, cpu.value as CpuEntry) : null);
     if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
   }
 }

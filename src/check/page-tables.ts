@@ -4,9 +4,9 @@
  */
 import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
 import { DEVICE_PTE_VALID } from '../abi/device-pte.js';
-import { pteNone, ptePfn, ptePresent, pteSpecial } from '../abi/pte.js';
-import { type SoftLeafKind, softleafFromPte, swpType } from '../abi/softleaf.js';
-import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
+import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
+import type { SoftLeafKind } from '../abi/softleaf.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
@@ -18,7 +18,8 @@ const LEAF = SHIFTS.length - 1;
 export interface CpuEntry {
   readonly mm: MmStruct;
   readonly address: VirtAddr;
-  readonly pte: Pte;
+  /** Present, and the CPU may write through it. */
+  readonly writable: boolean;
   /** What a non-present entry means; `present` for the others. */
   readonly kind: SoftLeafKind | 'present';
   /** The page that it maps or names; NULL_PAGE for the zero page and for entries that name none. */
@@ -28,23 +29,26 @@ export interface CpuEntry {
 /** Page that a device or migration entry names, kinds without a page apart. */
 const NO_PAGE_KINDS: readonly SoftLeafKind[] = ['none', 'swap', 'hwpoison', 'marker'];
 
-function describe(kernel: Kernel, mm: MmStruct, address: number, pte: Pte): CpuEntry {
-  const at = { mm, address: address as VirtAddr, pte };
-  if (ptePresent(pte)) {
-    return { ...at, kind: 'present', page: pteSpecial(pte) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(pte)) };
+function describe(kernel: Kernel, mm: MmStruct, address: VirtAddr, low: number, high: number): CpuEntry {
+  if (lowPresent(low)) {
+    const page = low & LOW_SPECIAL ? NULL_PAGE : kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+    return { mm, address, writable: (low & LOW_WRITE) !== 0, kind: 'present', page };
   }
-  const leaf = softleafFromPte(pte);
-  const kind = kernel.addressing.swapTypes.kindOf[swpType(leaf)]!;
-  return { ...at, kind, page: NO_PAGE_KINDS.includes(kind) ? NULL_PAGE : kernel.addressing.softleafToPage(leaf) };
+  const type = highType(high);
+  const kind = kernel.addressing.swapTypes.kindOf[type]!;
+  const page = NO_PAGE_KINDS.includes(kind) ? NULL_PAGE : kernel.addressing.leafToPage(type, halvesNumber(low, high));
+  return { mm, address, writable: false, kind, page };
 }
 
 /** Every entry of an address space that is not none, by address. */
 export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, void, void> {
+  const { halves } = kernel.ram;
   for (const { table, base } of cpuTables(kernel, mm)) {
     if (base === null) continue;
     for (let index = 0; index < PTRS_PER_TABLE; index++) {
-      const pte = kernel.ram.words[table + index] as Pte;
-      if (!pteNone(pte)) yield describe(kernel, mm, base + index * PAGE_SIZE, pte);
+      const low = halves[2 * (table + index)]!;
+      const high = halves[2 * (table + index) + 1]!;
+      if ((low | high) !== 0) yield describe(kernel, mm, (base + index * PAGE_SIZE) as VirtAddr, low, high);
     }
   }
 }
@@ -65,9 +69,10 @@ export function* cpuTables(
     yield { table, base: level === LEAF ? base : null };
     if (level === LEAF) return;
     for (let index = 0; index < PTRS_PER_TABLE; index++) {
-      const entry = kernel.ram.words[table + index] as Pte;
-      if (pteNone(entry)) continue;
-      const child = tableOf(kernel.memmap.pfnToPage(ptePfn(entry)));
+      const low = kernel.ram.halves[2 * (table + index)]!;
+      const high = kernel.ram.halves[2 * (table + index) + 1]!;
+      if ((low | high) === 0) continue;
+      const child = tableOf(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn));
       yield* below(child, level + 1, base + index * 2 ** SHIFTS[level]!);
     }
   }

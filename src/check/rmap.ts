@@ -5,7 +5,6 @@
  * Does not see: VMAs in an anon_vma that map nothing (allowed). Suspended while a migration is in flight: between `unmap` and
  * `finalize` source and target share an identity.
  */
-import { pteWrite } from '../abi/pte.js';
 import { NULL_PAGE } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -30,16 +29,15 @@ export const rmap: Checker = {
   *look({ kernel }) {
     for (const mm of kernel.mms) {
       for (const entry of cpuEntries(kernel, mm)) {
-        const { address, kind, page, pte } = entry;
-        const place = placeText(mm, address);
+        const { address, kind, page } = entry;
         const vma = mm.vmas.find(address)?.value;
-        if (vma === undefined) yield `${place}: an entry (${kind}) outside of all mappings`;
-        const writable = kind === 'present' ? pteWrite(pte) : kind === 'device-private-write';
+        if (vma === undefined) yield `${placeText(mm, address)}: an entry (${kind}) outside of all mappings`;
+        const writable = entry.writable || kind === 'device-private-write';
         if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0) {
-          yield `${place}: a writable entry (${kind}) in a mapping that is not`;
+          yield `${placeText(mm, address)}: a writable entry (${kind}) in a mapping that is not`;
         }
         if (page !== NULL_PAGE && !found(kernel, entry)) {
-          yield `${place}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`;
+          yield `${placeText(mm, address)}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`;
         }
       }
     }
