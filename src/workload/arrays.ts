@@ -62,7 +62,9 @@ export type Comparison = Pick<WorkloadVerdict, 'verified' | 'checked' | 'detail'
 /** Compare bit for bit (but a NaN equals a NaN). `first` is the index of `actual[0]`, for the message. */
 export function compare(what: string, expected: ArrayLike<number>, actual: ArrayLike<number>, first = 0): Comparison {
   for (let i = 0; i < expected.length; i++) {
-    if (!Object.is(expected[i], actual[i])) {
+    // Zeroes differ by sign, and a NaN is no difference: ask only where there may be one.
+    if (expected[i] !== actual[i] || expected[i] === 0) {
+      if (Object.is(expected[i], actual[i])) continue;
       const detail = `${what}[${first + i}]: expected ${expected[i]}, got ${actual[i]}`;
       return { verified: false, checked: i, detail };
     }

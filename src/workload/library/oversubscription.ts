@@ -94,13 +94,12 @@ async function prepare(env: WorkloadEnv, mirror: Mirror): Promise<WorkingSet> {
   const words = await allocate(env, 'i32', pages * WORDS_PER_PAGE);
   const pagesPerPiece = Math.ceil(memoryPages / PIECES_PER_MEMORY);
   const set: WorkingSet = { mirror, words, salt: env.random.next(), pages, pagesPerPiece };
+  const values = new Int32Array(pagesPerPiece * WORDS_PER_PAGE);
   for (const piece of piecesOf(set)) {
     const first = piece.firstPage * WORDS_PER_PAGE;
-    const values = new Int32Array(piece.pages * WORDS_PER_PAGE);
-    await words.write(
-      values.map((_, i) => oversubscriptionPattern(set.salt, first + i)),
-      first,
-    );
+    const count = piece.pages * WORDS_PER_PAGE;
+    for (let i = 0; i < count; i++) values[i] = oversubscriptionPattern(set.salt, first + i);
+    await words.write(values.subarray(0, count), first);
   }
   return set;
 }
@@ -118,7 +117,8 @@ async function verify(set: WorkingSet): Promise<Comparison[]> {
     await set.mirror.migrate(rangeOf(set, piece), 'system');
     const first = piece.firstPage * WORDS_PER_PAGE;
     const actual = await set.words.read(first, piece.pages * WORDS_PER_PAGE);
-    const expected = actual.map((_, i) => oversubscriptionReference(set.salt, first + i));
+    const expected = new Int32Array(actual.length);
+    for (let i = 0; i < expected.length; i++) expected[i] = oversubscriptionReference(set.salt, first + i);
     comparisons.push(compare(`device ${set.mirror.device}, word`, expected, actual, first));
   }
   return comparisons;
