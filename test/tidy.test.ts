@@ -142,7 +142,12 @@ const BANS: readonly Ban[] = [
   },
   { what: /\bMath\.random\b/, instead: 'base/random', allowed: () => false },
   { what: /\bDate\.now\b|\bnew Date\b/, instead: 'a time that is handed in', allowed: inRooms('cli', 'bench') },
-  { what: /\bperformance\.now\b/, instead: 'a time that is handed in', allowed: inRooms('cli', 'bench') },
+  {
+    what: /\bperformance\.now\b/,
+    instead: 'a time that is handed in',
+    // When a busy machine lets the event loop take a turn is a matter of time.
+    allowed: (file) => inRooms('cli', 'bench')(file) || file === 'src/sched/turn.ts',
+  },
   // An emulated process has an exit() as well, without a code.
   {
     what: /\bconsole\.|\bprocess\.(argv|env|std|exitCode|exit\([^)])/,

@@ -3,13 +3,15 @@
  *
  * While the engine has work it is stepped; then the loop spins for a moment (a driver that serves a fault answers in
  * microseconds), then it sleeps on the doorbell word. The event loop is visited only when a control call waits or its
- * answer is on the way; nothing of the data plane needs it.
+ * answer is on the way; nothing of the data plane needs it. The host sleeps outside of its event loop, too, so its doorbell
+ * is rung when an answer has gone out.
  */
 import { parentPort, workerData } from 'node:worker_threads';
 import { expose } from 'comlink';
 import type { DeviceControl } from '../src/abi/control.js';
-import { QUEUE_HEADER } from '../src/abi/queue.js';
+import { HOST_DOORBELL, QUEUE_HEADER } from '../src/abi/queue.js';
 import { EngineControl } from '../src/device/control.js';
+import { type Doorbell, ringDoorbell } from '../src/sync/doorbell.js';
 import { load32, store32, waitWord } from '../src/sync/word.js';
 import { nodeEndpoint } from '../src/transport/endpoint.js';
 
@@ -24,14 +26,28 @@ const SLEEP_MS = 100;
 const SLEEP_TURN_MS = 1;
 
 const { word: WORD } = QUEUE_HEADER;
-const queue = new Int32Array((workerData as { readonly queue: SharedArrayBuffer }).queue);
+const door = workerData as { readonly queue: SharedArrayBuffer; readonly hostDoorbell: SharedArrayBuffer };
+const queue = new Int32Array(door.queue);
+const host: Doorbell = {
+  words: new Int32Array(door.hostDoorbell),
+  at: HOST_DOORBELL.word.doorbell,
+  sleepingAt: HOST_DOORBELL.word.sleeping,
+};
 const device = new EngineControl();
 
-/** Count a control call when it comes out of the event loop. */
+/** Control calls that were answered: an answer goes out in the microtasks of the turn in which it counts. */
+let answers = 0;
+const answered = (): void => {
+  answers++;
+};
+
+/** Count a control call when it comes out of the event loop, and its answer. */
 function counted<Args extends unknown[], Value>(call: (...args: Args) => Promise<Value>) {
   return (...args: Args): Promise<Value> => {
     store32(queue, WORD.controlHandled, load32(queue, WORD.controlHandled) + 1);
-    return call(...args);
+    const answer = call(...args);
+    answer.then(answered, answered);
+    return answer;
   };
 }
 
@@ -56,13 +72,15 @@ function idle(rung: number, sleepMs: number): void {
 }
 
 async function run(): Promise<void> {
-  let answered = 0;
+  let reported = 0;
   while (load32(queue, WORD.stop) === 0) {
     const rung = load32(queue, WORD.doorbell);
     const called = load32(queue, WORD.controlRequested) !== load32(queue, WORD.controlHandled);
-    if (called || device.loading || device.reports !== answered) {
-      answered = device.reports;
+    if (called || device.loading || device.reports !== reported) {
+      reported = device.reports;
+      const before = answers;
       await eventLoopTurn();
+      if (answers !== before) ringDoorbell(host);
     }
     if (!device.step()) idle(rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
   }

@@ -8,7 +8,7 @@ export const EXIT_HELD = 0;
 export const EXIT_FOUND = 1;
 /** Wrong use or bad input. */
 export const EXIT_USAGE = 2;
-/** Interrupted by Ctrl-C: 128 + SIGINT. */
+/** Interrupted by Ctrl-C (128 + SIGINT), or told to end by SIGTERM. */
 export const EXIT_INTERRUPTED = 130;
 
 /** Errors that the user of the command line made, not the machine. */

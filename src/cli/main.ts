@@ -46,7 +46,7 @@ function report(error: unknown, words: readonly string[], commands: readonly str
 async function main(words: readonly string[]): Promise<void> {
   tolerateClosedPipe();
   // Ends every worker thread with it. Devices hold nothing that would have to be put away.
-  process.once('SIGINT', () => process.exit(EXIT_INTERRUPTED));
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(EXIT_INTERRUPTED));
   const program = createProgram();
   try {
     await program.parseAsync(words, { from: 'user' });

@@ -26,7 +26,7 @@ export interface Executor {
   background(name: string, task: Sleeps<never>): void;
   /** Inline only: whom to step beside the tasks. */
   addActor(actor: Actor): void;
-  /** Does a task or lane that could be preempted here have to let others go first? Never in the threads executor. */
+  /** Does a task or lane that could be preempted here have to let others go first? Threads: only to the event loop. */
   preempt(point: PreemptPoint): boolean;
   /** Resolves when no foreground task is left and nobody makes progress. */
   settle(): Promise<void>;

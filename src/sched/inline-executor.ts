@@ -2,9 +2,9 @@
  * Everything on the caller's thread: kernel tasks and device engines take turns, one step at a time, and a `Chooser` says
  * whose turn it is. Deterministic: a pure function of the choices. Counterpart: threads-executor.ts.
  *
- * The pump starts in a microtask and runs until no foreground task is left. It lets the event loop take a turn after a
- * task ends while others go on (so that the caller can go on, too), and now and then in a long run (so that Ctrl-C is
- * seen); while something outside the machine is under way (the module of a program is being loaded) nothing moves. So
+ * The pump starts in a microtask and runs until no foreground task is left. It lets the event loop take a turn after each
+ * task that ends (so that the caller can go on while others do), and now and then in a long run (so that Ctrl-C is seen):
+ * counted in steps, as time would make one run unlike the other. While something outside the machine is under way (the module of a program is being loaded) nothing moves. So
  * the outcome does not depend on how long any of this takes.
  */
 import { PfnlessError } from '../base/errors.js';
@@ -101,7 +101,7 @@ export class InlineExecutor implements Executor {
         }
         const step = this.#step();
         if (step === 'stuck') await this.#stuck();
-        else if (this.#tasks.foreground > 0 && (step === 'ended' || ++this.#stepsSinceTurn >= STEPS_PER_TURN)) {
+        else if (step === 'ended' || ++this.#stepsSinceTurn >= STEPS_PER_TURN) {
           this.#stepsSinceTurn = 0;
           await takeTurn();
         }

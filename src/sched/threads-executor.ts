@@ -4,8 +4,10 @@
  * One word wakes the kernel: the host doorbell, which a device rings after it put something into a ring or advanced a
  * fence. What a device does besides (control calls, its death) arrives through the event loop. So while a foreground
  * task is unfinished the pump goes round: run what is ready; nothing is: spin on the doorbell, park on it for up to a
- * millisecond, look again, and only if there is still nothing let the event loop take a turn. Fault,
- * service and fault replay never wait for a turn.
+ * millisecond, look again, and only if there is still nothing let the event loop take a turn. Fault, service and fault
+ * replay never wait for a turn. A pump that never runs dry takes one every few milliseconds, so that Ctrl-C is seen: the
+ * time counts, as a resumed task may run for long, and it counts from pump to pump, as a caller may start task after task
+ * without the event loop ever being reached.
  *
  * No wake-up is lost: the pump reads the doorbell, says that it sleeps, looks for ready tasks, and waits for the doorbell
  * to leave the value that it read. A device writes its data, changes the doorbell, and reads `sleeping`.
@@ -18,7 +20,7 @@ import type { Sleeps } from '../sync/task.js';
 import { load32, store32, waitWord, waitWordAsync, wakeWord } from '../sync/word.js';
 import type { Executor } from './executor.js';
 import { Settling, TaskList, type WaitReport } from './tasks.js';
-import { takeTurn } from './turn.js';
+import { clockMs, takeTurn } from './turn.js';
 
 const DOORBELL = HOST_DOORBELL.word.doorbell;
 const SLEEPING = HOST_DOORBELL.word.sleeping;
@@ -31,8 +33,10 @@ const SPIN_LOADS = 4000;
  */
 const PARK_MIN_MS = 0.05;
 const PARK_MAX_MS = 1;
-/** Resumed tasks between two turns of the event loop when the pump never runs dry, so that Ctrl-C is seen. */
-const RESUMES_PER_TURN = 64;
+/** Longest time that a busy pump keeps the event loop waiting, in milliseconds. */
+const TURN_EVERY_MS = 5;
+/** A running task looks at the clock at every so many of its schedule points (a power of two): they are in hot loops. */
+const POINTS_PER_LOOK = 16;
 
 export class ThreadsExecutor implements Executor {
   readonly kind = 'threads';
@@ -43,10 +47,11 @@ export class ThreadsExecutor implements Executor {
   #pumping = false;
   /** A promise of the doorbell is pending. One is enough: every ring ends it. */
   #watching = false;
-  #resumes = 0;
   #parkMs = PARK_MIN_MS;
-  /** The event loop should have a turn, although there is work. */
+  /** The event loop should have a turn now, although there is work. */
   #turnDue = false;
+  #lastTurnMs = 0;
+  #points = 0;
 
   /** @param hostDoorbell memory of a HOST_DOORBELL record */
   constructor(hostDoorbell: SharedArrayBuffer) {
@@ -69,8 +74,9 @@ export class ThreadsExecutor implements Executor {
     throw new InvariantViolation('a device of the threads executor runs by itself');
   }
 
+  /** Others do not need the task to give way: they run on threads of their own. The event loop does. */
   preempt(): boolean {
-    return false;
+    return (++this.#points & (POINTS_PER_LOOK - 1)) === 0 && this.#isTurnDue();
   }
 
   settle(): Promise<void> {
@@ -100,7 +106,8 @@ export class ThreadsExecutor implements Executor {
     try {
       store32(this.#doorbell, SLEEPING, 0);
       for (;;) {
-        while (this.#runReady()) if (this.#turnDue) await this.#turn();
+        do if (this.#isTurnDue()) await this.#turn();
+        while (this.#runReady());
         if (this.#tasks.foreground > 0) {
           if (!this.#sleep()) await this.#turn();
         } else if (this.#settling.wanted) {
@@ -114,7 +121,7 @@ export class ThreadsExecutor implements Executor {
     }
   }
 
-  /** Give each ready task one turn. Returns whether there was one. */
+  /** Give each ready task one turn, unless the event loop has to have one first. Returns whether there was a ready task. */
   #runReady(): boolean {
     const ready = this.#tasks.all.filter((task) => this.#tasks.isReady(task));
     if (ready.length > 0) this.#parkMs = PARK_MIN_MS;
@@ -123,15 +130,20 @@ export class ThreadsExecutor implements Executor {
       if (this.#stopped || !this.#tasks.isReady(task)) continue;
       const ended = this.#tasks.resume(task);
       // The caller of a task that has ended wants to go on while the others do.
-      if (++this.#resumes >= RESUMES_PER_TURN || (ended && this.#tasks.foreground > 0)) this.#turnDue = true;
+      if (ended && this.#tasks.foreground > 0) this.#turnDue = true;
+      else if (this.#isTurnDue()) break;
     }
     return ready.length > 0;
   }
 
+  #isTurnDue(): boolean {
+    return this.#turnDue || clockMs() - this.#lastTurnMs >= TURN_EVERY_MS;
+  }
+
   async #turn(): Promise<void> {
-    this.#resumes = 0;
-    this.#turnDue = false;
     await takeTurn();
+    this.#turnDue = false;
+    this.#lastTurnMs = clockMs();
   }
 
   /** Nothing is ready: wait for the doorbell, spinning, then parked. Returns whether something is ready now. */

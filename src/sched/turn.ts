@@ -8,3 +8,6 @@ export const takeTurn: Turn =
   typeof globalThis.setImmediate === 'function'
     ? () => new Promise((resolve) => globalThis.setImmediate(resolve))
     : () => new Promise((resolve) => globalThis.setTimeout(resolve, 0));
+
+/** Milliseconds since some moment: for waits that end by themselves, never for what a run computes. */
+export const clockMs = (): number => globalThis.performance.now();

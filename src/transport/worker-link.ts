@@ -48,7 +48,10 @@ class WorkerLink implements DeviceLink {
     this.name = name;
     this.memories = memories;
     this.#queue = new Int32Array(memories.queue);
-    this.#worker = new Worker(DOOR, { name, workerData: { queue: memories.queue } });
+    this.#worker = new Worker(DOOR, {
+      name,
+      workerData: { queue: memories.queue, hostDoorbell: memories.hostDoorbell },
+    });
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.#worker.on('error', (error) => this.#lose(`its thread threw ${error.name}: ${error.message}`, error));
     this.#worker.on('messageerror', (error) =>

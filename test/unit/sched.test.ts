@@ -143,6 +143,20 @@ describe('inline executor', () => {
     await long;
   });
 
+  it('lets the event loop have its turn while a caller runs task after task', async () => {
+    const executor = new InlineExecutor({ chooser: roundRobin() });
+    let turns = 0;
+    let over = false;
+    const count = (): void => {
+      turns++;
+      if (!over) setImmediate(count);
+    };
+    setImmediate(count);
+    for (let task = 0; task < 20; task++) await executor.run('short', walker('s', [], 1));
+    over = true;
+    expect(turns).toBeGreaterThanOrEqual(19);
+  });
+
   it('stop rejects what is in flight and what comes after', async () => {
     const executor = new InlineExecutor({ chooser: roundRobin() });
     const stuck = executor.run(

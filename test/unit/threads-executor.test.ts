@@ -4,7 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it } from 'vitest';
 import { HOST_DOORBELL } from '#src/abi/queue';
 import { ThreadsExecutor } from '#src/sched/threads-executor';
-import { type Sleeps, waitUntil } from '#src/sync/task';
+import { SCHEDULE_POINT, type Sleeps, waitUntil } from '#src/sync/task';
 
 /**
  * A device of a few lines: answers each request with the same number, then rings as the protocol says (data, doorbell,
@@ -52,6 +52,12 @@ async function createFakeDevice(host: SharedArrayBuffer): Promise<FakeDevice> {
 }
 
 const createHost = () => new SharedArrayBuffer(HOST_DOORBELL.bytes);
+/** A condition that holds, and takes its time to say so. */
+const busy = (ms: number) => (): boolean => {
+  const start = performance.now();
+  while (performance.now() - start < ms);
+  return true;
+};
 const delay = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 afterEach(async () => {
@@ -86,6 +92,34 @@ describe('threads executor', () => {
       'timer',
       waitUntil('the timer', () => done),
     );
+  });
+
+  it('lets the event loop have its turn while a caller runs task after task', async () => {
+    const executor = new ThreadsExecutor(createHost());
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 1);
+    const start = performance.now();
+    while (performance.now() - start < 100) await executor.run('short', waitUntil('nothing', busy(2)));
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThanOrEqual(5);
+  });
+
+  it('interrupts a long task at its schedule points for the event loop', async () => {
+    const executor = new ThreadsExecutor(createHost());
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 1);
+    let points = 0;
+    function* long(): Sleeps<void> {
+      const start = performance.now();
+      while (performance.now() - start < 100) {
+        points++;
+        if (executor.preempt()) yield SCHEDULE_POINT;
+      }
+    }
+    await executor.run('long', long());
+    clearInterval(timer);
+    expect(ticks).toBeGreaterThanOrEqual(5);
+    expect(points).toBeGreaterThan(1000);
   });
 
   it('runs a background task when the doorbell rings at rest', async () => {
