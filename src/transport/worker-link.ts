@@ -42,6 +42,7 @@ class WorkerLink implements DeviceLink {
   readonly #life = new Lifeline();
   readonly #queue: Int32Array;
   readonly #exited: Promise<void>;
+  #terminated = false;
 
   constructor({ index, name }: DeviceConfig, memories: DeviceMemories) {
     this.index = index;
@@ -91,15 +92,17 @@ class WorkerLink implements DeviceLink {
     clearTimeout(late);
   }
 
+  /** Lost is the device only when its thread has ended: until then it may still be copying, and hold references on pages. */
   async terminate(): Promise<void> {
-    this.#lose('it was terminated');
+    this.#terminated = true;
     await this.#worker.terminate();
+    this.#lose('it was terminated');
   }
 
   #onExit(code: number): void {
     const stopped = this.#queue[QUEUE_HEADER.word.stop] !== 0;
     if (stopped && code === 0) this.#life.close(this.#closed());
-    else this.#lose(`its thread ended with exit code ${code}`);
+    else this.#lose(this.#terminated ? 'it was terminated' : `its thread ended with exit code ${code}`);
   }
 
   #closed(): Error {
