@@ -37,7 +37,7 @@ import { copyFromUser, copyToUser, type UserAccess } from '#src/mm/uaccess';
 import { vmaLookup } from '#src/mm/vma';
 import { folioLocked, folioTrylock, folioUnlock, pageRefCount } from '#src/sync/page-ref';
 import { SCHEDULE_POINT, type Sleeps } from '#src/sync/task';
-import { readPte, store32 } from '#src/sync/word';
+import { readPte, setPte, store32 } from '#src/sync/word';
 
 export const PAGE = PAGE_SIZE;
 export type AddressingName = 'legacy' | 'offset';
@@ -427,3 +427,19 @@ function countMoved(src: Float64Array, dst: Float64Array): number {
 
 export const isLocked = (kernel: Kernel, page: Page): boolean => folioLocked(kernel.memmap.words, page);
 export const refCount = (kernel: Kernel, page: Page): number => pageRefCount(kernel.memmap.words, page);
+
+/** The state that a page of a process must have at rest. */
+export function expectAtRest(bench: Bench, mm: MmStruct, addr: number): void {
+  const page = bench.page(mm, addr);
+  expect({ references: refCount(bench.kernel, page), mapcount: bench.field(page, 'mapcount') + 1 }).toEqual({
+    references: 1,
+    mapcount: 1,
+  });
+  expect(isLocked(bench.kernel, page)).toBe(false);
+}
+
+/** Change an entry behind everybody's back. */
+export function changePte({ kernel }: Bench, mm: MmStruct, addr: number, change: (pte: bigint) => bigint): void {
+  const at = leafTable(kernel, mm, addr as VirtAddr) + pteIndex(addr);
+  setPte(kernel.ram.words, at, change(kernel.ram.words[at]!) as Pte);
+}
