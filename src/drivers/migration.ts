@@ -195,6 +195,8 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
 /** A device page that others had to leave for. NULL_PAGE when nothing can be evicted either. */
 function* evictForPage(ctx: MigrationContext): Sleeps<Page> {
   for (let attempt = 0; attempt < EVICT_ATTEMPTS; attempt++) {
+    // Without RAM to go to, pages would be unmapped and mapped again for nothing.
+    if (ctx.kernel.buddy.freePagesCount === 0) return NULL_PAGE;
     const block = ctx.memory.oldestBlock();
     if (block === null) return NULL_PAGE;
     const evicted = yield* evict(ctx, block.first, block.pages);
