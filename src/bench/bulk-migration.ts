@@ -61,7 +61,11 @@ function result(name: string, times: readonly number[], base: readonly number[] 
   };
 }
 
-const words = (pattern: number): Int32Array => Int32Array.from({ length: BYTES / 4 }, (_, i) => i * pattern);
+function words(pattern: number): Int32Array {
+  const filled = new Int32Array(BYTES / 4);
+  for (let i = 0; i < filled.length; i++) filled[i] = Math.imul(i, pattern);
+  return filled;
+}
 
 /** All pages, or the figure would mean nothing. */
 async function move(mirror: Mirror, range: VirtRange, to: 'device' | 'system'): Promise<void> {
@@ -73,6 +77,8 @@ async function move(mirror: Mirror, range: VirtRange, to: 'device' | 'system'): 
 
 async function verify(process: Process, range: VirtRange, pattern: number): Promise<void> {
   const found = await process.readArray('i32', range.start, BYTES / 4);
-  const wrong = found.findIndex((word, i) => word !== (i * pattern) << 0);
-  if (wrong >= 0) throw new PfnlessError('ERR_PFNLESS_ERRNO', `The migration moved the wrong bytes (word ${wrong}).`);
+  for (let i = 0; i < found.length; i++) {
+    if (found[i] === Math.imul(i, pattern)) continue;
+    throw new PfnlessError('ERR_PFNLESS_ERRNO', `The migration moved the wrong bytes (word ${i}).`);
+  }
 }

@@ -5,8 +5,8 @@ import { type BenchResult, median, medianAbsoluteDeviation, timeMs } from './mea
 
 /** Words in the buffer: 8 pages, far fewer than the TLB has entries. */
 const WORDS = 8 * 1024;
-const LANES = 8;
-const LOADS_A_LANE = 2 ** 21;
+const LANES = 128;
+const LOADS_A_LANE = 2 ** 17;
 const LOADS = LANES * LOADS_A_LANE;
 const WARM_UP = 2;
 const SAMPLES = 15;
@@ -36,7 +36,7 @@ export async function deviceLoads(): Promise<BenchResult[]> {
     for (let round = -WARM_UP; round < SAMPLES; round++) {
       let expected = 0;
       const baseMs = await timeMs(() => {
-        expected = plainLoop(plain);
+        for (let lane = 0; lane < LANES; lane++) expected = plainLoop(plain);
       });
       const loadMs = await timeMs(() => mirror.launch(program, { lanes: LANES, args }));
       const found = await process.readArray('i32', sums.start, LANES);
@@ -44,7 +44,7 @@ export async function deviceLoads(): Promise<BenchResult[]> {
         throw new PfnlessError('ERR_PFNLESS_PROGRAM', 'The device loaded the wrong words.');
       }
       if (round < 0) continue;
-      times.base.push(baseMs / LOADS_A_LANE);
+      times.base.push(baseMs / LOADS);
       times.loads.push(loadMs / LOADS);
     }
     const rate = times.loads.map((ms) => 1 / (ms * 1000));
