@@ -9,5 +9,5 @@ export const takeTurn: Turn =
     ? () => new Promise((resolve) => globalThis.setImmediate(resolve))
     : () => new Promise((resolve) => globalThis.setTimeout(resolve, 0));
 
-/** Milliseconds since some moment: for waits that end by themselves, never for what a run computes. */
+/** Milliseconds since some moment: for pauses and for wall times, never for what a run computes. */
 export const clockMs = (): number => globalThis.performance.now();

@@ -106,6 +106,12 @@ const FLAGS: readonly Case[] = [
   { title: 'no devices', words: ['run', 'saxpy', '--devices', '0'], says: /--devices.* whole number from 1/ },
   { title: 'more devices than a workload can use', words: ['run', 'saxpy', '--devices', '9'], says: /1 to 8 devices/ },
   { title: 'devices in words', words: ['run', 'saxpy', '--devices', 'two'], says: /--devices/ },
+  { title: 'no jobs', words: ['run', 'saxpy', '--jobs', '0'], says: /--jobs.* whole number from 1 to 64/ },
+  {
+    title: 'a size above the most, in threads',
+    words: ['run', 'saxpy', 'bfs', '--executor', 'inline', '--size', '99999999999', '--jobs', '2'],
+    says: /saxpy: .*size/,
+  },
   { title: 'a negative seed', words: ['run', 'saxpy', '--seed', '-1'], says: /--seed/ },
   { title: 'an unknown executor', words: ['run', 'saxpy', '--executor', 'gpu'], says: /threads, inline/ },
   { title: 'pageless', words: ['run', 'saxpy', '--addressing', 'pageless'], says: /not there yet/ },

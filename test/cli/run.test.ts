@@ -63,6 +63,25 @@ describe('run', () => {
     expect(second).toEqual(first);
   });
 
+  test('--jobs changes nothing but the time (inline)', async () => {
+    const words = ['run', 'stencil', 'saxpy', 'histogram', '--executor', 'inline', '--devices', '2', '--json'];
+    const [alone, pooled] = await Promise.all([pfnless(words), pfnless([...words, '--jobs', '2'])]);
+    const untimed = ({ stdout }: { readonly stdout: string }) => stdout.replace(/"wallMs": [\d.]+/g, '');
+    expect(untimed(pooled)).toBe(untimed(alone));
+    expect([alone.code, pooled.code, pooled.stderr]).toEqual([0, 0, '']);
+  });
+
+  test('Ctrl-C ends all jobs at once', async () => {
+    const child = start(['run', 'oversubscription', 'oversubscription', '--jobs', '2', '--size', '4']);
+    await once(child.stdout, 'data');
+    await sleep(1000);
+    child.kill('SIGINT');
+    const killed = performance.now();
+    const [code] = await once(child, 'exit');
+    expect(code).toBe(130);
+    expect(performance.now() - killed).toBeLessThan(1000);
+  });
+
   test('for people: the seed first, then a table', async () => {
     const { stdout, code } = await pfnless(['run', 'saxpy', '--executor', 'inline', '--seed', '9']);
     expect(stdout).toMatch(/^seed 9 · machine laptop · 2 devices · offset addressing · executor inline\n/);

@@ -4,7 +4,8 @@ import { boot } from '../../check/boot.js';
 import { BootError } from '../../machine/errors.js';
 import { splitMaps } from '../../machine/iomem.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
-import { EXIT_FOUND, EXIT_HELD, errorReport } from '../exit.js';
+import { errorReport } from '../../report/error-report.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addMapOptions, type MachineFlags, machineFromFlags } from '../machine-options.js';
 import { complain, print, printJson } from '../output.js';
 

@@ -2,18 +2,22 @@
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { suggestion } from '../../base/nearest.js';
+import { type CampaignTask, runTask, type WorkloadRow } from '../../campaign/task.js';
 import { renderTable } from '../../report/table.js';
 import { workloads } from '../../workload/library/index.js';
 import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
-import type { Workload } from '../../workload/workload.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
 import { print, printJson, startProgress } from '../output.js';
-import { describeRun, failureText, RESULT_COLUMNS, runOnFreshMachine, type WorkloadRow } from '../runner.js';
+import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
+
+/** More threads than that are no use on any computer that runs this. */
+const JOBS_MAX = 64;
 
 interface RunFlags extends MachineFlags {
   readonly all?: boolean;
   readonly size?: number;
+  readonly jobs: number;
   readonly json?: boolean;
 }
 
@@ -22,6 +26,7 @@ export function addRunCommand(program: Command, exit: (code: number) => void): v
     .argument('[workload...]', 'names from `pfnless list`')
     .option('--all', 'every workload of the library')
     .option('--size <n>', "problem size, in the workload's own units", wholeNumber(1, 2 ** 40))
+    .option('--jobs <n>', 'workloads at a time, each on a machine and a thread of its own', wholeNumber(1, JOBS_MAX), 1)
     .option('--json', 'print one JSON object')
     .action(async (names: string[], flags: RunFlags) => exit(await run(names, flags)));
 }
@@ -35,17 +40,8 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
   }
   if (!flags.json) print(`${describeRun(spec)}\n\n`);
 
-  const rows: WorkloadRow[] = [];
-  const progress = await startProgress('booting');
-  try {
-    for (const [index, workload] of chosen.entries()) {
-      progress.update(`${workload.name} (${index + 1} of ${chosen.length})`);
-      rows.push(await runOnFreshMachine({ spec, machine: flags.machine, size: flags.size }, workload));
-    }
-  } finally {
-    progress.stop();
-  }
-
+  const tasks = chosen.map((workload) => ({ workload, spec, machine: flags.machine, size: flags.size }));
+  const rows = await (flags.jobs === 1 ? runHere(tasks) : runInThreads(tasks, flags.jobs));
   const ok = rows.every((row) => row.ok);
   if (flags.json) {
     printJson({
@@ -65,18 +61,46 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
   return ok ? EXIT_HELD : EXIT_FOUND;
 }
 
-function chooseWorkloads(names: readonly string[], all: boolean): readonly Workload[] {
+/** One after the other, on this thread. */
+async function runHere(tasks: readonly CampaignTask[]): Promise<WorkloadRow[]> {
+  const rows: WorkloadRow[] = [];
+  const progress = await startProgress('booting');
+  try {
+    for (const [index, task] of tasks.entries()) {
+      progress.update(`${task.workload} (${index + 1} of ${tasks.length})`);
+      rows.push(await runTask(task));
+    }
+  } finally {
+    progress.stop();
+  }
+  return rows;
+}
+
+async function runInThreads(tasks: readonly CampaignTask[], jobs: number): Promise<WorkloadRow[]> {
+  const { runCampaign } = await import('../../campaign/pool.js');
+  const progress = await startProgress('booting');
+  try {
+    return await runCampaign(tasks, {
+      jobs,
+      onProgress: ({ done, total, running }) => progress.update(`${done} of ${total} done: ${running.join(', ')}`),
+    });
+  } finally {
+    progress.stop();
+  }
+}
+
+/** Names of workloads. */
+function chooseWorkloads(names: readonly string[], all: boolean): readonly string[] {
   const known = workloads.map(({ name }) => name);
   if (all && names.length > 0) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name workloads or give --all, not both');
   }
-  if (all) return workloads;
+  if (all) return known;
   if (names.length === 0) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `name a workload or give --all: known are ${known.join(', ')}`);
   }
   return names.map((name) => {
-    const workload = workloads.find((candidate) => candidate.name === name);
-    if (workload) return workload;
+    if (known.includes(name)) return name;
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `there is no workload "${name}" (${suggestion(name, known)})`);
   });
 }

@@ -1,13 +1,14 @@
 /** `pfnless showcase` (`npm start`): what pfnless is about, in a few seconds. */
 import type { Command } from 'commander';
+import { runTask, type WorkloadRow } from '../../campaign/task.js';
 import { BootError } from '../../machine/errors.js';
 import type { PresetName } from '../../machine/presets.js';
 import { type MachineSpec, parseMachineSpec } from '../../machine/spec.js';
+import { type ErrorReport, errorReport } from '../../report/error-report.js';
 import { type Column, formatCount, formatMs, renderTable } from '../../report/table.js';
-import { workloads } from '../../workload/library/index.js';
-import { type ErrorReport, EXIT_FOUND, EXIT_HELD, errorReport } from '../exit.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { paint, print, printJson, startProgress } from '../output.js';
-import { describeRun, failureText, resultText, runOnFreshMachine, type WorkloadRow } from '../runner.js';
+import { describeRun, failureText, resultText } from '../runner.js';
 
 const SHOWN: readonly string[] = ['vector-add', 'histogram', 'stencil'];
 const STAGES: readonly { readonly machine: PresetName; readonly addressing: MachineSpec['addressing'] }[] = [
@@ -56,9 +57,9 @@ async function runStage(spec: MachineSpec): Promise<Stage> {
   const rows: WorkloadRow[] = [];
   const progress = await startProgress('booting');
   try {
-    for (const workload of workloads.filter(({ name }) => SHOWN.includes(name))) {
-      progress.update(workload.name);
-      rows.push(await runOnFreshMachine({ spec, machine }, workload));
+    for (const workload of SHOWN) {
+      progress.update(workload);
+      rows.push(await runTask({ workload, spec, machine }));
     }
   } catch (error) {
     if (!(error instanceof BootError)) throw error;

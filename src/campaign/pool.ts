@@ -1,0 +1,84 @@
+/**
+ * A campaign: many tasks, several at a time, each in a thread of a piscina pool (DESIGN decision 7). A task owns its machine, and
+ * that machine may own threads for its devices. Rows come back in the order of the tasks, whoever was done first.
+ *
+ * A task that crashes its thread (or ends it) costs its own row, which says so; piscina puts a new thread in its place.
+ * What a run without threads would throw (a machine that does not boot, wrong use) is thrown here, too: the one of the
+ * first such task, once those that run have ended; nothing is started after it.
+ */
+import { Piscina } from 'piscina';
+import { type ErrorCode, PfnlessError } from '../base/errors.js';
+import { type ErrorReport, errorReport } from '../report/error-report.js';
+import { type CampaignTask, failedRow, type WorkloadRow } from './task.js';
+
+/** What a thread answers: errors lose their class and their code on the way from thread to thread, so they go as data. */
+export type TaskAnswer =
+  | { readonly row: WorkloadRow }
+  | { readonly refused: ErrorReport & { readonly code: ErrorCode } };
+
+export interface CampaignOptions {
+  /** Tasks at a time. */
+  readonly jobs: number;
+  /** Called as tasks start and end. */
+  readonly onProgress?: (progress: CampaignProgress) => void;
+  /** The module that runs a task in a thread. */
+  readonly door?: URL;
+}
+
+export interface CampaignProgress {
+  readonly done: number;
+  readonly total: number;
+  /** Workloads that are running. */
+  readonly running: readonly string[];
+}
+
+const DOOR = new URL('../../workers/campaign.js', import.meta.url);
+
+/** @throws PfnlessError what the first task that was refused was refused for */
+export async function runCampaign(tasks: readonly CampaignTask[], options: CampaignOptions): Promise<WorkloadRow[]> {
+  const { jobs, onProgress = () => {}, door = DOOR } = options;
+  const threads = Math.min(jobs, tasks.length);
+  const pool = new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads });
+  const answers: TaskAnswer[] = [];
+  const running = new Set<CampaignTask>();
+  const queue = tasks.entries();
+  let done = 0;
+  let isRefused = false;
+  const report = (): void =>
+    onProgress({ done, total: tasks.length, running: Array.from(running, ({ workload }) => workload) });
+
+  const worker = async (): Promise<void> => {
+    while (!isRefused) {
+      const next = queue.next();
+      if (next.done) return;
+      const [index, task] = next.value;
+      running.add(task);
+      report();
+      const answer = await runInThread(pool, task);
+      answers[index] = answer;
+      if ('refused' in answer) isRefused = true;
+      running.delete(task);
+      done++;
+      report();
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: threads }, worker));
+  } finally {
+    await pool.destroy();
+  }
+  return answers.map((answer) => {
+    if ('row' in answer) return answer.row;
+    const { code, message, errno } = answer.refused;
+    throw new PfnlessError(code, message, errno === undefined ? {} : { errno });
+  });
+}
+
+async function runInThread(pool: Piscina, task: CampaignTask): Promise<TaskAnswer> {
+  try {
+    return (await pool.run(task)) as TaskAnswer;
+  } catch (error) {
+    const { code, message } = errorReport(error);
+    return { row: failedRow(task, { code, message: `The thread of this run crashed: ${message}` }) };
+  }
+}
