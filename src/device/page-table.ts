@@ -7,7 +7,7 @@
  * Linux: the same reason as tlb_remove_table(). Large entries are not modelled: every leaf is 4 KiB.
  */
 import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
-import { DEVICE_PTE_VALID, DEVICE_TABLE_WORDS, devicePteMemory } from '../abi/device-pte.js';
+import { DEVICE_PTE_VALID, DEVICE_TABLE_WORDS, devicePteMemory, type MemoryId } from '../abi/device-pte.js';
 import { assert } from '../base/errors.js';
 import { load32, store32 } from '../sync/word.js';
 
@@ -35,6 +35,9 @@ export function walk(words: Int32Array, root: number, addr: number): number {
   if ((load32(words, at) & DEVICE_PTE_VALID) === 0) return 0;
   return load32(words, at + 1) + ((low >>> PAGE_SHIFT) & 511) * 2;
 }
+
+/** No memory has this number. */
+const NO_MEMORY: MemoryId = -1;
 
 export class DevicePageTables {
   readonly buffer: SharedArrayBuffer;
@@ -105,9 +108,13 @@ export class DevicePageTables {
     return true;
   }
 
-  /** Clear the entries of [start, end), skipping what has no table. @returns how many were valid */
-  unmapRange(root: number, start: number, end: number): number {
-    return this.#clear(root, ROOT_LEVEL, 0, start, end);
+  /**
+   * Clear the entries of [start, end), skipping what has no table.
+   * @param keep entries of this memory stay
+   * @returns how many were cleared
+   */
+  unmapRange(root: number, start: number, end: number, keep: MemoryId = NO_MEMORY): number {
+    return this.#clear(root, ROOT_LEVEL, 0, start, end, keep);
   }
 
   /** Flag word of an address's entry, 0 for none. */
@@ -166,7 +173,7 @@ export class DevicePageTables {
     return table;
   }
 
-  #clear(table: number, level: number, tableStart: number, start: number, end: number): number {
+  #clear(table: number, level: number, tableStart: number, start: number, end: number, keep: MemoryId): number {
     const words = this.#words;
     const span = SPAN[level]!;
     const first = Math.max(0, Math.floor((start - tableStart) / span));
@@ -178,10 +185,11 @@ export class DevicePageTables {
       if ((words[at]! & DEVICE_PTE_VALID) === 0) continue;
       if (level > 0) {
         const child = words[at + 1]!;
-        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end);
+        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end, keep);
         if (this.#live[child / DEVICE_TABLE_WORDS] !== 0) continue;
         this.#aside.push(child);
       } else {
+        if (devicePteMemory(words[at]!) === keep) continue;
         cleared++;
       }
       store32(words, at, 0);

@@ -121,26 +121,15 @@ export class Dmirror {
 
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
-    const { owner, queue } = this.#options;
+    const { owner, ownMemory, queue, tables } = this.#options;
     // A migration of our own towards the device does not move what is there already: those entries stay.
-    const keepOwn = range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner && this.migrationsHome === 0;
-    const cleared = keepOwn ? this.#clearForeign(range.start, range.end) : this.clear(range.start, range.end);
+    const keepsOwn = range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner && this.migrationsHome === 0;
+    const cleared = tables.unmapRange(this.root, range.start, range.end, keepsOwn ? ownMemory : undefined);
     if (cleared > 0) {
       yield* this.flush(range.start, range.end);
       return;
     }
     // Somebody else may have cleared the entries and not yet heard from the device.
     yield* queue.waitInvalidations();
-  }
-
-  #clearForeign(start: number, end: number): number {
-    const { tables, ownMemory } = this.#options;
-    let cleared = 0;
-    for (let addr = start; addr < end; addr += PAGE_SIZE) {
-      const word = tables.read(this.root, addr);
-      if (word !== 0 && devicePteMemory(word) !== ownMemory)
-        cleared += tables.unmapRange(this.root, addr, addr + PAGE_SIZE);
-    }
-    return cleared;
   }
 }

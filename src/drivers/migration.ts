@@ -32,7 +32,7 @@ import type { CopyTicket, DeviceQueue } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 
 /** Pages that one round of `migrate_vma` moves, at the most: bounds the time for which pages stay locked. */
-export const MIGRATE_BATCH_PAGES = 512;
+export const MIGRATE_BATCH_PAGES = 2048;
 /** Blocks that eviction tries before it gives up: each may be held by somebody else at the moment. */
 const EVICT_ATTEMPTS = 8;
 

@@ -7,7 +7,19 @@ export const leafKind = (kernel: Kernel, entry: SoftLeaf): SoftLeafKind =>
   kernel.addressing.swapTypes.kindOf[swpType(entry)];
 
 /** `softleaf_is_migration()`: both families (the is-a rule of the series). */
-export const isMigration = (kind: SoftLeafKind): boolean => kind.startsWith('migration');
+export function isMigration(kind: SoftLeafKind): boolean {
+  switch (kind) {
+    case 'migration-read':
+    case 'migration-read-exclusive':
+    case 'migration-write':
+    case 'migration-device-private-read':
+    case 'migration-device-private-read-exclusive':
+    case 'migration-device-private-write':
+      return true;
+    default:
+      return false;
+  }
+}
 
 /** `softleaf_is_migration_write()`, both families. */
 export const isMigrationWrite = (kind: SoftLeafKind): boolean =>
