@@ -19,13 +19,17 @@ export const STRUCT_PAGE = defineRecord('struct page', STRUCT_PAGE_BYTES, {
   zoneDeviceData: field(16, 'i32', 'ZONE_DEVICE: word of the driver that owns the page'),
   lruNext: field(20, 'u32', 'free page: next page of its free list'),
   lruPrev: field(24, 'u32', 'free page: previous page of its free list'),
-  mapping: field(28, 'u32', '(id of the anon_vma << 1) | 1 for anonymous pages; 0 for none'),
+  mapping: field(
+    28,
+    'u32',
+    '(id of the anon_vma << 1) | 1 for anonymous pages; id of the file << 1 in a page cache; 0 for none',
+  ),
   index: field(32, 'f64', 'page offset of the page inside its mapping'),
   private: field(40, 'u32', 'free page: buddy order; swap cache: entry'),
   order: field(44, 'u32', 'compound order, kept on the head page'),
   mapcount: field(48, 'i32', 'page table entries that map this page, minus one'),
   refcount: field(52, 'i32', 'references: 0 free or frozen, negative never'),
-  pincount: field(56, 'i32', 'FOLL_PIN references'),
+  pincount: field(56, 'i32', 'FOLL_PIN references (of small folios too, beside GUP_PIN_COUNTING_BIAS in refcount)'),
   entireMapcount: field(60, 'i32', 'large folio: page middle directory entries that map it, minus one'),
 });
 

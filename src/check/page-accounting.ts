@@ -1,5 +1,5 @@
 /**
- * Holds: the mapcount of every page is the number of page table entries that map it, its refcount is that and its pins, and
+ * Holds: the mapcount of every page is the number of page table entries that map it, its refcount is that, its pins (each GUP_PIN_COUNTING_BIAS) and its page cache's, and
  * each address space's counters (rss, tables) are what its page tables hold. A device page counts like a page of RAM, and
  * its pagemap has one reference for each that is in use.
  *
@@ -10,7 +10,7 @@ import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { pageMapcount } from '../mm/page.js';
+import { GUP_PIN_COUNTING_BIAS, pageFileId, pageMapcount } from '../mm/page.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import { load32 } from '../sync/word.js';
 import { cpuEntries, cpuTables } from './page-tables.js';
@@ -28,7 +28,8 @@ function* census(kernel: Kernel, mappings: Map<Page, number>): Generator<string,
       // A migration entry counts as resident but maps nothing.
       if (!kind.startsWith('migration')) mappings.set(page, (mappings.get(page) ?? 0) + 1);
     }
-    if (rss !== mm.rssAnon) yield `process ${mm.pid}: ${mm.rssAnon} pages are counted as resident, there are ${rss}`;
+    const counted = mm.rssAnon + mm.rssShmem;
+    if (rss !== counted) yield `process ${mm.pid}: ${counted} pages are counted as resident, there are ${rss}`;
     const tables = [...cpuTables(kernel, mm)].length;
     if (tables !== mm.tables) yield `process ${mm.pid}: ${mm.tables} page tables are counted, there are ${tables}`;
   }
@@ -41,14 +42,16 @@ function* compare(kernel: Kernel, page: Page, mapped: number, name: string): Gen
   const references = pageRefCount(words, page);
   const pins = load32(words, (page << STRUCT_PAGE_WORD_SHIFT) + PINCOUNT);
   if (mapcount !== mapped) yield `${name}: mapcount ${mapcount}, but ${mapped} page table entries map it`;
-  if (references !== mapped + pins) {
-    yield `${name}: refcount ${references}, but ${mapped} page table entries and ${pins} pins hold it`;
+  const cached = pageFileId(words, page) === 0 ? 0 : 1;
+  if (references !== mapped + cached + pins * GUP_PIN_COUNTING_BIAS) {
+    const holders = `${mapped} page table entries, ${cached} page caches and ${pins} pins`;
+    yield `${name}: refcount ${references}, but ${holders} hold it`;
   }
 }
 
 export const pageAccounting: Checker = {
   invariant: 'page-accounting',
-  statement: 'refcounts, mapcounts and rss counters are what page tables and pins hold',
+  statement: 'refcounts, mapcounts and rss counters are what page tables, page caches and pins hold',
   *look({ kernel }) {
     const mappings = new Map<Page, number>();
     yield* census(kernel, mappings);

@@ -20,6 +20,7 @@ import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
 import { CpuTlb } from './tlbflush.js';
+import type { VmFile } from './vma.js';
 
 /** One entry of the physical address map at boot. */
 export interface PhysicalMapEntry {
@@ -71,6 +72,8 @@ export interface Kernel {
   readonly cpus: readonly CpuTlb[];
   readonly mms: Set<MmStruct>;
   readonly anonVmas: IdTable<AnonVma>;
+  /** Files that somebody maps, the objects of shared anonymous memory among them. */
+  readonly files: IdTable<VmFile>;
   readonly stats: KernelStats;
   /** The page of zeroes that untouched anonymous memory reads. */
   readonly zeroPage: Page;
@@ -148,6 +151,7 @@ export function createKernel(options: KernelOptions): Kernel {
     cpus: [new CpuTlb(0)],
     mms: new Set(),
     anonVmas: new IdTable(),
+    files: new IdTable(),
     stats: { cpuFaults: 0, migratedToDevice: 0, migratedToRam: 0, tlbShootdowns: 0 },
     zeroPage,
     zeroPfn,

@@ -1,8 +1,8 @@
 /**
  * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
  *
- * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Not modelled yet: file
- * mappings, swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
+ * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Shared
+ * mappings: shmem.ts. Not modelled yet: private file mappings, swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
@@ -34,9 +34,10 @@ import { pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { allocLeafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageRemoveRmap } from './rmap.js';
+import { shmemFault, wpPageShared } from './shmem.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_READ, VM_WRITE, type VmArea } from './vma.js';
+import { VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
@@ -55,7 +56,11 @@ export function* handleMmFault(kernel: Kernel, vma: VmArea, addr: VirtAddr, writ
   if (table === NO_TABLE) return VM_FAULT_OOM;
   const at = table + pteIndex(page);
   const pte = readPte(kernel.ram.words, at);
-  if (pteNone(pte)) return doAnonymousPage(kernel, vma, page, table, write);
+  if (pteNone(pte)) {
+    return vma.file === null
+      ? doAnonymousPage(kernel, vma, page, table, write)
+      : shmemFault(kernel, vma, vma.file, page, table, write);
+  }
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
   if (write && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte);
   return 0;
@@ -101,6 +106,7 @@ function* doWpPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableInde
   const { words } = kernel.memmap;
   const at = table + pteIndex(addr);
   const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
+  if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) return wpPageShared(kernel, at, table, old);
   if (old !== NULL_PAGE && canReuseAnonPage(words, old)) {
     lockTable(kernel, table);
     setPte(kernel.ram.words, at, (readPte(kernel.ram.words, at) | USER_WRITE) as Pte);

@@ -24,6 +24,8 @@ export class MmStruct {
   readonly pgd: Page;
   /** Anonymous pages mapped, device pages included (`MM_ANONPAGES`). */
   rssAnon = 0;
+  /** Pages of shared anonymous memory mapped (`MM_SHMEMPAGES`). */
+  rssShmem = 0;
   /** Page table pages, the top level included. */
   tables = 0;
   /** Address space is going away: `mm_users` reached zero. */

@@ -14,6 +14,7 @@ import {
   ZONE_DEVICE,
 } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
+import { load32 } from '../sync/word.js';
 
 const { word } = STRUCT_PAGE;
 const SHIFT = STRUCT_PAGE_WORD_SHIFT;
@@ -21,6 +22,9 @@ const FLAGS = word.flags;
 const ZONE = word.zone;
 const MAPPING = word.mapping;
 const MAPCOUNT = word.mapcount;
+const PINCOUNT = word.pincount;
+const REFCOUNT = word.refcount;
+const PINCOUNT = word.pincount;
 const PGMAP = word.pgmap;
 const ZONE_DEVICE_DATA = word.zoneDeviceData;
 /** `index` is a double: half as many of them fit in a slot. */
@@ -52,6 +56,21 @@ export const pageMapcountAdd = (memmap: Int32Array, page: Page, delta: number): 
   memmap[(page << SHIFT) + MAPCOUNT] += delta;
 };
 
+/** What one FOLL_PIN adds to a small folio's refcount, so that a pin can be told from other references. */
+export const GUP_PIN_COUNTING_BIAS = 1024;
+
+/** `folio_maybe_dma_pinned()`: false positives only with a thousand references. */
+export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean =>
+  load32(memmap, (page << SHIFT) + REFCOUNT) >= GUP_PIN_COUNTING_BIAS;
+/** FOLL_PIN references. */
+export const pagePincount = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PINCOUNT];
+export const pagePincountAdd = (memmap: Int32Array, page: Page, delta: number): void => {
+  memmap[(page << SHIFT) + PINCOUNT] += delta;
+};
+
+/** `folio_maybe_dma_pinned()`. */
+export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean => memmap[(page << SHIFT) + PINCOUNT] > 0;
+
 /** `page_pgmap()`: id of the dev_pagemap. */
 export const pagePgmapId = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PGMAP];
 export const pageZoneDeviceData = (memmap: Int32Array, page: Page): number =>
@@ -61,7 +80,17 @@ export const pageSetZoneDeviceData = (memmap: Int32Array, page: Page, data: numb
 };
 
 /** Id of the anon_vma of an anonymous page; 0 when the page has none. */
-export const pageAnonVmaId = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + MAPPING] >>> 1;
+export const pageAnonVmaId = (memmap: Int32Array, page: Page): number => {
+  const mapping = memmap[(page << SHIFT) + MAPPING];
+  return (mapping & 1) !== 0 ? mapping >>> 1 : 0;
+};
+/** `PageAnon()`. */
+export const pageIsAnon = (memmap: Int32Array, page: Page): boolean => (memmap[(page << SHIFT) + MAPPING] & 1) !== 0;
+/** Id of the file whose page cache has the page; 0 for none (`folio_mapping`). */
+export const pageFileId = (memmap: Int32Array, page: Page): number => {
+  const mapping = memmap[(page << SHIFT) + MAPPING];
+  return (mapping & 1) !== 0 ? 0 : mapping >>> 1;
+};
 export const pageIndex = (floats: Float64Array, page: Page): number => floats[(page << (SHIFT - 1)) + INDEX];
 
 export function pageSetAnonMapping(
@@ -72,6 +101,18 @@ export function pageSetAnonMapping(
   index: number,
 ): void {
   memmap[(page << SHIFT) + MAPPING] = (anonVmaId << 1) | 1;
+  floats[(page << (SHIFT - 1)) + INDEX] = index;
+}
+
+/** The page is in the page cache of a file, at page offset `index`. */
+export function pageSetFileMapping(
+  memmap: Int32Array,
+  floats: Float64Array,
+  page: Page,
+  fileId: number,
+  index: number,
+): void {
+  memmap[(page << SHIFT) + MAPPING] = fileId << 1;
   floats[(page << (SHIFT - 1)) + INDEX] = index;
 }
 

@@ -1,16 +1,28 @@
 /**
  * Reverse map of anonymous memory: from a page to the places that map it. Linux: mm/rmap.c, mm/interval_tree.c.
  *
- * An anon_vma holds, by page offset, the VMAs in which its pages may be mapped; a page knows its anon_vma and its offset.
- * Not modelled: the anon_vma hierarchy of fork (comes with fork), KSM.
+ * An anon_vma holds, by page offset, the VMAs in which its pages may be mapped; a page knows its anon_vma and its offset. After
+ * fork a VMA is in several: pages keep the anon_vma they were born with, so the child's VMA joins the parent's and has one of
+ * its own for what it will add. Not modelled: reuse of an ancestor's anon_vma that has emptied, the lock of the root, KSM.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { IntervalTree } from '../base/interval-tree.js';
 import type { Kernel } from './kernel.js';
-import { pageAnonVmaId, pageMapcount, pageMapcountAdd, pageSetAnonMapping, pageSetFlag } from './page.js';
-import { linearPageIndex, type VmArea } from './vma.js';
+import {
+  isDevicePrivatePage,
+  pageAnonVmaId,
+  pageClearFlag,
+  pageIndex,
+  pageMapcount,
+  pageMapcountAdd,
+  pageMaybeDmaPinned,
+  pageSetAnonMapping,
+  pageSetFlag,
+  pageTestFlag,
+} from './page.js';
+import { linearPageIndex, VM_ACCESS_FLAGS, type VmArea } from './vma.js';
 
 export class AnonVma {
   readonly id: number;
@@ -23,30 +35,78 @@ export class AnonVma {
   }
 }
 
-/** `anon_vma_prepare()`. */
+/** `anon_vma_prepare()`. A neighbour's anon_vma is shared where that lets the two merge later. */
 export function anonVmaPrepare(kernel: Kernel, vma: VmArea): AnonVma {
   if (vma.anonVma !== null) return vma.anonVma;
-  const anonVma = kernel.anonVmas.add((id) => new AnonVma(id));
-  anonVmaLink(vma, anonVma);
+  const anonVma = findMergeableAnonVma(vma) ?? newAnonVma(kernel);
+  link(vma, anonVma);
+  vma.anonVma = anonVma;
   return anonVma;
 }
 
+const newAnonVma = (kernel: Kernel): AnonVma => kernel.anonVmas.add((id) => new AnonVma(id));
+
+/** `find_mergeable_anon_vma()`. */
+function findMergeableAnonVma(vma: VmArea): AnonVma | null {
+  const { vmas } = vma.mm;
+  const next = vmas.find(vma.end)?.value;
+  if (next !== undefined && reusable(next, vma, next)) return next.anonVma;
+  const prev = vmas.previous(vma.start)?.value;
+  return prev !== undefined && reusable(prev, prev, vma) ? prev.anonVma : null;
+}
+
+/** `reusable_anon_vma()`: of `old`, one of two neighbours that differ in nothing but what mprotect changes. */
+const reusable = (old: VmArea, lower: VmArea, upper: VmArea): boolean =>
+  old.anonChain.length === 1 &&
+  lower.end === upper.start &&
+  lower.file === upper.file &&
+  ((lower.flags ^ upper.flags) & ~VM_ACCESS_FLAGS) === 0 &&
+  upper.pgoff === linearPageIndex(lower, upper.start);
+
 /** Put a VMA into the tree of an anon_vma, at its page offsets. */
-export function anonVmaLink(vma: VmArea, anonVma: AnonVma): void {
-  vma.anonVma = anonVma;
-  vma.anonHandle = anonVma.tree.insert(vma.pgoff, linearPageIndex(vma, vma.end), vma);
+function link(vma: VmArea, anonVma: AnonVma): void {
+  const handle = anonVma.tree.insert(vma.pgoff, linearPageIndex(vma, vma.end), vma);
+  vma.anonChain.push({ anonVma, handle });
   anonVma.users++;
 }
 
-/** `unlink_anon_vmas()`. The id is free again when the last VMA has gone. */
-export function anonVmaUnlink(kernel: Kernel, vma: VmArea): void {
-  const { anonVma, anonHandle } = vma;
-  if (anonVma === null || anonHandle === null) return;
-  anonVma.tree.remove(anonHandle);
-  vma.anonVma = null;
-  vma.anonHandle = null;
-  if (--anonVma.users === 0) kernel.anonVmas.remove(anonVma.id);
+/** `anon_vma_clone()`: `vma` may map whatever `source` may map. Precondition: `vma` is in no anon_vma yet. */
+export function anonVmaClone(vma: VmArea, source: VmArea): void {
+  for (const { anonVma } of source.anonChain) link(vma, anonVma);
+  vma.anonVma = source.anonVma;
 }
+
+/** `anon_vma_fork()`: the child maps the parent's pages, but its new pages are found in it alone. */
+export function anonVmaFork(kernel: Kernel, child: VmArea, parent: VmArea): void {
+  if (parent.anonVma === null) return;
+  anonVmaClone(child, parent);
+  child.anonVma = newAnonVma(kernel);
+  link(child, child.anonVma);
+}
+
+/** The range or the page offset of the VMA has changed (`anon_vma_interval_tree_{pre,post}_update_vma()`). */
+export function anonVmaUpdate(vma: VmArea): void {
+  for (const each of vma.anonChain) {
+    each.anonVma.tree.remove(each.handle);
+    each.handle = each.anonVma.tree.insert(vma.pgoff, linearPageIndex(vma, vma.end), vma);
+  }
+}
+
+/** `unlink_anon_vmas()`. An id is free again when the last VMA has gone. */
+export function anonVmaUnlink(kernel: Kernel, vma: VmArea): void {
+  for (const { anonVma, handle } of vma.anonChain.splice(0)) {
+    anonVma.tree.remove(handle);
+    if (--anonVma.users === 0) kernel.anonVmas.remove(anonVma.id);
+  }
+  vma.anonVma = null;
+}
+
+/** Does the VMA still map offset `index` of the anon_vma at `addr`? To be asked after sleeping without mmap_lock. */
+export const rmapLeadsTo = (anonVma: AnonVma, index: number, vma: VmArea, addr: VirtAddr): boolean =>
+  addr >= vma.start &&
+  addr < vma.end &&
+  rmapAddress(vma, index) === addr &&
+  vma.anonChain.some((each) => each.anonVma === anonVma);
 
 /** `folio_add_new_anon_rmap()`: the first mapping of a fresh page, which only this process can have. */
 export function pageAddNewAnonRmap(kernel: Kernel, page: Page, vma: VmArea, addr: VirtAddr): void {
@@ -61,6 +121,31 @@ export function pageAddAnonRmap(kernel: Kernel, page: Page, exclusive: boolean):
   const { words } = kernel.memmap;
   if (exclusive) pageSetFlag(words, page, PAGE_FLAGS.PG_anon_exclusive);
   pageMapcountAdd(words, page, 1);
+}
+
+/** `folio_add_file_rmap_pte()`. */
+export function pageAddFileRmap(kernel: Kernel, page: Page): void {
+  pageMapcountAdd(kernel.memmap.words, page, 1);
+}
+
+/** `folio_move_anon_rmap()`: the page is the VMA's alone now. */
+export function pageMoveAnonRmap(kernel: Kernel, page: Page, vma: VmArea): void {
+  const { words, floats } = kernel.memmap;
+  pageSetAnonMapping(words, floats, page, vma.anonVma!.id, pageIndex(floats, page));
+}
+
+/**
+ * `folio_try_dup_anon_rmap_pte()`: one more process maps the page, so it is nobody's exclusively any more. False for a page
+ * that may be pinned: whoever pinned it must go on seeing what its owner writes, so it has to be copied.
+ */
+export function pageTryDupAnonRmap(kernel: Kernel, page: Page): boolean {
+  const { words } = kernel.memmap;
+  if (pageTestFlag(words, page, PAGE_FLAGS.PG_anon_exclusive)) {
+    if (!isDevicePrivatePage(words, page) && pageMaybeDmaPinned(words, page)) return false;
+    pageClearFlag(words, page, PAGE_FLAGS.PG_anon_exclusive);
+  }
+  pageMapcountAdd(words, page, 1);
+  return true;
 }
 
 /** `folio_remove_rmap_pte()`. */
