@@ -18,7 +18,9 @@ export const LOW_UFFD_WP = 1 << PTE.uffdWp.low;
 export const LOW_SOFT_DIRTY = 1 << PTE.softDirty.low;
 export const LOW_SWP_SOFT_DIRTY = 1 << SWP.softDirty.low;
 export const LOW_SWP_UFFD_WP = 1 << SWP.uffdWp.low;
-const PRESENT_OR_PROTNONE = LOW_PRESENT | (1 << PTE.protNone.low);
+/** Present to the kernel, not to hardware (with LOW_PRESENT clear). */
+export const LOW_PROTNONE = 1 << PTE.protNone.low;
+const PRESENT_OR_PROTNONE = LOW_PRESENT | LOW_PROTNONE;
 
 /** PFN bits in the low half, and what one unit of the high half is worth. */
 const PFN_SHIFT = PTE.pfn.low;

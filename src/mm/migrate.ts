@@ -10,12 +10,10 @@ import {
   highType,
   LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_PRESENT,
   LOW_SOFT_DIRTY,
   LOW_SWP_SOFT_DIRTY,
   LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
-  LOW_USER,
   LOW_WRITE,
   leafHigh,
   leafLow,
@@ -40,10 +38,10 @@ import { isDevicePrivatePage, pageClearFlag, pageIndex, pageMapcount, pageSetFla
 import { pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
-import { pageAddAnonRmap, pageAnonVma, pageRemoveRmap, rmapAddress } from './rmap.js';
+import { pageAddAnonRmap, pageAnonVma, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
 import { isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import type { VmArea } from './vma.js';
+import { type VmArea, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
@@ -96,12 +94,20 @@ function removeMigrationPte(kernel: Kernel, vma: VmArea, addr: VirtAddr, from: P
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
   pageRefAdd(words, to, 1);
   pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
-  restorePte(kernel, at, to, low, high, isMigrationWrite(kind));
+  restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kind));
   unlockTable(kernel, table);
 }
 
 /** Map the page again, as the migration entry (given by its halves) remembers it. */
-function restorePte(kernel: Kernel, at: number, page: Page, low: number, high: number, write: boolean): void {
+function restorePte(
+  kernel: Kernel,
+  vma: VmArea,
+  at: number,
+  page: Page,
+  low: number,
+  high: number,
+  write: boolean,
+): void {
   const { addressing, ram } = kernel;
   const number = addressing.pageNumber(page);
   if (isDevicePrivatePage(kernel.memmap.words, page)) {
@@ -112,8 +118,7 @@ function restorePte(kernel: Kernel, at: number, page: Page, low: number, high: n
   }
   const remembered = highMigrationFlags(high);
   const flags =
-    LOW_PRESENT |
-    LOW_USER |
+    vmaPageProt(vma) |
     (write ? LOW_WRITE : 0) |
     (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
     (remembered & HIGH_MIG_DIRTY ? LOW_DIRTY : 0) |
@@ -145,7 +150,7 @@ export function* tryToMigrate(kernel: Kernel, page: Page): Sleeps<void> {
     yield* mmuNotifierInvalidateRangeStart(range);
     // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
     // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
-    if (vma.anonVma === anonVma) tryToMigrateOne(kernel, vma, start, page);
+    if (rmapLeadsTo(anonVma, index, vma, start)) tryToMigrateOne(kernel, vma, start, page);
     mmuNotifierInvalidateRangeEnd(range);
     if (pageMapcount(kernel.memmap.words, page) === 0) return;
   }

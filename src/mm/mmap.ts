@@ -1,8 +1,4 @@
-/**
- * Mapping and unmapping. Linux: mm/mmap.c, mm/vma.c, and the zap path of mm/memory.c.
- *
- * Not modelled yet: merging of neighbouring VMAs, mappings of files.
- */
+/** Mapping and unmapping. Linux: mm/mmap.c, mm/vma.c. Not modelled yet: mappings of files. */
 import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
@@ -14,11 +10,12 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { pageFileId, pageIsAnon, pageSetFlag } from './page.js';
 import { freePgtables } from './pgtable.js';
 import { anonVmaUnlink } from './rmap.js';
-import { shmemZeroSetup, vmFileGet, vmFilePut } from './shmem.js';
-import { VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, VmArea } from './vma.js';
+import { shmemZeroSetup, vmFilePut } from './shmem.js';
+import { VM_ACCOUNT, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, VmArea } from './vma.js';
+import { mergeVma, splitVma } from './vma-merge.js';
+import { zapRange } from './zap.js';
 
 export type Protection = 'none' | 'r' | 'w' | 'rw';
 
@@ -66,7 +63,9 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
       if (start === undefined) return 'ENOMEM';
     }
     const shared = request.kind === 'shared';
-    const flags = PROTECTION_FLAGS[request.prot] | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : 0);
+    const access = PROTECTION_FLAGS[request.prot];
+    const privateFlags = (access & VM_WRITE) !== 0 ? VM_ACCOUNT : 0;
+    const flags = access | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : privateFlags);
     const file = shared ? shmemZeroSetup(kernel, length / PAGE_SIZE) : null;
     const end = (start + length) as VirtAddr;
     const vma = new VmArea(mm, start as VirtAddr, end, flags, shared ? 0 : start / PAGE_SIZE, file);

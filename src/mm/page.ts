@@ -22,7 +22,6 @@ const FLAGS = word.flags;
 const ZONE = word.zone;
 const MAPPING = word.mapping;
 const MAPCOUNT = word.mapcount;
-const PINCOUNT = word.pincount;
 const REFCOUNT = word.refcount;
 const PINCOUNT = word.pincount;
 const PGMAP = word.pgmap;
@@ -67,9 +66,6 @@ export const pagePincount = (memmap: Int32Array, page: Page): number => memmap[(
 export const pagePincountAdd = (memmap: Int32Array, page: Page, delta: number): void => {
   memmap[(page << SHIFT) + PINCOUNT] += delta;
 };
-
-/** `folio_maybe_dma_pinned()`. */
-export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean => memmap[(page << SHIFT) + PINCOUNT] > 0;
 
 /** `page_pgmap()`: id of the dev_pagemap. */
 export const pagePgmapId = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PGMAP];

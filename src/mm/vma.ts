@@ -1,5 +1,6 @@
 /** `struct vm_area_struct`. Linux: include/linux/mm_types.h, mm.h (VM_* flags). */
 import { PAGE_SIZE } from '../abi/address.js';
+import { LOW_PRESENT, LOW_PROTNONE, LOW_USER } from '../abi/pte-halves.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import type { MmStruct } from './mm-struct.js';
@@ -70,8 +71,6 @@ export class VmArea {
 }
 
 /** `is_cow_mapping()`: private, and may become writable. */
-export const isCowMapping = (flags: number): boolean => (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
-/** `is_cow_mapping()`: private, and writable if the protection allowed it. */
 export const isCowMapping = (flags: number): boolean => (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
 /** `vma_is_accessible()`: anything but PROT_NONE. */
 export const vmaIsAccessible = (vma: VmArea): boolean => (vma.flags & VM_ACCESS_FLAGS) !== 0;

@@ -1,0 +1,80 @@
+/** Borders of VMAs: splitting, and merging of neighbours that differ in nothing. Linux: mm/vma.c. */
+import type { VirtAddr } from '../base/brand.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import { anonVmaClone, anonVmaUnlink, anonVmaUpdate } from './rmap.js';
+import { vmFileGet, vmFilePut } from './shmem.js';
+import { linearPageIndex, VmArea } from './vma.js';
+
+/** `split_vma()`: make `addr` a border. */
+export function splitVma(mm: MmStruct, addr: number): void {
+  const vma = mm.vmas.find(addr)?.value;
+  if (vma === undefined || vma.start === addr) return;
+  const pgoff = linearPageIndex(vma, addr);
+  const upper = new VmArea(mm, addr as VirtAddr, vma.end, vma.flags, pgoff, vma.file);
+  vmFileGet(vma.file);
+  setVmaEnd(vma, addr);
+  mm.vmas.insert(upper.start, upper.end, upper);
+  anonVmaClone(upper, vma);
+}
+
+/** Move the upper border. Precondition: nothing else is mapped up to there. */
+export function setVmaEnd(vma: VmArea, end: number): void {
+  const { vmas } = vma.mm;
+  vmas.remove(vma.start);
+  vma.end = end as VirtAddr;
+  vmas.insert(vma.start, vma.end, vma);
+  anonVmaUpdate(vma);
+}
+
+/**
+ * `vma_modify_flags()`: give [start, end) of a VMA other flags; what lies beside it becomes a VMA of its own, or one with
+ * it where nothing distinguishes the two any more.
+ */
+export function modifyVmaFlags(kernel: Kernel, vma: VmArea, start: number, end: number, flags: number): VmArea {
+  const { mm } = vma;
+  splitVma(mm, start);
+  splitVma(mm, end);
+  const middle = mm.vmas.find(start)!.value;
+  middle.flags = flags;
+  return mergeVma(kernel, middle);
+}
+
+/** `vma_merge_{new,existing}_range()`: make one of the VMA and the neighbours that continue it. Returns what it became. */
+export function mergeVma(kernel: Kernel, vma: VmArea): VmArea {
+  const { vmas } = vma.mm;
+  const prev = vmas.previous(vma.start)?.value;
+  const next = vmas.find(vma.end)?.value;
+  const left = prev !== undefined && continues(prev, vma);
+  let right = next !== undefined && continues(vma, next);
+  // Each may agree with the VMA in the middle and yet not with the other.
+  if (left && right && prev.anonVma !== null && next!.anonVma !== null) right = prev.anonVma === next!.anonVma;
+  if (right) absorb(kernel, vma, next!);
+  if (!left) return vma;
+  absorb(kernel, prev, vma);
+  return prev;
+}
+
+/** `can_vma_merge_{before,after}()`. */
+const continues = (lower: VmArea, upper: VmArea): boolean =>
+  lower.end === upper.start &&
+  lower.flags === upper.flags &&
+  lower.file === upper.file &&
+  upper.pgoff === linearPageIndex(lower, upper.start) &&
+  anonVmasAgree(lower, upper);
+
+/** `is_mergeable_anon_vma()`: the same, or one has none and the other did not inherit its own by fork. */
+function anonVmasAgree(a: VmArea, b: VmArea): boolean {
+  if (a.anonVma === b.anonVma) return true;
+  if (a.anonVma !== null && b.anonVma !== null) return false;
+  return (a.anonVma === null ? b : a).anonChain.length === 1;
+}
+
+/** `lower` takes in its upper neighbour. */
+function absorb(kernel: Kernel, lower: VmArea, upper: VmArea): void {
+  lower.mm.vmas.remove(upper.start);
+  setVmaEnd(lower, upper.end);
+  if (lower.anonVma === null) anonVmaClone(lower, upper);
+  anonVmaUnlink(kernel, upper);
+  vmFilePut(kernel, upper.file);
+}
