@@ -2,6 +2,7 @@
 /** The `pfnless` command: knows the commands, turns errors into one sentence and an exit code, stops on Ctrl-C. */
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench.js';
+import { addConformCommand } from './commands/conform.js';
 import { addIomemCommand } from './commands/iomem.js';
 import { addLayoutsCommand } from './commands/layouts.js';
 import { addListCommand } from './commands/list.js';
@@ -27,6 +28,7 @@ function createProgram(): Command {
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);
   addLayoutsCommand(program, setExitCode);
+  addConformCommand(program, setExitCode);
   addShowcaseCommand(program, setExitCode);
   addBenchCommand(program, setExitCode);
   return program;

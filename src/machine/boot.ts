@@ -26,7 +26,7 @@ import { BootError } from './errors.js';
 import { physicalLayout } from './layout.js';
 import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
 import { type DeviceSpec, type MachineInput, type MachineSpec, parseMachineSpec } from './spec.js';
-import type { Checker, MachineDevice } from './state.js';
+import type { Checker, MachineDevice, MachineState } from './state.js';
 import type { Machine } from './types.js';
 
 /** Memory for one device's page tables: 16,384 tables, which map 32 GiB if they are full. Untouched memory costs nothing. */
@@ -34,13 +34,27 @@ const PAGE_TABLE_BYTES = 64 * 2 ** 20;
 /** Lanes that a device runs before it looks at its rings again. */
 const WAVE_LANES = 64;
 
+/** A machine, and what it is made of for those who look inside beside its checkers: trace replay shows page tables. */
+export interface BootedMachine {
+  readonly machine: Machine;
+  readonly state: MachineState;
+}
+
+/** As `bootWithState`, for users. */
+export async function bootMachine(input: MachineInput | undefined, checkers: readonly Checker[]): Promise<Machine> {
+  return (await bootWithState(input, checkers)).machine;
+}
+
 /**
  * Boot a machine.
  * @param input a spec, or the name of a preset; default: the preset `laptop`
  * @param checkers what `Machine.check` looks for
  * @throws PfnlessError ERR_PFNLESS_SPEC; BootError when a driver gets no memory; ERR_PFNLESS_BOOT when the host has too little
  */
-export async function bootMachine(input: MachineInput | undefined, checkers: readonly Checker[]): Promise<Machine> {
+export async function bootWithState(
+  input: MachineInput | undefined,
+  checkers: readonly Checker[],
+): Promise<BootedMachine> {
   const spec = parseMachineSpec(input);
   requireSupported(spec);
   const log: string[] = [];
@@ -61,7 +75,8 @@ export async function bootMachine(input: MachineInput | undefined, checkers: rea
     for (const { link, driver } of devices) {
       executor.background(`fault service of ${link.name}`, faultService(link, driver));
     }
-    return new EmulatedMachine({ spec, kernel, executor, devices, log }, checkers);
+    const state: MachineState = { spec, kernel, executor, devices, log };
+    return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
     executor.stop(new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine did not boot'));
     await Promise.all(links.map((link) => link.close(CLOSE_TIMEOUT_MS)));

@@ -11,28 +11,31 @@ import type { Sleeps } from '../sync/task.js';
 import { requireAccess, requireBytes, requireDestination, requireLaunch, requirePageRange } from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
+import type { OpenMirror } from './open-mirror.js';
 import type { MachineDevice, MachineState } from './state.js';
 import type { LaunchOptions, LaunchResult, MigrateResult, Mirror, VirtRange } from './types.js';
 
 export interface MirrorParts {
   readonly machine: MachineState;
   readonly device: MachineDevice;
-  readonly mirror: DriverMirror;
+  readonly open: OpenMirror;
   readonly pid: number;
   readonly process: Lifetime;
   /** Called when the mirror is closed. */
-  onClosed(mirror: Mirror): void;
+  onClosed(mirror: DeviceMirror): void;
 }
 
 export class DeviceMirror implements Mirror {
   readonly device: number;
   readonly #parts: MirrorParts;
+  readonly #mirror: DriverMirror;
   readonly #life: Lifetime;
 
   constructor(parts: MirrorParts) {
     const { device, pid, process } = parts;
     this.device = device.index;
     this.#parts = parts;
+    this.#mirror = parts.open.mirror;
     this.#life = new Lifetime(`the mirror of process ${pid} on ${device.spec.name} is closed`, process);
   }
 
@@ -40,7 +43,7 @@ export class DeviceMirror implements Mirror {
     return this.#life.call(async () => {
       const end = requirePageRange(range);
       requireDestination(to);
-      const { mirror } = this.#parts;
+      const mirror = this.#mirror;
       const { errno, requested, collected, migrated } = await this.#run(`migrate to ${to}`, () =>
         to === 'device' ? mirror.migrateToDevice(range.start, end) : mirror.migrateToSystem(range.start, end),
       );
@@ -51,7 +54,7 @@ export class DeviceMirror implements Mirror {
   launch(program: string | URL, options: LaunchOptions): Promise<LaunchResult> {
     return this.#life.call(async () => {
       const request = requireLaunch(program, options);
-      const report = await this.#run(`launch ${request.program}`, () => this.#parts.mirror.launch(request));
+      const report = await this.#run(`launch ${request.program}`, () => this.#mirror.launch(request));
       if (report.failure) throw this.#launchError(request.program, report.failure);
       const { lanes, faults, operations } = report;
       return { program: request.program, lanes, faults, operations };
@@ -62,7 +65,7 @@ export class DeviceMirror implements Mirror {
     return this.#life.call(async () => {
       requireAccess(start, length);
       const out = new Uint8Array(length);
-      const errno = await this.#run('device read', () => this.#parts.mirror.read(start, out));
+      const errno = await this.#run('device read', () => this.#mirror.read(start, out));
       if (errno !== 0) throw this.#errnoError(`cannot read ${length} bytes at 0x${formatAddress(start)}`, errno);
       return out;
     });
@@ -72,7 +75,7 @@ export class DeviceMirror implements Mirror {
     return this.#life.call(async () => {
       requireBytes(bytes);
       requireAccess(start, bytes.length);
-      const errno = await this.#run('device write', () => this.#parts.mirror.write(start, bytes));
+      const errno = await this.#run('device write', () => this.#mirror.write(start, bytes));
       if (errno !== 0) throw this.#errnoError(`cannot write ${bytes.length} bytes at 0x${formatAddress(start)}`, errno);
     });
   }
@@ -80,18 +83,24 @@ export class DeviceMirror implements Mirror {
   snapshot(range: VirtRange): Promise<Uint8Array> {
     return this.#life.call(async () => {
       const end = requirePageRange(range);
-      const codes = await this.#run('snapshot', () => this.#parts.mirror.snapshot(range.start, end));
+      const codes = await this.#run('snapshot', () => this.#mirror.snapshot(range.start, end));
       if (typeof codes === 'string')
         throw this.#errnoError(`cannot take a snapshot of ${range.length / PAGE_SIZE} pages`, codes);
       return codes;
     });
   }
 
+  /** The same open file in another process: what `fork` does. */
+  inherit(heir: Pick<MirrorParts, 'pid' | 'process' | 'onClosed'>): DeviceMirror {
+    const { open } = this.#parts;
+    return new DeviceMirror({ ...this.#parts, ...heir, open: open.get() });
+  }
+
   close(): Promise<void> {
     return this.#life.end(async () => {
       await this.#life.idle();
-      const { machine, mirror, device, onClosed } = this.#parts;
-      await machine.executor.run(`close mirror on ${device.spec.name}`, mirror.close());
+      const { machine, open, device, onClosed } = this.#parts;
+      await machine.executor.run(`close mirror on ${device.spec.name}`, open.put());
       onClosed(this);
     });
   }

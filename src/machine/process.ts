@@ -24,6 +24,7 @@ import {
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
 import { DeviceMirror } from './mirror.js';
+import { OpenMirror } from './open-mirror.js';
 import type { MachineState } from './state.js';
 import type { ElementArrays, ElementType, Mirror, MirrorOptions, MmapOptions, Process, VirtRange } from './types.js';
 
@@ -39,7 +40,7 @@ export class EmulatedProcess implements Process {
   readonly pid: number;
   readonly #parts: ProcessParts;
   readonly #life: Lifetime;
-  readonly #mirrors = new Set<Mirror>();
+  readonly #mirrors = new Set<DeviceMirror>();
 
   constructor(parts: ProcessParts) {
     this.pid = parts.mm.pid;
@@ -112,7 +113,7 @@ export class EmulatedProcess implements Process {
       const mirror = new DeviceMirror({
         machine,
         device: found,
-        mirror: opened,
+        open: new OpenMirror(opened),
         pid: this.pid,
         process: this.#life,
         onClosed: (closed) => this.#mirrors.delete(closed),

@@ -1,0 +1,131 @@
+/** `pfnless conform`: replay golden traces of a real kernel, compare every result and every state. */
+import { basename } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { type Command, Option } from 'commander';
+import { type Divergence, TraceReplayer, type TraceReport } from '../../conformance/replay-trace.js';
+import { parseTrace } from '../../conformance/trace.js';
+import type { Addressing, ExecutorKind } from '../../machine/types.js';
+import { formatCount, formatMs, renderTable } from '../../report/table.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { readText } from '../files.js';
+import { paint, print, printJson, startProgress } from '../output.js';
+
+interface ConformFlags {
+  readonly json?: boolean;
+  readonly all?: boolean;
+  readonly addressing: Addressing;
+  readonly executor: ExecutorKind;
+}
+
+/** Divergences that the table shows; `--json` has all. */
+const SHOWN_MAX = 10;
+
+export function addConformCommand(program: Command, exit: (code: number) => void): void {
+  program
+    .command('conform')
+    .description('replay golden traces of a real kernel and compare every result and state')
+    .argument('<trace...>', 'recorded traces, JSON lines, possibly gzipped (.gz)')
+    .addOption(
+      new Option('--addressing <mode>', 'how device private pages are named')
+        .choices(['legacy', 'offset'])
+        .default('offset'),
+    )
+    .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
+    .option('--all', 'go on after the first divergence of a trace')
+    .option('--json', 'print one JSON object')
+    .action(async (files: string[], flags: ConformFlags) => exit(await conform(files, flags)));
+}
+
+async function conform(files: readonly string[], flags: ConformFlags): Promise<number> {
+  const { addressing, executor, json = false, all = false } = flags;
+  const progress = await startProgress('reading traces');
+  const reports: TraceReport[] = [];
+  let wallMs = 0;
+  const replayer = new TraceReplayer({ addressing, executor, all });
+  try {
+    // All are read before the first is replayed: a malformed one is found at once.
+    const traces = files.map((file) => parseTrace(readText(file), file));
+    const start = performance.now();
+    for (const trace of traces) {
+      progress.update(`${reports.length} of ${traces.length} traces: ${basename(trace.file)}`);
+      reports.push(await replayer.replay(trace));
+    }
+    wallMs = performance.now() - start;
+  } finally {
+    await replayer.dispose();
+    progress.stop();
+  }
+  const divergences = reports.flatMap((report) => report.divergences);
+  const unsupported = reports.flatMap(({ trace, unsupported: reason }) => (reason === null ? [] : [{ trace, reason }]));
+  const operations = reports.reduce((sum, report) => sum + report.operations, 0);
+  const operationsPerSecond = Math.round((operations / Math.max(wallMs, 1)) * 1000);
+  const ok = divergences.length === 0 && unsupported.length === 0;
+  if (json) {
+    const traces = reports.length;
+    const head = { schema: 'pfnless/conform@1', ok, addressing, executor, traces, operations };
+    printJson({ ...head, divergences, unsupported, wallMs, operationsPerSecond });
+  } else {
+    print(
+      `${reports.length} traces, ${formatCount(operations)} operations in ${formatMs(wallMs)} ` +
+        `(${formatCount(operationsPerSecond)} a second), ${addressing} addressing, executor ${executor}\n`,
+    );
+    printUnsupported(unsupported);
+    printDivergences(divergences, reports);
+  }
+  return ok ? EXIT_HELD : EXIT_FOUND;
+}
+
+function printUnsupported(unsupported: readonly { readonly trace: string; readonly reason: string }[]): void {
+  for (const reason of new Set(unsupported.map((entry) => entry.reason))) {
+    const traces = unsupported.filter((entry) => entry.reason === reason);
+    print(`${paint.bad('not replayed')}: ${traces.length} traces, first ${traces[0]!.trace}. ${reason}\n`);
+  }
+}
+
+function printDivergences(divergences: readonly Divergence[], reports: readonly TraceReport[]): void {
+  const replayed = reports.filter(({ unsupported }) => unsupported === null);
+  const held = replayed.filter((report) => report.divergences.length === 0).length;
+  if (divergences.length === 0) {
+    print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
+    return;
+  }
+  print(
+    `${paint.bad(`${divergences.length} divergences`)}: ${held} of ${replayed.length} traces replayed to their end\n\n`,
+  );
+  print(renderTable(CAUSE_COLUMNS, causesOf(reports)));
+  for (const { trace, line, op, field, expected, actual, alsoDiffers, page } of divergences.slice(0, SHOWN_MAX)) {
+    print(`\n${trace}:${line} ${op}, ${paint.bad(field)}: expected ${expected}, got ${actual}\n`);
+    for (const text of alsoDiffers.slice(0, 5)) print(`  also ${text}\n`);
+    if (alsoDiffers.length > 5) print(`  and ${alsoDiffers.length - 5} more fields\n`);
+    for (const text of page) print(`  ${text}\n`);
+  }
+  if (divergences.length > SHOWN_MAX)
+    print(`\nand ${divergences.length - SHOWN_MAX} more divergences: --json has all\n`);
+}
+
+/** What diverges first in how many traces. */
+interface Cause {
+  readonly what: string;
+  readonly traces: number;
+  readonly first: string;
+}
+
+const CAUSE_COLUMNS = [
+  { title: 'first divergence of a trace', cell: ({ what }: Cause) => what },
+  { title: 'traces', align: 'right' as const, cell: ({ traces }: Cause) => formatCount(traces) },
+  { title: 'e.g.', cell: ({ first }: Cause) => first },
+];
+
+function causesOf(reports: readonly TraceReport[]): Cause[] {
+  const causes = new Map<string, { what: string; traces: number; first: string }>();
+  for (const { divergences } of reports) {
+    const first = divergences[0];
+    if (first === undefined) continue;
+    const detail = first.field === 'error' ? `: ${first.actual.slice(0, 50)}` : '';
+    const what = `${first.op} ${first.field.replace(/\[\d+\]/, '')}${detail}`;
+    const cause = causes.get(what);
+    if (cause) cause.traces++;
+    else causes.set(what, { what, traces: 1, first: `${basename(first.trace)}:${first.line}` });
+  }
+  return [...causes.values()].sort((a, b) => b.traces - a.traces);
+}
