@@ -12,12 +12,16 @@ export const DEVICE_PTE = defineBits('device pte, word 0', 32, {
   valid: bit(0, 'entry (or table) present'),
   write: bit(1, 'stores allowed'),
   atomic: bit(2, 'atomics allowed: never on system memory that the CPU can reach at the same time'),
+  exclusive: bit(3, 'software: a page of RAM that this mirror took exclusively (make_device_exclusive)'),
+  parked: bit(4, 'software, with `valid` clear: the page may be about to move; valid again if it does not'),
   memory: bits(8, 15, 'which memory the frame belongs to: 0 RAM, 1 + k memory of device k'),
 });
 
 export const DEVICE_PTE_VALID = 1 << DEVICE_PTE.valid.low;
 export const DEVICE_PTE_WRITE = 1 << DEVICE_PTE.write.low;
 export const DEVICE_PTE_ATOMIC = 1 << DEVICE_PTE.atomic.low;
+export const DEVICE_PTE_EXCLUSIVE = 1 << DEVICE_PTE.exclusive.low;
+export const DEVICE_PTE_PARKED = 1 << DEVICE_PTE.parked.low;
 export const DEVICE_PTE_MEMORY_SHIFT = DEVICE_PTE.memory.low;
 
 /** Entries of a device page table: 512 of 8 bytes, four levels, like the CPU's. Word index of an entry is 2 * index. */

@@ -7,7 +7,13 @@
  * Linux: the same reason as tlb_remove_table(). Large entries are not modelled: every leaf is 4 KiB.
  */
 import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
-import { DEVICE_PTE_VALID, DEVICE_TABLE_WORDS, devicePteMemory, type MemoryId } from '../abi/device-pte.js';
+import {
+  DEVICE_PTE_PARKED,
+  DEVICE_PTE_VALID,
+  DEVICE_TABLE_WORDS,
+  devicePteMemory,
+  type MemoryId,
+} from '../abi/device-pte.js';
 import { assert } from '../base/errors.js';
 import { load32, store32 } from '../sync/word.js';
 
@@ -49,6 +55,7 @@ export class DevicePageTables {
   /** Word indices of unlinked tables, oldest first. */
   readonly #aside: number[] = [];
   #reclaimed = 0;
+  #parked = 0;
   /** First word that no table has used yet. Table 0 is never handed out, so 0 is never a table. */
   #unused = DEVICE_TABLE_WORDS;
 
@@ -96,7 +103,8 @@ export class DevicePageTables {
         const at = leaf + index * 2;
         const old = words[at]!;
         if ((old & DEVICE_PTE_VALID) === 0) {
-          added++;
+          if (old === 0) added++;
+          else this.#parked--;
           store32(words, at + 1, frame + page);
         } else if (words[at + 1]! >>> 0 !== frame + page || devicePteMemory(old) !== devicePteMemory(word)) {
           this.#refuse(addr + page * PAGE_SIZE, at, frame + page, word);
@@ -109,12 +117,39 @@ export class DevicePageTables {
   }
 
   /**
-   * Clear the entries of [start, end), skipping what has no table.
-   * @param keep entries of this memory stay
-   * @returns how many were cleared
+   * Clear the entries of [start, end), parked ones too, skipping what has no table.
+   * @returns how many valid ones were cleared
    */
-  unmapRange(root: number, start: number, end: number, keep: MemoryId = NO_MEMORY): number {
-    return this.#clear(root, ROOT_LEVEL, 0, start, end, keep);
+  unmapRange(root: number, start: number, end: number): number {
+    return this.#clear(root, ROOT_LEVEL, 0, start, end);
+  }
+
+  /**
+   * Park the valid entries of [start, end): the device may not use them, but they are not forgotten.
+   * @param keep entries of this memory stay valid
+   * @returns how many were parked
+   */
+  park(root: number, start: number, end: number, keep: MemoryId = NO_MEMORY): number {
+    return this.#park(root, ROOT_LEVEL, 0, start, end, keep);
+  }
+
+  /** Entries that are parked, of all contexts. */
+  get parked(): number {
+    return this.#parked;
+  }
+
+  /** Flag word of an address's parked entry, 0 for none. */
+  readParked(root: number, addr: number): number {
+    const at = walk(this.#words, root, addr);
+    const word = at === 0 ? 0 : this.#words[at]!;
+    return (word & DEVICE_PTE_PARKED) === 0 ? 0 : word;
+  }
+
+  /** A parked entry is valid again: its page did not move. */
+  unpark(root: number, addr: number): void {
+    const at = walk(this.#words, root, addr);
+    store32(this.#words, at, (this.#words[at]! & ~DEVICE_PTE_PARKED) | DEVICE_PTE_VALID);
+    this.#parked--;
   }
 
   /** Flag word of an address's entry, 0 for none. */
@@ -124,7 +159,7 @@ export class DevicePageTables {
     return (word & DEVICE_PTE_VALID) === 0 ? 0 : word;
   }
 
-  /** Frame of a valid entry. Precondition: `read` gave a word. */
+  /** Frame of an entry. Precondition: `read` or `readParked` gave a word. */
   frameOf(root: number, addr: number): number {
     return this.#words[walk(this.#words, root, addr) + 1]! >>> 0;
   }
@@ -173,7 +208,7 @@ export class DevicePageTables {
     return table;
   }
 
-  #clear(table: number, level: number, tableStart: number, start: number, end: number, keep: MemoryId): number {
+  #clear(table: number, level: number, tableStart: number, start: number, end: number): number {
     const words = this.#words;
     const span = SPAN[level]!;
     const first = Math.max(0, Math.floor((start - tableStart) / span));
@@ -182,15 +217,16 @@ export class DevicePageTables {
     let emptied = 0;
     for (let index = first; index < last; index++) {
       const at = table + index * 2;
-      if ((words[at]! & DEVICE_PTE_VALID) === 0) continue;
+      if (words[at]! === 0) continue;
       if (level > 0) {
         const child = words[at + 1]!;
-        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end, keep);
+        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end);
         if (this.#live[child / DEVICE_TABLE_WORDS] !== 0) continue;
         this.#aside.push(child);
-      } else {
-        if (devicePteMemory(words[at]!) === keep) continue;
+      } else if ((words[at]! & DEVICE_PTE_VALID) !== 0) {
         cleared++;
+      } else {
+        this.#parked--;
       }
       store32(words, at, 0);
       emptied++;
@@ -199,10 +235,35 @@ export class DevicePageTables {
     return cleared;
   }
 
+  #park(table: number, level: number, tableStart: number, start: number, end: number, keep: MemoryId): number {
+    const words = this.#words;
+    const span = SPAN[level]!;
+    const first = Math.max(0, Math.floor((start - tableStart) / span));
+    const last = Math.min(PTRS_PER_TABLE, Math.ceil((end - tableStart) / span));
+    let parked = 0;
+    for (let index = first; index < last; index++) {
+      const at = table + index * 2;
+      const word = words[at]!;
+      if ((word & DEVICE_PTE_VALID) === 0) continue;
+      if (level > 0) {
+        parked += this.#park(words[at + 1]!, level - 1, tableStart + index * span, start, end, keep);
+      } else if (devicePteMemory(word) !== keep) {
+        store32(words, at, (word & ~DEVICE_PTE_VALID) | DEVICE_PTE_PARKED);
+        this.#parked++;
+        parked++;
+      }
+    }
+    return parked;
+  }
+
   #freeTree(table: number, level: number): void {
     const words = this.#words;
-    for (let at = table; level > 0 && at < table + DEVICE_TABLE_WORDS; at += 2) {
-      if ((words[at]! & DEVICE_PTE_VALID) !== 0) this.#freeTree(words[at + 1]!, level - 1);
+    for (let at = table; at < table + DEVICE_TABLE_WORDS; at += 2) {
+      if (level === 0) {
+        if ((words[at]! & DEVICE_PTE_PARKED) !== 0) this.#parked--;
+      } else if ((words[at]! & DEVICE_PTE_VALID) !== 0) {
+        this.#freeTree(words[at + 1]!, level - 1);
+      }
     }
     words.fill(0, table, table + DEVICE_TABLE_WORDS);
     this.#live[table / DEVICE_TABLE_WORDS] = 0;

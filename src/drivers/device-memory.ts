@@ -57,6 +57,8 @@ export class DeviceMemory {
   readonly #free: Int32Array;
   #freeHead = 0;
   #freeCount = 0;
+  /** By frame: number of the mirror that the page was handed out for (`zone_device_data`). */
+  readonly #mirrors: Uint16Array;
   /** By block: pages in use, and when a page of it was last handed out. */
   readonly #blockUsed: Int32Array;
   readonly #blockStamp: Float64Array;
@@ -68,6 +70,7 @@ export class DeviceMemory {
   constructor(options: DeviceMemoryOptions) {
     this.#options = options;
     this.#free = new Int32Array(this.totalPages);
+    this.#mirrors = new Uint16Array(this.totalPages);
     const blocks = Math.ceil(this.totalPages / BLOCK_PAGES);
     this.#blockUsed = new Int32Array(blocks);
     this.#blockStamp = new Float64Array(blocks);
@@ -87,6 +90,11 @@ export class DeviceMemory {
     return chunk.firstFrame + (page - chunk.pgmap.pages);
   }
 
+  /** Number of the mirror for which a page was handed out. */
+  mirrorOf(page: Page): number {
+    return this.#mirrors[this.frameOf(page)];
+  }
+
   /** Does a struct page belong to this device? */
   owns(page: Page): boolean {
     const chunk = this.#byPgmap[pagePgmapId(this.#options.kernel.memmap.words, page)];
@@ -96,8 +104,9 @@ export class DeviceMemory {
   /**
    * A free page, locked and with one reference (`zone_device_page_init`), growing by a chunk if need be; NULL_PAGE when the
    * device's memory (or the address space for it) is used up.
+   * @param mirror number of the mirror that it is for
    */
-  allocPage(): Page {
+  allocPage(mirror: number): Page {
     if (this.#closed || (this.#freeCount === 0 && this.grow() !== 0)) return NULL_PAGE;
     const page = this.#free[this.#freeHead] as Page;
     this.#freeHead = (this.#freeHead + 1) % this.#free.length;
@@ -107,7 +116,9 @@ export class DeviceMemory {
     chunk.pgmap.ref!.get();
     store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
     assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
-    const block = Math.floor((chunk.firstFrame + (page - chunk.pgmap.pages)) / BLOCK_PAGES);
+    const frame = chunk.firstFrame + (page - chunk.pgmap.pages);
+    this.#mirrors[frame] = mirror;
+    const block = Math.floor(frame / BLOCK_PAGES);
     this.#blockUsed[block]++;
     this.#blockStamp[block] = ++this.#clock;
     this.#used++;
@@ -169,10 +180,12 @@ export class DeviceMemory {
     this.#closed = true;
   }
 
-  /** Give back all pagemaps. Waits for the last page of each. */
-  *remove(): Sleeps<void> {
+  /** Give back all pagemaps; the next page that is wanted begins anew. Waits for the last page of each. */
+  *releaseChunks(): Sleeps<void> {
     const { kernel } = this.#options;
-    this.close();
+    const closed = this.#closed;
+    // Nobody may take a page of what is going away.
+    this.#closed = true;
     for (const { pgmap, resource } of this.#chunks) {
       if (resource === null) {
         yield* memunmapDevicePrivatePagemap(kernel, pgmap);
@@ -184,6 +197,8 @@ export class DeviceMemory {
     this.#chunks.length = 0;
     this.#byPgmap.length = 0;
     this.#freeCount = 0;
+    this.#framesInChunks = 0;
+    this.#closed = closed;
   }
 
   #block(block: number): { readonly first: Page; readonly pages: number } {

@@ -2,15 +2,20 @@
  * One device's mirror of one address space: its device page table, kept in step with the CPU's by an interval notifier over
  * the whole address space. Linux: struct dmirror in lib/test_hmm.c.
  *
+ * Invalidations are as coarse as the test driver's: the page after the range is dropped too. Only a migration of the device's
+ * own is precise: it *parks* the entries of what it may move, and each that stays where it is becomes valid again.
+ *
  * Page table changes and the notifier's sequence test are in one atomic stretch of the kernel's thread (no `yield` between),
  * which plays the part of the driver's mutex.
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import {
   DEVICE_PTE_ATOMIC,
+  DEVICE_PTE_EXCLUSIVE,
   DEVICE_PTE_WRITE,
   devicePteMemory,
   devicePteWord,
+  MEMORY_RAM,
   type MemoryId,
 } from '../abi/device-pte.js';
 import type { DevicePageTables } from '../device/page-table.js';
@@ -45,6 +50,8 @@ export class Dmirror {
   readonly #options: DmirrorOptions;
   /** Migrations of this device under way that bring pages home: their notifications concern pages of our memory. */
   migrationsHome = 0;
+  /** The next allocation of a page for this mirror fails. */
+  failAlloc = false;
   /** Batches of faults that are being served. */
   serving = 0;
   /** The mirror is being closed: its faults are not served any more. */
@@ -58,6 +65,13 @@ export class Dmirror {
     this.notifier = mmuIntervalNotifierInsert(options.mm, 0, TASK_SIZE, {
       invalidate: (_notifier, range, curSeq) => this.#invalidate(range, curSeq),
     });
+  }
+
+  /** Has `failAlloc` been asked for? Once. */
+  takeFailAlloc(): boolean {
+    const { failAlloc } = this;
+    this.failAlloc = false;
+    return failAlloc;
   }
 
   /** Map one page of some memory. Atomics are allowed where no CPU can interfere: on device memory. False: no table memory. */
@@ -78,6 +92,12 @@ export class Dmirror {
     );
   }
 
+  /** Map a page of RAM that the CPU has given up: atomics are allowed. False: no table memory. */
+  mapExclusive(addr: number, frame: number): boolean {
+    const flags = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC | DEVICE_PTE_EXCLUSIVE;
+    return this.#options.tables.mapRange(this.root, addr, 1, frame, devicePteWord(MEMORY_RAM, flags));
+  }
+
   /** Flags of the device's entry for a page, 0 for none. */
   read(addr: number): number {
     return this.#options.tables.read(this.root, addr);
@@ -94,6 +114,22 @@ export class Dmirror {
 
   frameOf(addr: number): number {
     return this.#options.tables.frameOf(this.root, addr);
+  }
+
+  /**
+   * The end of a migration of the device's own: entries of [start, end) that it parked become valid again where `still` says
+   * that the CPU maps what they name; `undefined` leaves the entry to another migration that is under way.
+   * Precondition: mappings are back, and nobody has run since.
+   */
+  settle(start: number, end: number, still: (addr: number, word: number, frame: number) => boolean | undefined): void {
+    const { tables } = this.#options;
+    for (let addr = start; addr < end && tables.parked > 0; addr += PAGE_SIZE) {
+      const word = tables.readParked(this.root, addr);
+      if (word === 0) continue;
+      const verdict = still(addr, word, this.frameOf(addr));
+      if (verdict === true) tables.unpark(this.root, addr);
+      else if (verdict === false) tables.unmapRange(this.root, addr, addr + PAGE_SIZE);
+    }
   }
 
   /** Take [start, end) out of the device page table; `flush` makes the device forget it. Returns entries that were valid. */
@@ -122,11 +158,18 @@ export class Dmirror {
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
-    // A migration of our own towards the device does not move what is there already: those entries stay.
-    const keepsOwn = range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner && this.migrationsHome === 0;
-    const cleared = tables.unmapRange(this.root, range.start, range.end, keepsOwn ? ownMemory : undefined);
-    if (cleared > 0) {
-      yield* this.flush(range.start, range.end);
+    let { end }: { end: number } = range;
+    let changed: number;
+    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner) {
+      // A migration towards the device does not move what is there already: those entries stay.
+      changed = tables.park(this.root, range.start, end, this.migrationsHome === 0 ? ownMemory : undefined);
+    } else {
+      // xa_for_each_range() has an inclusive end.
+      end = Math.min(end + PAGE_SIZE, TASK_SIZE);
+      changed = tables.unmapRange(this.root, range.start, end);
+    }
+    if (changed > 0) {
+      yield* this.flush(range.start, end);
       return;
     }
     // Somebody else may have cleared the entries and not yet heard from the device.

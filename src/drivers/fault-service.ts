@@ -133,7 +133,11 @@ export class FaultService {
         for (const { start, end } of absent) yield* bringHome(this.#ctx, dmirror, start, end);
         starved = (yield* this.#bringToDevice(dmirror, absent)) || starved;
       }
-      for (const run of runs) yield* this.#serveRun(dmirror, run, starved);
+      for (const run of runs) {
+        // A fault on one page is a fault on all that follow: pages of our own memory are asked for apart from the others, or
+        // they would be sent home.
+        for (const part of apart(dmirror, run)) yield* this.#serveRun(dmirror, part, starved);
+      }
     } finally {
       mmapLock.upRead();
       dmirror.serving--;
@@ -172,7 +176,7 @@ export class FaultService {
         const vma = vmaLookup(dmirror.mm, at);
         if (vma === undefined || (vma.flags & (VM_READ | VM_WRITE)) === 0) break;
         const stop = Math.min(end, vma.end, at + MIGRATE_BATCH_PAGES * PAGE_SIZE);
-        rounds.push(yield* beginToDevice(this.#ctx, vma, at, stop, batch));
+        rounds.push(yield* beginToDevice(this.#ctx, dmirror, vma, at, stop, batch));
         at = stop;
       }
     }
@@ -209,6 +213,19 @@ function gather(faults: readonly PageFault[]): Run[] {
     else runs.push({ start: address, end: address + PAGE_SIZE, access });
   }
   return runs;
+}
+
+/** The pieces of a run which the device has in its own memory, and those which it has not. */
+function apart(dmirror: Dmirror, { start, end, access }: Run): Run[] {
+  const parts: Run[] = [];
+  let wasOwn: boolean | undefined;
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    const own = dmirror.mapsOwnMemory(at, at + PAGE_SIZE);
+    if (own === wasOwn) parts.at(-1)!.end += PAGE_SIZE;
+    else parts.push({ start: at, end: at + PAGE_SIZE, access });
+    wasOwn = own;
+  }
+  return parts;
 }
 
 /** Runs with pages that the device does not have in its own memory. */

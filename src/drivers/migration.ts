@@ -4,10 +4,12 @@
  * dmirror_device_evict_chunk().
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
+import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import { VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
-import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
+import { pteNone, ptePfn, ptePresent, pteWrite } from '../abi/pte.js';
+import { softleafFromPte } from '../abi/softleaf.js';
+import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import type { VmFaultContext } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -20,12 +22,16 @@ import { migrateDeviceRange } from '../mm/migrate-device/device.js';
 import { migrateDeviceFinalize } from '../mm/migrate-device/finalize.js';
 import { migrateDevicePages } from '../mm/migrate-device/pages.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../mm/migrate-device/vma.js';
+import type { MmStruct } from '../mm/mm-struct.js';
 import { pageIndex } from '../mm/page.js';
+import { leafTable, NO_TABLE, pteIndex } from '../mm/pgtable.js';
 import { putPage } from '../mm/put-page.js';
 import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
+import { isDevicePrivate, isMigration, leafKind } from '../mm/softleaf.js';
 import type { VmArea } from '../mm/vma.js';
 import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
+import { readPte } from '../sync/word.js';
 import { CopyBatch } from './copy-batch.js';
 import { BLOCK_PAGES, type DeviceMemory } from './device-memory.js';
 import type { CopyTicket, DeviceQueue } from './device-queue.js';
@@ -42,8 +48,10 @@ export interface MigrationContext {
   readonly memoryId: MemoryId;
   readonly queue: DeviceQueue;
   readonly owner: object;
-  /** The device's mirror of an address space, if it has one. */
-  mirrorOf(vma: VmArea): Dmirror | undefined;
+  /** The device's mirrors of an address space. */
+  mirrorsOf(mm: MmStruct): readonly Dmirror[];
+  /** The mirror for which a page of the device was handed out, unless it is closed. */
+  mirrorOfPage(page: Page): Dmirror | undefined;
   /** Pages that eviction has moved. */
   countEvicted(pages: number): void;
 }
@@ -90,6 +98,7 @@ export interface Round {
  */
 export function* beginToDevice(
   ctx: MigrationContext,
+  mirror: Dmirror,
   vma: VmArea,
   start: number,
   end: number,
@@ -105,8 +114,9 @@ export function* beginToDevice(
     const mpfn = args.src[i] as Mpfn;
     if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
     left--;
-    let target = memory.allocPage();
-    if (target === NULL_PAGE) target = yield* evictForPage(ctx);
+    if (mirror.takeFailAlloc()) continue;
+    let target = memory.allocPage(mirror.context);
+    if (target === NULL_PAGE) target = yield* evictForPage(ctx, mirror.context);
     if (target === NULL_PAGE) return { args, collected, starved: true };
     args.dst[i] = addressing.migratePfnFromPage(target);
     const source = addressing.migratePfnToPage(mpfn);
@@ -148,25 +158,61 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
   }
   mapRun();
   migrateVmaFinalize(kernel, args);
+  settleEntries(ctx, args);
   return migrated;
 }
 
-/** Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault, up to the copy. Same preconditions. */
+/**
+ * The device's entries that a migration of its own parked: valid again where the page has stayed, gone where it has moved.
+ * Precondition: finalized, and nobody has run since.
+ */
+function settleEntries(
+  { kernel, memory, memoryId, mirrorsOf }: MigrationContext,
+  { vma, start, end }: MigrateVma,
+): void {
+  const { words } = kernel.ram;
+  const still = (addr: number, word: number, frame: number): boolean | undefined => {
+    const table = leafTable(kernel, vma.mm, addr as VirtAddr);
+    const pte = table === NO_TABLE ? (0n as Pte) : readPte(words, table + pteIndex(addr));
+    if (pteNone(pte)) return false;
+    const ram = devicePteMemory(word) === MEMORY_RAM;
+    const write = (word & DEVICE_PTE_WRITE) !== 0;
+    if (ptePresent(pte)) {
+      return ram && kernel.memmap.ramFrame(kernel.memmap.pfnToPage(ptePfn(pte))) === frame && (!write || pteWrite(pte));
+    }
+    const entry = softleafFromPte(pte);
+    const kind = leafKind(kernel, entry);
+    if (isMigration(kind)) return undefined;
+    const page = kernel.addressing.softleafToPage(entry);
+    if (kind === 'device-exclusive') return ram && kernel.memmap.ramFrame(page) === frame;
+    if (!isDevicePrivate(kind) || devicePteMemory(word) !== memoryId || !memory.owns(page)) return false;
+    return memory.frameOf(page) === frame && (!write || kind === 'device-private-write');
+  };
+  for (const mirror of mirrorsOf(vma.mm)) mirror.settle(start, end, still);
+}
+
+/**
+ * Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault, up to the copy. Same preconditions.
+ * @param failing whose request for a failing allocation counts here
+ */
 export function* beginToSystem(
   ctx: MigrationContext,
+  failing: Dmirror | undefined,
   vma: VmArea,
   start: number,
   end: number,
   faultPage: Page,
   batch: CopyBatch,
 ): Sleeps<Round> {
-  const mirror = ctx.mirrorOf(vma);
+  const mirrors = [...ctx.mirrorsOf(vma.mm)];
   const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, ctx.owner, faultPage);
-  if (mirror !== undefined) mirror.migrationsHome++;
+  for (const mirror of mirrors) mirror.migrationsHome++;
   const setup = yield* migrateVmaSetup(ctx.kernel, args);
-  if (mirror !== undefined) mirror.migrationsHome--;
+  for (const mirror of mirrors) mirror.migrationsHome--;
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
-  const starved = !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
+  // The test driver gives up at the first page that it cannot allocate.
+  const failed = args.cpages > 0 && failing?.takeFailAlloc() === true;
+  const starved = failed || !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
   return { args, collected: args.cpages, starved };
 }
 
@@ -175,6 +221,7 @@ export function* endToSystem(ctx: MigrationContext, { args }: Round): Sleeps<num
   yield* migrateVmaPages(ctx.kernel, args);
   const migrated = countMigrated(args.src, args.dst, args.npages);
   migrateVmaFinalize(ctx.kernel, args);
+  settleEntries(ctx, args);
   return migrated;
 }
 
@@ -185,7 +232,7 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
   yield* ctx.queue.waitReplays();
   if (ctx.queue.lost) return VM_FAULT_SIGBUS;
   const batch = new CopyBatch();
-  const round = yield* beginToSystem(ctx, vma, address, address + PAGE_SIZE, page, batch);
+  const round = yield* beginToSystem(ctx, ctx.mirrorOfPage(page), vma, address, address + PAGE_SIZE, page, batch);
   const copied = yield* copyPages(ctx, batch, [round.args.dst], page);
   yield* endToSystem(ctx, round);
   if (!copied) return VM_FAULT_SIGBUS;
@@ -193,14 +240,14 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
 }
 
 /** A device page that others had to leave for. NULL_PAGE when nothing can be evicted either. */
-function* evictForPage(ctx: MigrationContext): Sleeps<Page> {
+function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Page> {
   for (let attempt = 0; attempt < EVICT_ATTEMPTS; attempt++) {
     // Without RAM to go to, pages would be unmapped and mapped again for nothing.
     if (ctx.kernel.buddy.freePagesCount === 0) return NULL_PAGE;
     const block = ctx.memory.oldestBlock();
     if (block === null) return NULL_PAGE;
     const evicted = yield* evict(ctx, block.first, block.pages);
-    const freed = ctx.memory.allocPage();
+    const freed = ctx.memory.allocPage(mirror);
     if (freed !== NULL_PAGE) return freed;
     if (evicted === 0) ctx.memory.postpone(block.first);
   }
@@ -241,15 +288,15 @@ function* unmapFromDevice(ctx: MigrationContext, first: Page, pages: number): Sl
       at !== undefined;
       at = anonVma.tree.next(at, index, index + 1)
     ) {
-      const mirror = ctx.mirrorOf(at.value);
-      if (mirror === undefined) continue;
       const addr = rmapAddress(at.value, index);
-      if (mirror.clear(addr, addr + PAGE_SIZE) === 0) continue;
-      const span = touched.get(mirror);
-      touched.set(mirror, {
-        start: Math.min(span?.start ?? addr, addr),
-        end: Math.max(span?.end ?? 0, addr + PAGE_SIZE),
-      });
+      for (const mirror of ctx.mirrorsOf(at.value.mm)) {
+        if (mirror.clear(addr, addr + PAGE_SIZE) === 0) continue;
+        const span = touched.get(mirror);
+        touched.set(mirror, {
+          start: Math.min(span?.start ?? addr, addr),
+          end: Math.max(span?.end ?? 0, addr + PAGE_SIZE),
+        });
+      }
     }
   }
   for (const [mirror, { start, end }] of touched) yield* mirror.flush(start, end);

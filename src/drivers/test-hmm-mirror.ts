@@ -62,7 +62,7 @@ export class TestHmmMirror implements DriverMirror {
     const dmirror = this.#dmirror;
     const { migration } = this.#device;
     const { starved: _, ...outcome } = yield* this.#migrate(start, end, {
-      begin: (vma, from, to, batch) => beginToDevice(migration, vma, from, to, batch),
+      begin: (vma, from, to, batch) => beginToDevice(migration, dmirror, vma, from, to, batch),
       end: (round) => endToDevice(migration, dmirror, round),
     });
     if (outcome.errno !== 0) return outcome;
@@ -74,9 +74,10 @@ export class TestHmmMirror implements DriverMirror {
 
   /** Pages that are not on this device are passed over. ENOMEM: RAM ran out. */
   *migrateToSystem(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
+    const dmirror = this.#dmirror;
     const { migration } = this.#device;
     const { starved, ...outcome } = yield* this.#migrate(start, end, {
-      begin: (vma, from, to, batch) => beginToSystem(migration, vma, from, to, NULL_PAGE, batch),
+      begin: (vma, from, to, batch) => beginToSystem(migration, dmirror, vma, from, to, NULL_PAGE, batch),
       end: (round) => endToSystem(migration, round),
     });
     return outcome.errno === 0 && starved ? { ...outcome, errno: 'ENOMEM' } : outcome;

@@ -2,12 +2,13 @@
  * The test driver: what Linux's lib/test_hmm.c owes its users, with real device memory behind it.
  *
  * One `TestHmm` a device (struct dmirror_device); `open` makes a mirror of an address space (struct dmirror, an open file of
- * /dev/hmm_dmirrorN). Not modelled yet: coherent memory, exclusive access, huge pages, forced allocation failure.
+ * /dev/hmm_dmirrorN); an address space may have several. Not modelled yet: coherent memory, huge pages.
  */
 import type { MemoryId } from '../abi/device-pte.js';
 import type { Result } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
 import { DevicePageTables } from '../device/page-table.js';
+import { CONTEXTS_MAX } from '../device/tlb.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
@@ -48,6 +49,8 @@ class TestHmm implements DeviceDriver {
   readonly migration: MigrationContext;
   readonly mirrors = new Map<number, ServedMirror>();
   readonly #faultService: FaultService;
+  /** The mirrors of each address space. */
+  readonly #byMm = new Map<MmStruct, Dmirror[]>();
   #nextContext = 1;
   #evicted = 0;
 
@@ -74,7 +77,8 @@ class TestHmm implements DeviceDriver {
       memoryId,
       queue: this.queue,
       owner: this.owner,
-      mirrorOf: (vma) => this.mirrorOf(vma.mm),
+      mirrorsOf: (mm) => this.#byMm.get(mm) ?? [],
+      mirrorOfPage: (page) => this.mirrors.get(this.memory.mirrorOf(page))?.dmirror,
       countEvicted: (pages) => {
         this.#evicted += pages;
       },
@@ -90,24 +94,19 @@ class TestHmm implements DeviceDriver {
     return this.#faultService.serve();
   }
 
-  /** @throws PfnlessError ERR_PFNLESS_ARGUMENT when the process has this device open; ERR_PFNLESS_ERRNO without table memory */
+  /** @throws PfnlessError ERR_PFNLESS_ERRNO without table memory, or when no number is left for one more mirror */
   *open(mm: MmStruct, { onFault }: { readonly onFault: 'migrate' | 'mirror' }): Sleeps<DriverMirror> {
-    if (this.mirrorOf(mm) !== undefined) {
-      throw new PfnlessError(
-        'ERR_PFNLESS_ARGUMENT',
-        `Process ${mm.pid} has ${this.name} open already; close that mirror first.`,
-      );
-    }
-    const root = this.tables.createContext();
-    if (root === undefined) {
+    const context = this.#freeContext();
+    const root = context === undefined ? undefined : this.tables.createContext();
+    if (context === undefined || root === undefined) {
       throw new PfnlessError('ERR_PFNLESS_ERRNO', `${this.name} has no memory left for page tables.`, {
         errno: 'ENOMEM',
       });
     }
-    const context = this.#nextContext++;
     const { tables, queue, owner, memoryId: ownMemory } = this;
     const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory });
     this.mirrors.set(context, { dmirror, onFault });
+    this.#byMm.set(mm, [...(this.#byMm.get(mm) ?? []), dmirror]);
     try {
       yield* waitForPromise(`${this.name} to take a new context`, this.link.control.bindContext(context, root));
     } catch (reason) {
@@ -141,6 +140,9 @@ class TestHmm implements DeviceDriver {
   *#forget(dmirror: Dmirror): Sleeps<void> {
     yield* dmirror.unregister();
     this.mirrors.delete(dmirror.context);
+    const others = (this.#byMm.get(dmirror.mm) ?? []).filter((each) => each !== dmirror);
+    if (others.length > 0) this.#byMm.set(dmirror.mm, others);
+    else this.#byMm.delete(dmirror.mm);
     this.tables.destroyContext(dmirror.root);
   }
 
@@ -154,7 +156,7 @@ class TestHmm implements DeviceDriver {
   *remove(): Sleeps<void> {
     this.memory.close();
     while ((yield* this.evictAll()) > 0);
-    yield* this.memory.remove();
+    yield* this.memory.releaseChunks();
   }
 
   stats(): DriverStats {
@@ -174,8 +176,13 @@ class TestHmm implements DeviceDriver {
     };
   }
 
-  mirrorOf(mm: MmStruct): Dmirror | undefined {
-    for (const { dmirror } of this.mirrors.values()) if (dmirror.mm === mm) return dmirror;
+  /** A number that no mirror has, one after the other, so that it is long before a number comes again. */
+  #freeContext(): number | undefined {
+    for (let tries = 1; tries < CONTEXTS_MAX; tries++) {
+      const context = this.#nextContext;
+      this.#nextContext = (context % (CONTEXTS_MAX - 1)) + 1;
+      if (!this.mirrors.has(context)) return context;
+    }
     return undefined;
   }
 }

@@ -31,7 +31,7 @@ import type { Kernel } from './kernel.js';
 import { handleMmFault, migrationEntryWait } from './memory.js';
 import { type MmuIntervalNotifier, mmuIntervalReadRetry } from './mmu-notifier.js';
 import { pagePgmapId } from './page.js';
-import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
+import { leafTable, NO_TABLE, nextLeaf, pteIndex, type TableIndex } from './pgtable.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
 
@@ -74,7 +74,7 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
     }
     const reached = walkVma(kernel, range, vma, addr, stop);
     if (reached.addr < stop) {
-      const failed = yield* resolve(kernel, range, vma, reached);
+      const failed = yield* resolve(kernel, range, vma, reached, Math.min(stop, nextLeaf(reached.addr)));
       if (failed !== 0) return failed;
     }
     addr = reached.addr;
@@ -133,8 +133,11 @@ function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, sto
   return { addr: stop, need: 0, why: 'end', pte: 0n as Pte, at: -1 };
 }
 
-/** Do what the page at the stop needs; 0 says: look again. */
-function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop): Sleeps<HmmResult> {
+/**
+ * Do what the page at the stop needs; 0 says: look again. A fault (`hmm_vma_fault()`) is for *every* page from there to
+ * `end`, whatever the others are: a private page of the asking owner that comes later goes home.
+ */
+function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop, end: number): Sleeps<HmmResult> {
   if (stop.why === 'error') {
     setPfn(range, (stop.addr - range.start) / PAGE_SIZE, HMM_PFN_ERROR);
     return 'EFAULT';
@@ -146,8 +149,11 @@ function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop): Sle
   }
   const write = (stop.need & NEED_WRITE_FAULT) !== 0;
   if (write && (vma.flags & VM_WRITE) === 0) return 'EPERM';
-  const outcome = yield* handleMmFault(kernel, vma, stop.addr as VirtAddr, write);
-  return (outcome & VM_FAULT_ERROR) !== 0 ? 'EFAULT' : 0;
+  for (let { addr } = stop; addr < end; addr += PAGE_SIZE) {
+    const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, write);
+    if ((outcome & VM_FAULT_ERROR) !== 0) return 'EFAULT';
+  }
+  return 0;
 }
 
 /** `pte_to_hmm_pfn_flags()`. */
