@@ -66,8 +66,7 @@ export class TraceSession {
         const at = this.addressOf(operation.pg);
         const protection = PROTECTION[operation.prot];
         const shared = operation.kind === 'shared';
-        if (shared) throw unsupported('shared mappings');
-        return errnoOf(() => party.process.mmap({ at, length: operation.n * PAGE_SIZE, protection }));
+        return errnoOf(() => party.process.mmap({ at, length: operation.n * PAGE_SIZE, protection, shared }));
       }
       case 'munmap':
         return errnoOf(() => party.process.munmap(this.#rangeOf(operation)));

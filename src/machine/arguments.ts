@@ -6,7 +6,15 @@ import { formatAddress } from '../base/bytes.js';
 import { suggestion } from '../base/nearest.js';
 import { argumentError } from './errors.js';
 import type { MachineDevice } from './state.js';
-import type { ElementArrays, ElementType, LaunchOptions, MirrorOptions, MmapOptions, VirtRange } from './types.js';
+import type {
+  ElementArrays,
+  ElementType,
+  LaunchOptions,
+  MirrorOptions,
+  MmapOptions,
+  Protection,
+  VirtRange,
+} from './types.js';
 
 /** Bytes of one read or write: what one typed array can be relied on to hold. */
 const ACCESS_BYTES_MAX = 2 ** 31;
@@ -115,16 +123,21 @@ const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
 
 export function requireMmapOptions(options: MmapOptions): void {
   requireObject('The options of mmap', options);
-  const { length, at, protection = 'rw' } = options;
+  const { length, at, protection = 'rw', shared = false } = options;
   requireWhole('The length of a mapping', length, 1, TASK_SIZE);
-  if (!PROTECTIONS.includes(protection)) {
-    throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
-  }
+  if (typeof shared !== 'boolean')
+    throw argumentError(`A mapping is shared or not (true or false), not ${shown(shared)}.`);
+  requireProtection(protection);
   if (at === undefined) return;
   requireAddress('The fixed address of a mapping', at);
   if (!isPageAligned(at))
     throw argumentError(`A fixed mapping must start at a page (${PAGE_SIZE} bytes), not at ${hex(at)}.`);
   requireInside(at, length);
+}
+
+export function requireProtection(protection: Protection): void {
+  if (PROTECTIONS.includes(protection)) return;
+  throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
 }
 
 const FAULT_POLICIES = ['migrate', 'mirror'] as const;

@@ -51,9 +51,10 @@ export class EmulatedProcess implements Process {
   mmap(options: MmapOptions): Promise<VirtRange> {
     return this.#life.call(async () => {
       requireMmapOptions(options);
-      const { length, at, protection = 'rw' } = options;
+      const { length, at, protection: prot = 'rw', shared = false } = options;
       const { machine, mm } = this.#parts;
-      const request = { length, prot: protection, fixed: at !== undefined, ...(at === undefined ? {} : { addr: at }) };
+      const kind = shared ? ('shared' as const) : ('private' as const);
+      const request = { length, prot, kind, fixed: at !== undefined, ...(at === undefined ? {} : { addr: at }) };
       const start = await machine.executor.run(this.#name('mmap'), doMmap(machine.kernel, mm, request));
       if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
       return { start, length: pageAlignUp(length) };

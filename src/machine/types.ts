@@ -78,19 +78,23 @@ export interface Mirror extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+export type Protection = 'none' | 'r' | 'w' | 'rw';
+
 export interface MmapOptions {
   /** Bytes; rounded up to pages. */
   readonly length: number;
   /** Fixed address (MAP_FIXED). Default: the kernel chooses. */
   readonly at?: VirtAddr;
   /** Default `rw`. */
-  readonly protection?: 'none' | 'r' | 'w' | 'rw';
+  readonly protection?: Protection;
+  /** Shared with the processes that `fork` makes (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
+  readonly shared?: boolean;
 }
 
 /** An emulated process: one mm, one CPU task. */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
-  /** Anonymous private memory. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
+  /** Anonymous memory. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
   mmap(options: MmapOptions): Promise<VirtRange>;
   munmap(range: VirtRange): Promise<void>;
   /** CPU reads: fault like loads. @throws PfnlessError ERR_PFNLESS_FAULT (SIGSEGV, SIGBUS; OOM is SIGBUS with ENOMEM) */
