@@ -33,11 +33,12 @@ import {
 import { pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { allocLeafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
+import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageRemoveRmap } from './rmap.js';
 import { shmemFault, wpPageShared } from './shmem.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
+import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
@@ -45,9 +46,16 @@ const USER_WRITE = USER_READ | PTE_WRITE | PTE_DIRTY;
 
 /**
  * Serve a fault at `addr`. Precondition: mmap_lock held for reading; `addr` lies in `vma`.
- * The VMA's protection is checked first, so a page that may not be touched does not move.
+ * The VMA's protection is checked first, so a page that may not be touched does not move. `unshare` (FAULT_FLAG_UNSHARE) is
+ * for a read pin: the page becomes this process's own, but stays read-only.
  */
-export function* handleMmFault(kernel: Kernel, vma: VmArea, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+export function* handleMmFault(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  write: boolean,
+  unshare = false,
+): Sleeps<VmFault> {
   if (write ? (vma.flags & VM_WRITE) === 0 : (vma.flags & (VM_READ | VM_WRITE)) === 0) return VM_FAULT_SIGSEGV;
   kernel.stats.cpuFaults++;
   const page = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
@@ -62,7 +70,8 @@ export function* handleMmFault(kernel: Kernel, vma: VmArea, addr: VirtAddr, writ
       : shmemFault(kernel, vma, vma.file, page, table, write);
   }
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
-  if (write && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte);
+  const breaksCow = write || (unshare && isCowMapping(vma.flags));
+  if (breaksCow && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte, write);
   return 0;
 }
 
@@ -88,33 +97,41 @@ function doAnonymousPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: Tab
   if (page === NULL_PAGE) return VM_FAULT_OOM;
   anonVmaPrepare(kernel, vma);
   lockTable(kernel, table);
-  mapNewAnonPage(kernel, vma, addr, at, page);
+  mapNewAnonPage(kernel, vma, addr, at, page, USER_WRITE);
   vma.mm.rssAnon++;
   unlockTable(kernel, table);
   return 0;
 }
 
-/** Install a fresh page for writing. Precondition: page table lock held; the VMA has its anon_vma. */
-function mapNewAnonPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): void {
+/** Install a fresh page. Precondition: page table lock held; the VMA has its anon_vma. */
+function mapNewAnonPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page, flags: bigint): void {
   pageAddNewAnonRmap(kernel, page, vma, addr);
   pageSetFlag(kernel.memmap.words, page, PG_lru);
-  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), USER_WRITE));
+  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), flags));
 }
 
-/** A store to a read-only entry of a writable VMA: reuse the page if it is ours alone, copy it otherwise. */
-function* doWpPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex, orig: Pte): Sleeps<VmFault> {
+/** A store to a read-only entry of a writable VMA: reuse the page if it is ours alone, copy it otherwise. Without `write`, unshare. */
+function* doWpPage(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  orig: Pte,
+  write: boolean,
+): Sleeps<VmFault> {
   const { words } = kernel.memmap;
   const at = table + pteIndex(addr);
   const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
   if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) return wpPageShared(kernel, at, table, old);
   if (old !== NULL_PAGE && canReuseAnonPage(words, old)) {
+    if (!write) return 0;
     lockTable(kernel, table);
     setPte(kernel.ram.words, at, (readPte(kernel.ram.words, at) | USER_WRITE) as Pte);
     unlockTable(kernel, table);
     return 0;
   }
   if (old !== NULL_PAGE) pageRefAdd(words, old, 1);
-  const outcome = yield* wpPageCopy(kernel, vma, addr, at, table, orig, old);
+  const outcome = yield* wpPageCopy(kernel, vma, addr, at, table, orig, old, write ? USER_WRITE : USER_READ);
   if (old !== NULL_PAGE) putPage(kernel, old);
   return outcome;
 }
@@ -137,6 +154,7 @@ function* wpPageCopy(
   table: TableIndex,
   orig: Pte,
   old: Page,
+  flags: bigint,
 ): Sleeps<VmFault> {
   const { mm } = vma;
   const page = kernel.buddy.allocPages(0);
@@ -156,7 +174,7 @@ function* wpPageCopy(
     // Clear and flush before the new entry stands: no CPU may see old and new page at the same time.
     getAndClearPte(kernel.ram.words, at);
     flushTlbRange(kernel, mm, addr, end);
-    mapNewAnonPage(kernel, vma, addr, at, page);
+    mapNewAnonPage(kernel, vma, addr, at, page, flags);
     if (old === NULL_PAGE) mm.rssAnon++;
     else pageRemoveRmap(kernel, old);
   }
@@ -187,6 +205,10 @@ function* doSwapPage(
   }
   if (isDevicePrivate(kind)) {
     return yield* faultDevicePrivate(kernel, vma, addr, table, pte, write);
+  }
+  if (kind === 'device-exclusive') {
+    yield* removeDeviceExclusiveEntry(kernel, vma, addr, table, table + pteIndex(addr), pte);
+    return 0;
   }
   return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
 }

@@ -15,7 +15,7 @@ import {
 } from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../base/brand.js';
-import { folioTrylock } from '../../sync/page-ref.js';
+import { folioTrylock, folioUnlock } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
 import { getAndClearPteLow, load32 } from '../../sync/word.js';
 import type { Kernel } from '../kernel.js';
@@ -30,6 +30,7 @@ import {
   isZoneDevicePage,
   pageAnonVmaId,
   pageClearFlag,
+  pageMaybeDmaPinned,
   pagePgmapId,
   pageSetFlag,
   pageTestFlag,
@@ -149,6 +150,11 @@ function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number,
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   // Hardware may set accessed and dirty until the entry is cleared, so the exchanged value counts, not the one read before.
   const present = lowPresent(seenLow);
+  if (exclusive && present && pageMaybeDmaPinned(words, page)) {
+    // folio_try_share_anon_rmap_pte(): a pinned page must not lose that it is exclusive, even for the time of a migration.
+    if (page !== args.faultPage) folioUnlock(words, page);
+    return false;
+  }
   const low = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
   if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);

@@ -1,0 +1,166 @@
+/**
+ * References on the pages behind user addresses. Linux: mm/gup.c.
+ *
+ * Two kinds: FOLL_GET (`getUserPages`), a plain reference, and FOLL_PIN (`pinUserPages`), for those who access the contents,
+ * which counts GUP_PIN_COUNTING_BIAS at once so that others can tell: a pinned page does not migrate, and fork copies it at
+ * once. A read pin must see what the process writes later, so it first breaks the sharing of a copy-on-write page (and of the
+ * zero page, if it is for long).
+ *
+ * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, long-term pins of device coherent pages (which move them to RAM first).
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';
+import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import type { Page, VirtAddr } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import { pageRefAdd } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { readPte } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import { handleMmFault } from './memory.js';
+import type { MmStruct } from './mm-struct.js';
+import { GUP_PIN_COUNTING_BIAS, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag } from './page.js';
+import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
+import { putPage } from './put-page.js';
+import { isCowMapping, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
+
+const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+
+/** FOLL_* flags. */
+export interface GupFlags {
+  /** FOLL_WRITE: the pages will be written, so copy-on-write is broken now. */
+  readonly write: boolean;
+  /** FOLL_PIN; otherwise FOLL_GET. */
+  readonly pin: boolean;
+  /** FOLL_LONGTERM: for longer than a system call. */
+  readonly longterm: boolean;
+  /** FOLL_TOUCH: a page that is got for writing counts as dirty. */
+  readonly touch: boolean;
+}
+
+/** What was had: pages from the start on, and why not more. */
+export interface GupResult {
+  readonly pages: Page[];
+  readonly errno: 0 | Errno;
+}
+
+/** `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM. Takes mmap_lock. Give back with `unpinUserPages`. */
+export function* pinUserPages(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  pages: number,
+  flags: { readonly write: boolean; readonly longterm: boolean },
+): Sleeps<readonly Page[] | Errno> {
+  const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
+  if (got.errno === 0) return got.pages;
+  unpinUserPages(kernel, got.pages);
+  return got.errno;
+}
+
+/** `get_user_pages_fast()`, as vmsplice has it: as many pages as can be had. Takes mmap_lock. Give back with `putUserPages`. */
+export function getUserPages(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  pages: number,
+  write = false,
+): Sleeps<GupResult> {
+  return withMmapLock(kernel, mm, start, pages, { write, pin: false, longterm: false, touch: true });
+}
+
+/** `unpin_user_pages()`. */
+export function unpinUserPages(kernel: Kernel, pages: readonly Page[]): void {
+  const { words } = kernel.memmap;
+  for (const page of pages) {
+    if (page === kernel.zeroPage) continue;
+    pagePincountAdd(words, page, -1);
+    pageRefAdd(words, page, 1 - GUP_PIN_COUNTING_BIAS);
+    putPage(kernel, page);
+  }
+}
+
+/** `put_page()` of each. */
+export function putUserPages(kernel: Kernel, pages: readonly Page[]): void {
+  for (const page of pages) putPage(kernel, page);
+}
+
+function* withMmapLock(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  pages: number,
+  flags: GupFlags,
+): Sleeps<GupResult> {
+  yield* mm.mmapLock.downRead();
+  try {
+    return yield* getUserPagesLocked(kernel, mm, start, pages, flags);
+  } finally {
+    mm.mmapLock.upRead();
+  }
+}
+
+/** `__get_user_pages()`. Precondition: mmap_lock held for reading. */
+export function* getUserPagesLocked(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  count: number,
+  flags: GupFlags,
+): Sleeps<GupResult> {
+  assert(mm.mmapLock.locked, 'get_user_pages without mmap_lock');
+  const pages: Page[] = [];
+  const first = Math.floor(start / PAGE_SIZE) * PAGE_SIZE;
+  for (let addr = first; pages.length < count; addr += PAGE_SIZE) {
+    const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
+    if (vma === undefined || !vmaAllows(vma, flags.write)) return { pages, errno: 'EFAULT' };
+    for (;;) {
+      const found = followPage(kernel, vma, addr as VirtAddr, flags);
+      if (typeof found === 'number') {
+        pages.push(found);
+        break;
+      }
+      const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, flags.write, found === 'unshare');
+      if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: outcome & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT' };
+    }
+  }
+  return { pages, errno: 0 };
+}
+
+/** `check_vma_flags()`. */
+const vmaAllows = (vma: VmArea, write: boolean): boolean =>
+  (vma.flags & (VM_IO | VM_PFNMAP)) === 0 && (vma.flags & (write ? VM_WRITE : VM_READ)) !== 0;
+
+/** `follow_page_pte()`: the page with its reference, or which kind of fault is needed first. */
+function followPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, flags: GupFlags): Page | 'fault' | 'unshare' {
+  const table = leafTable(kernel, vma.mm, addr);
+  if (table === NO_TABLE) return 'fault';
+  const pte = readPte(kernel.ram.words, table + pteIndex(addr));
+  if (!ptePresent(pte) || (flags.write && !pteWrite(pte))) return 'fault';
+  const page = pteSpecial(pte) ? kernel.zeroPage : kernel.memmap.pfnToPage(ptePfn(pte));
+  if (!pteWrite(pte) && mustUnshare(kernel, vma, page, flags)) return 'unshare';
+  grab(kernel, page, flags.pin);
+  const { words } = kernel.memmap;
+  if (flags.touch && flags.write && !pteDirty(pte)) pageSetFlag(words, page, PG_dirty);
+  return page;
+}
+
+/** `gup_must_unshare()`: would a read pin of this page miss later writes of the process? */
+function mustUnshare(kernel: Kernel, vma: VmArea, page: Page, flags: GupFlags): boolean {
+  if (flags.write || !flags.pin) return false;
+  const { words } = kernel.memmap;
+  if (!pageIsAnon(words, page)) return flags.longterm && isCowMapping(vma.flags);
+  return !pageTestFlag(words, page, PG_anon_exclusive);
+}
+
+/** `try_grab_folio()`. The zero page is never pinned. */
+function grab(kernel: Kernel, page: Page, pin: boolean): void {
+  const { words } = kernel.memmap;
+  if (!pin) {
+    pageRefAdd(words, page, 1);
+  } else if (page !== kernel.zeroPage) {
+    pageRefAdd(words, page, GUP_PIN_COUNTING_BIAS);
+    pagePincountAdd(words, page, 1);
+  }
+}
