@@ -7,7 +7,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import type { VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import { FaultError } from '../machine/errors.js';
-import type { Machine, Mirror, Process, VirtRange } from '../machine/types.js';
+import type { Machine, Mirror, Pin, Process, VirtRange } from '../machine/types.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
 
@@ -31,6 +31,8 @@ export class TraceSession {
   readonly #base: number;
   readonly parent: Party;
   child: Party | null = null;
+  #pin: Pin | null = null;
+  #spliced: Pin | null = null;
   /** Writes so far: each stores its own number. */
   #writes = 0;
 
@@ -45,6 +47,8 @@ export class TraceSession {
 
   /** Every process exits, every mirror is closed. */
   async end(): Promise<void> {
+    await this.#pin?.release();
+    await this.#spliced?.release();
     await this.child?.process.exit();
     await this.parent.process.exit();
   }
@@ -74,6 +78,16 @@ export class TraceSession {
         return this.#cpuWrite(party, operation);
       case 'cpu_read':
         return this.#cpuRead(party, operation);
+      case 'pin':
+        return errnoOf(async () => {
+          this.#pin = await party.process.pin(this.#rangeOf(operation), { write: operation.write === 1 });
+        });
+      case 'unpin':
+        return this.#letGo('#pin');
+      case 'splice':
+        return this.#splice(party, operation);
+      case 'splice_drain':
+        return this.#letGo('#spliced');
       case 'state':
         return {};
       case 'migrate_to_dev':
@@ -132,6 +146,26 @@ export class TraceSession {
       default:
         throw unsupported(operation.op);
     }
+  }
+
+  /** vmsplice into a pipe. */
+  async #splice({ process }: Party, operation: Operation<'splice'>): Promise<Fields> {
+    const answer = await errnoOf(async () => {
+      this.#spliced = await process.pin(this.#rangeOf(operation), { kind: 'get' });
+      return { pages: this.#spliced.pages };
+    });
+    return { pages: 0, ...answer };
+  }
+
+  /** What the holder of the pages sees, and the end of its hold. */
+  async #letGo(which: '#pin' | '#spliced'): Promise<Fields> {
+    const pin = which === '#pin' ? this.#pin : this.#spliced;
+    if (which === '#pin') this.#pin = null;
+    else this.#spliced = null;
+    if (pin === null) return { errno: 'EINVAL' };
+    const words = wordsOf(await pin.read());
+    await pin.release();
+    return { errno: '0', ...words };
   }
 
   /** Page after page: a page that traps is passed over, as the recorder's signal handler does. */

@@ -12,6 +12,7 @@ import type {
   LaunchOptions,
   MirrorOptions,
   MmapOptions,
+  PinOptions,
   Protection,
   VirtRange,
 } from './types.js';
@@ -147,6 +148,20 @@ export function requireMirrorOptions({ onFault = 'migrate' }: MirrorOptions): (t
     throw argumentError(`The fault policy onFault must be one of ${FAULT_POLICIES.join(', ')}, not ${shown(onFault)}.`);
   }
   return onFault;
+}
+
+const PIN_KINDS = ['longterm', 'get'] as const;
+
+/** The options of a pin with their defaults. */
+export function requirePinOptions(options: PinOptions): Required<PinOptions> {
+  requireObject('The options of a pin', options);
+  const { write = false, kind = 'longterm' } = options;
+  if (typeof write !== 'boolean')
+    throw argumentError(`A pin is for writing or not (true or false), not ${shown(write)}.`);
+  if (!PIN_KINDS.includes(kind)) {
+    throw argumentError(`The kind of a pin must be one of ${PIN_KINDS.join(', ')}, not ${shown(kind)}.`);
+  }
+  return { write, kind };
 }
 
 export function requireDestination(to: 'device' | 'system'): void {

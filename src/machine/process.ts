@@ -3,11 +3,12 @@
  * own locks decide, as they do for the threads of a real process.
  */
 
-import { pageAlignUp } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
 import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
+import { getUserPages, pinUserPages } from '../mm/gup.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
@@ -19,14 +20,26 @@ import {
   requireMirrorOptions,
   requireMmapOptions,
   requirePageRange,
+  requirePinOptions,
   requireValues,
 } from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
 import { DeviceMirror } from './mirror.js';
 import { OpenMirror } from './open-mirror.js';
+import { PagePin } from './pin.js';
 import type { MachineState } from './state.js';
-import type { ElementArrays, ElementType, Mirror, MirrorOptions, MmapOptions, Process, VirtRange } from './types.js';
+import type {
+  ElementArrays,
+  ElementType,
+  Mirror,
+  MirrorOptions,
+  MmapOptions,
+  Pin,
+  PinOptions,
+  Process,
+  VirtRange,
+} from './types.js';
 
 export interface ProcessParts {
   readonly machine: MachineState;
@@ -41,6 +54,7 @@ export class EmulatedProcess implements Process {
   readonly #parts: ProcessParts;
   readonly #life: Lifetime;
   readonly #mirrors = new Set<DeviceMirror>();
+  readonly #pins = new Set<PagePin>();
 
   constructor(parts: ProcessParts) {
     this.pid = parts.mm.pid;
@@ -124,9 +138,31 @@ export class EmulatedProcess implements Process {
     });
   }
 
+  pin(range: VirtRange, options: PinOptions = {}): Promise<Pin> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { write, kind } = requirePinOptions(options);
+      const { machine, mm } = this.#parts;
+      const { kernel, executor } = machine;
+      const count = range.length / PAGE_SIZE;
+      const pinned = kind === 'longterm';
+      const got = pinned
+        ? await executor.run(this.#name('pin'), pinUserPages(kernel, mm, range.start, count, { write, longterm: true }))
+        : await executor.run(this.#name('get pages'), getUserPages(kernel, mm, range.start, count, write));
+      if (typeof got === 'string') throw this.#errnoError(`cannot pin ${count} pages`, got);
+      const { pages, errno } = 'errno' in got ? got : { pages: got, errno: 0 as const };
+      if (pages.length === 0 && errno !== 0) throw this.#errnoError(`cannot hold ${count} pages`, errno);
+      const over = `these pages of process ${this.pid} have been released`;
+      const pin = new PagePin({ machine, pages, pinned, over, onReleased: (released) => this.#pins.delete(released) });
+      this.#pins.add(pin);
+      return pin;
+    });
+  }
+
   exit(): Promise<void> {
     return this.#life.end(async () => {
       await this.#life.idle();
+      for (const pin of [...this.#pins]) await pin.release();
       for (const mirror of [...this.#mirrors]) await mirror.close();
       const { machine, mm, onExit } = this.#parts;
       await machine.executor.run(this.#name('exit'), exitMm(machine.kernel, mm));

@@ -91,6 +91,25 @@ export interface MmapOptions {
   readonly shared?: boolean;
 }
 
+export interface PinOptions {
+  /** The holder writes to the pages: a copy-on-write page is copied now (FOLL_WRITE). Default false. */
+  readonly write?: boolean;
+  /**
+   * `longterm` (FOLL_PIN and FOLL_LONGTERM, as an RDMA card pins; default): all pages or none. `get`: plain references, as
+   * vmsplice takes them, for as many pages as can be had.
+   */
+  readonly kind?: 'longterm' | 'get';
+}
+
+/** Pages that somebody holds: they stay where they are, whatever the process does. The process's exit releases them. */
+export interface Pin extends AsyncDisposable {
+  /** How many. */
+  readonly pages: number;
+  /** What is in the pages now, past any page table. */
+  read(): Promise<Uint8Array>;
+  release(): Promise<void>;
+}
+
 /** An emulated process: one mm, one CPU task. */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
@@ -103,6 +122,8 @@ export interface Process extends AsyncDisposable {
   /** Typed forms: `start` is aligned to the element. */
   readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]>;
   writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void>;
+  /** Hold pages of a range; device private ones come home first. @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM) */
+  pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
   /** Exit: closes mirrors, unmaps everything. */

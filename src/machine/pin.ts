@@ -1,0 +1,54 @@
+/** References on a process's pages, as a device that accesses them directly holds them: what `Process.pin` returns. */
+import { PAGE_SIZE } from '../abi/address.js';
+import type { FrameIndex, Page } from '../base/brand.js';
+import { putUserPages, unpinUserPages } from '../mm/gup.js';
+import { Lifetime } from './lifetime.js';
+import type { MachineState } from './state.js';
+import type { Pin } from './types.js';
+
+export interface PinParts {
+  readonly machine: MachineState;
+  readonly pages: readonly Page[];
+  /** FOLL_PIN, or a plain reference. */
+  readonly pinned: boolean;
+  /** What to say when it is too late for a call. */
+  readonly over: string;
+  /** Called when the pages are let go. */
+  onReleased(pin: PagePin): void;
+}
+
+export class PagePin implements Pin {
+  readonly pages: number;
+  readonly #parts: PinParts;
+  readonly #life: Lifetime;
+
+  constructor(parts: PinParts) {
+    this.pages = parts.pages.length;
+    this.#parts = parts;
+    this.#life = new Lifetime(parts.over);
+  }
+
+  read(): Promise<Uint8Array> {
+    return this.#life.call(async () => {
+      const { ram, memmap } = this.#parts.machine.kernel;
+      const bytes = new Uint8Array(this.pages * PAGE_SIZE);
+      for (const [index, page] of this.#parts.pages.entries()) {
+        bytes.set(ram.bytes(memmap.ramFrame(page) as FrameIndex, 0, PAGE_SIZE), index * PAGE_SIZE);
+      }
+      return bytes;
+    });
+  }
+
+  release(): Promise<void> {
+    return this.#life.end(async () => {
+      const { machine, pages, pinned, onReleased } = this.#parts;
+      if (pinned) unpinUserPages(machine.kernel, pages);
+      else putUserPages(machine.kernel, pages);
+      onReleased(this);
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
+}
