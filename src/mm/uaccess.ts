@@ -3,7 +3,7 @@
  * arch/x86/mm/fault.c do_user_addr_fault() around mm/memory.c.
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
-import { VM_FAULT_ERROR, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
+import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
 import { PTE_ACCESSED, PTE_DIRTY, pteHardwarePresent, ptePfn, pteWrite } from '../abi/pte.js';
 import type { FrameIndex, Pte, VirtAddr } from '../base/brand.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
@@ -50,6 +50,8 @@ function* access(
   move: Mover,
 ): Sleeps<UserAccess> {
   const tlb = kernel.cpus[0];
+  /** Address of the last fault that found no memory. */
+  let starved = -1;
   for (let done = 0; done < length; ) {
     const addr = (start + done) as VirtAddr;
     // The access itself is atomic with respect to the kernel: translation and bytes in one step, as one instruction has it.
@@ -57,7 +59,9 @@ function* access(
     const frame = translate(kernel, mm, addr, write);
     if (frame < 0) {
       const fault = yield* userFault(kernel, mm, addr, write);
-      if (fault !== 0) return { copied: done, fault, address: addr };
+      // Out of memory, the instruction is simply tried again (`pagefault_out_of_memory()`); here once, as nobody is killed.
+      if ((fault & VM_FAULT_OOM) !== 0 && starved !== addr) starved = addr;
+      else if (fault !== 0) return { copied: done, fault, address: addr };
       continue;
     }
     const inPage = addr % PAGE_SIZE;
