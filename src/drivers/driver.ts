@@ -13,6 +13,19 @@ export interface MigrateOutcome {
   readonly migrated: number;
 }
 
+/** Pages that the driver itself read or wrote through the device's page table (Linux: struct hmm_dmirror_cmd). */
+export interface AccessOutcome {
+  readonly errno: Result;
+  /** Pages done, from the first on. */
+  readonly cpages: number;
+  /** Rounds of faults that were served: each is for all the rest of the range. */
+  readonly faults: number;
+  /** First 64-bit word of each page that was read, `cpages` of them; none after a write. */
+  readonly words: BigUint64Array;
+  /** Pages of them whose last word is not their first. */
+  readonly torn: number;
+}
+
 export interface DriverStats {
   readonly deviceFaults: number;
   readonly faultBatches: number;
@@ -27,13 +40,33 @@ export interface DriverMirror {
   readonly context: number;
   migrateToDevice(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome>;
   migrateToSystem(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome>;
+  /** Read whole pages. At a page that is missing, all the rest of the range is faulted in. EFAULT: some of it cannot be had. */
+  deviceRead(start: VirtAddr, pages: number): Sleeps<AccessOutcome>;
+  /**
+   * Fill each page with its word, `words[i]` being page i's. EPERM: the mapping is not writable; EFAULT also for a page on
+   * the device that only COW could make writable. Pages before the one that failed may have been written.
+   */
+  deviceWrite(start: VirtAddr, pages: number, words: ArrayLike<bigint>): Sleeps<AccessOutcome>;
+  /** What `deviceRead` reads, but without faults: ENOENT at the first page that the mirror does not have. */
+  peek(start: VirtAddr, pages: number): AccessOutcome;
+  /**
+   * Take the pages away from the CPU for atomics (`make_device_exclusive`), one by one until one cannot be had, and read them.
+   * EFAULT: no mapping, or not writable; EOPNOTSUPP: not anonymous memory; ENOMEM.
+   */
+  exclusive(start: VirtAddr, pages: number): Sleeps<AccessOutcome>;
+  /** EPERM: some page of the range is exclusive in this mirror. */
+  checkExclusive(start: VirtAddr, pages: number): Result;
+  /** The next allocation of a page fails, on the device or (for a page that came here through this mirror) in RAM. */
+  failAlloc(): void;
+  /** Evict and take down all memory of the device. EBUSY: somebody holds a page of it. */
+  releaseChunks(): Sleeps<Result>;
   read(start: VirtAddr, out: Uint8Array): Sleeps<Result>;
   write(start: VirtAddr, bytes: Uint8Array): Sleeps<Result>;
   /** HMM_DMIRROR_PROT_* of each page. */
   snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno>;
   /** Run a program and wait for it. The link's own error is thrown if the device dies. */
   launch(request: Omit<LaunchRequest, 'context'>): Sleeps<LaunchReport>;
-  /** Release: evicts what the process has on the device. */
+  /** Release: evicts everything that is on the device, of every process. */
   close(): Sleeps<void>;
 }
 
@@ -49,6 +82,7 @@ export interface DeviceDriver {
   readonly name: string;
   /** Load: take the first chunk of device memory, as the addressing does it. */
   probe(): Result;
+  /** A mirror more: an address space may have several on a device. */
   open(mm: MmStruct, options: { readonly onFault: 'migrate' | 'mirror' }): Sleeps<DriverMirror>;
   /** Serve the device's faults for ever: the machine runs this as a background task. */
   serveFaults(): Sleeps<never>;

@@ -2,23 +2,26 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { LaunchReport, LaunchRequest } from '../abi/control.js';
-import { DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
+import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { DMIRROR_PROT } from '../abi/dmirror.js';
 import type { Errno, Result } from '../abi/errno.js';
 import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
 import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { makeDeviceExclusive } from '../mm/device-exclusive.js';
 import { hmmRangeFault } from '../mm/hmm.js';
 import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
+import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
+import { folioUnlock } from '../sync/page-ref.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { CopyTicket } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
-import type { DriverMirror, MigrateOutcome } from './driver.js';
+import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
 import { faultRange } from './fault-range.js';
 import {
   awaitCopies,
@@ -37,19 +40,29 @@ export interface MirroredDevice {
   readonly link: DeviceLink;
   /** The mirror is closed. */
   release(): Sleeps<void>;
+  releaseChunks(): Sleeps<Result>;
 }
+
+/** Pages that one call of `hmm_range_fault` is for: those that follow may be had although one of these may not. */
+const FAULT_PAGES = 32;
+/** 64-bit words of a page. */
+const PAGE_WORDS = PAGE_SIZE / 8;
 
 /** The two halves of a round, one way or the other. */
 interface Direction {
   begin(vma: VmArea, start: number, end: number, batch: CopyBatch): Sleeps<Round>;
   /** Returns the pages that moved. */
   end(round: Round): Sleeps<number>;
+  /** When memory runs out, nothing after it is tried. */
+  readonly stopsStarved: boolean;
 }
 
 export class TestHmmMirror implements DriverMirror {
   readonly context: number;
   readonly #device: MirroredDevice;
   readonly #dmirror: Dmirror;
+  /** Memories as words, by number, made as they are met. */
+  readonly #words: BigUint64Array[] = [];
 
   constructor(device: MirroredDevice, dmirror: Dmirror) {
     this.context = dmirror.context;
@@ -64,6 +77,7 @@ export class TestHmmMirror implements DriverMirror {
     const { starved: _, ...outcome } = yield* this.#migrate(start, end, {
       begin: (vma, from, to, batch) => beginToDevice(migration, dmirror, vma, from, to, batch),
       end: (round) => endToDevice(migration, dmirror, round),
+      stopsStarved: false,
     });
     if (outcome.errno !== 0) return outcome;
     for (let addr: number = start; addr < end; addr += PAGE_SIZE) {
@@ -79,6 +93,7 @@ export class TestHmmMirror implements DriverMirror {
     const { starved, ...outcome } = yield* this.#migrate(start, end, {
       begin: (vma, from, to, batch) => beginToSystem(migration, dmirror, vma, from, to, NULL_PAGE, batch),
       end: (round) => endToSystem(migration, round),
+      stopsStarved: true,
     });
     return outcome.errno === 0 && starved ? { ...outcome, errno: 'ENOMEM' } : outcome;
   }
@@ -113,7 +128,7 @@ export class TestHmmMirror implements DriverMirror {
           flying = { round, ticket: yield* migration.queue.send(batch) };
           collected += round.collected;
           starved ||= round.starved;
-          addr = stop;
+          addr = direction.stopsStarved && starved ? end : stop;
         } else if (addr < end) {
           errno = 'EINVAL';
           addr = end;
@@ -126,6 +141,95 @@ export class TestHmmMirror implements DriverMirror {
       mm.mmapLock.upRead();
     }
     return { errno, requested, collected, migrated, starved };
+  }
+
+  deviceRead(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
+    return this.#pages(start, pages, null);
+  }
+
+  deviceWrite(start: VirtAddr, pages: number, words: ArrayLike<bigint>): Sleeps<AccessOutcome> {
+    return this.#pages(start, pages, words);
+  }
+
+  /** `dmirror_read()`, `dmirror_write()` in whole pages; `fill` is the word of each page to write, null to read. */
+  *#pages(start: VirtAddr, pages: number, fill: ArrayLike<bigint> | null): Sleeps<AccessOutcome> {
+    if (!isPageRange(start, pages)) return nothing('EINVAL');
+    const words = new BigUint64Array(fill === null ? pages : 0);
+    const end = start + pages * PAGE_SIZE;
+    for (let cpages = 0, faults = 0, torn = 0; ; faults++) {
+      for (; cpages < pages; cpages++) {
+        const at = this.#pageWords(start + cpages * PAGE_SIZE, fill !== null);
+        if (at === null) break;
+        if (fill !== null) at.fill(fill[cpages]);
+        else torn += readWord(at, words, cpages);
+      }
+      if (cpages === pages) return { errno: 0, cpages, faults, words, torn };
+      const errno = yield* this.#fault(start + cpages * PAGE_SIZE, end, fill !== null);
+      if (errno !== 0) return { errno, cpages, faults, words: words.subarray(0, fill === null ? cpages : 0), torn };
+    }
+  }
+
+  peek(start: VirtAddr, pages: number): AccessOutcome {
+    if (!isPageRange(start, pages)) return nothing('EINVAL');
+    const words = new BigUint64Array(pages);
+    let torn = 0;
+    for (let cpages = 0; cpages < pages; cpages++) {
+      const at = this.#pageWords(start + cpages * PAGE_SIZE, false);
+      if (at === null) return { errno: 'ENOENT', cpages, faults: 0, words: words.subarray(0, cpages), torn };
+      torn += readWord(at, words, cpages);
+    }
+    return { errno: 0, cpages: pages, faults: 0, words, torn };
+  }
+
+  /** The words of a page as the device's page table has it; `null` where it does not allow the access. */
+  #pageWords(addr: number, write: boolean): BigUint64Array | null {
+    const word = this.#dmirror.read(addr);
+    if (!allows(word, write)) return null;
+    const memory = devicePteMemory(word);
+    const words = (this.#words[memory] ??= new BigUint64Array(this.#device.link.memories.memories[memory]!));
+    const at = this.#dmirror.frameOf(addr) * PAGE_WORDS;
+    return words.subarray(at, at + PAGE_WORDS);
+  }
+
+  /** `dmirror_exclusive()`. */
+  *exclusive(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
+    if (!isPageRange(start, pages)) return nothing('EINVAL');
+    const { kernel, owner } = this.#device.migration;
+    const { words } = kernel.memmap;
+    const dmirror = this.#dmirror;
+    const { mm } = dmirror;
+    yield* mm.mmapLock.downRead();
+    try {
+      for (let i = 0; i < pages; i++) {
+        const addr = (start + i * PAGE_SIZE) as VirtAddr;
+        const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
+        if (typeof page === 'string') return nothing(page);
+        // While the page is locked the CPU cannot have it back.
+        const mapped = dmirror.mapExclusive(addr, kernel.memmap.ramFrame(page));
+        folioUnlock(words, page);
+        putPage(kernel, page);
+        if (!mapped) return nothing('ENOMEM');
+      }
+    } finally {
+      mm.mmapLock.upRead();
+    }
+    return this.peek(start, pages);
+  }
+
+  checkExclusive(start: VirtAddr, pages: number): Result {
+    if (!isPageRange(start, pages)) return 'EINVAL';
+    for (let i = 0; i < pages; i++) {
+      if ((this.#dmirror.read(start + i * PAGE_SIZE) & DEVICE_PTE_EXCLUSIVE) !== 0) return 'EPERM';
+    }
+    return 0;
+  }
+
+  failAlloc(): void {
+    this.#dmirror.failAlloc = true;
+  }
+
+  releaseChunks(): Sleeps<Result> {
+    return this.#device.releaseChunks();
   }
 
   read(start: VirtAddr, out: Uint8Array): Sleeps<Result> {
@@ -154,7 +258,7 @@ export class TestHmmMirror implements DriverMirror {
     for (let addr: number = start; addr < end; ) {
       const page = pageAlignDown(addr);
       const word = dmirror.read(page);
-      if (word === 0 || (write && (word & DEVICE_PTE_WRITE) === 0)) {
+      if (!allows(word, write)) {
         const errno = yield* this.#fault(page, pageAlignUp(end), write);
         if (errno !== 0) return errno;
         continue;
@@ -167,11 +271,17 @@ export class TestHmmMirror implements DriverMirror {
     return 0;
   }
 
+  /** `dmirror_fault()`. */
   *#fault(start: number, end: number, write: boolean): Sleeps<Result> {
     const { mmapLock } = this.#dmirror.mm;
     yield* mmapLock.downRead();
     try {
-      return yield* faultRange(this.#device.migration, this.#dmirror, start, end, write);
+      for (let at = start; at < end; at += FAULT_PAGES * PAGE_SIZE) {
+        const stop = Math.min(end, at + FAULT_PAGES * PAGE_SIZE);
+        const errno = yield* faultRange(this.#device.migration, this.#dmirror, at, stop, write);
+        if (errno !== 0) return errno;
+      }
+      return 0;
     } finally {
       mmapLock.upRead();
     }
@@ -227,3 +337,24 @@ export class TestHmmMirror implements DriverMirror {
     return this.#device.release();
   }
 }
+
+/** What the ioctl takes: whole pages, at least one. */
+const isPageRange = (start: number, pages: number): boolean => isPageAligned(start) && pages > 0;
+
+const nothing = (errno: Errno): AccessOutcome => ({
+  errno,
+  cpages: 0,
+  faults: 0,
+  words: new BigUint64Array(0),
+  torn: 0,
+});
+
+/** The first word of a page, into `words`. Returns 1 if the last one is another. */
+function readWord(page: BigUint64Array, words: BigUint64Array, i: number): number {
+  words[i] = page[0];
+  return page[0] === page[PAGE_WORDS - 1] ? 0 : 1;
+}
+
+/** Does the entry allow the driver's access? A page that is held exclusively is for atomics: a plain write gives it up. */
+const allows = (word: number, write: boolean): boolean =>
+  word !== 0 && (!write || (word & (DEVICE_PTE_WRITE | DEVICE_PTE_EXCLUSIVE)) === DEVICE_PTE_WRITE);

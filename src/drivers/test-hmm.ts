@@ -11,7 +11,7 @@ import { DevicePageTables } from '../device/page-table.js';
 import { CONTEXTS_MAX } from '../device/tlb.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { type Sleeps, waitForPromise } from '../sync/task.js';
+import { SCHEDULE_POINT, type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
@@ -20,6 +20,9 @@ import type { DeviceDriver, DriverInspection, DriverMirror, DriverStats } from '
 import { FaultService, type ServedMirror } from './fault-service.js';
 import { evict, type MigrationContext, migrateToRam } from './migration.js';
 import { TestHmmMirror } from './test-hmm-mirror.js';
+
+/** Evictions of everything before `releaseChunks` gives up: pages may be held for a moment. */
+const RELEASE_ATTEMPTS = 64;
 
 export interface TestHmmOptions {
   readonly kernel: Kernel;
@@ -114,7 +117,8 @@ class TestHmm implements DeviceDriver {
       throw reason;
     }
     const { migration, link } = this;
-    return new TestHmmMirror({ migration, link, release: () => this.#release(dmirror) }, dmirror);
+    const release = (): Sleeps<void> => this.#release(dmirror);
+    return new TestHmmMirror({ migration, link, release, releaseChunks: () => this.releaseChunks() }, dmirror);
   }
 
   /**
@@ -151,6 +155,16 @@ class TestHmm implements DeviceDriver {
     let moved = 0;
     for (const { first, pages } of this.memory.usedBlocks()) moved += yield* evict(this.migration, first, pages);
     return moved;
+  }
+
+  /** All memory of the device goes, and comes again with the next page that is wanted. */
+  *releaseChunks(): Sleeps<Result> {
+    for (let attempt = 0; this.memory.usedPages > 0; attempt++) {
+      if (attempt === RELEASE_ATTEMPTS) return 'EBUSY';
+      if ((yield* this.evictAll()) === 0) yield SCHEDULE_POINT;
+    }
+    yield* this.memory.releaseChunks();
+    return 0;
   }
 
   *remove(): Sleeps<void> {
