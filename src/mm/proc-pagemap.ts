@@ -1,0 +1,163 @@
+/**
+ * What each page of an address space looks like from user space, as data. Linux: fs/proc/task_mmu.c pagemap_read(),
+ * mm/mincore.c. Looks only: nothing is faulted in or marked as accessed.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  highType,
+  LOW_SOFT_DIRTY,
+  LOW_SPECIAL,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  lowPresent,
+} from '../abi/pte-halves.js';
+import type { SoftLeafKind } from '../abi/softleaf.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { load32 } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import { pageIsAnon, pageMapcount } from './page.js';
+import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
+import { linearPageIndex, vmaLookup } from './vma.js';
+
+/** Bits of a page's short form, as traces of real kernels have it; the swap type of an entry that is not present stands at 8. */
+export const PM_PRESENT = 1 << 0;
+export const PM_SWAP = 1 << 1;
+export const PM_FILE = 1 << 2;
+export const PM_MMAP_EXCLUSIVE = 1 << 3;
+export const PM_UFFD_WP = 1 << 4;
+export const PM_GUARD_REGION = 1 << 5;
+export const PM_SWAP_TYPE_SHIFT = 8;
+
+/** The same and more in the word that /proc/PID/pagemap gives. */
+const RAW_SOFT_DIRTY = 1n << 55n;
+const RAW_BITS: readonly (readonly [number, bigint])[] = [
+  [PM_MMAP_EXCLUSIVE, 1n << 56n],
+  [PM_UFFD_WP, 1n << 57n],
+  [PM_GUARD_REGION, 1n << 58n],
+  [PM_FILE, 1n << 61n],
+  [PM_SWAP, 1n << 62n],
+  [PM_PRESENT, 1n << 63n],
+];
+/** MAX_SWAPFILES_SHIFT: in the raw word the type takes the low bits, the number stands above. */
+const RAW_TYPE_BITS = 5n;
+
+/** Call `visit` for every entry of [start, end) that is not none, given by its halves. */
+export function visitEntries(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: number,
+  end: number,
+  visit: (addr: number, low: number, high: number) => void,
+): void {
+  const { halves } = kernel.ram;
+  for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
+    const stop = Math.min(nextLeaf(at), end);
+    const table = leafTable(kernel, mm, at as VirtAddr);
+    for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
+      const low = load32(halves, word);
+      const high = load32(halves, word + 1);
+      if ((low | high) !== 0) visit(addr, low, high);
+    }
+    at = nextMappedLeaf(kernel, mm, stop, end);
+  }
+}
+
+/** `softleaf_has_pfn()`: the entry names a page. */
+export const kindHasPage = (kind: SoftLeafKind): boolean => kind !== 'none' && kind !== 'swap' && kind !== 'marker';
+
+/** The page behind an entry (`vm_normal_page`, `softleaf_to_page`): NULL_PAGE for the zero page and for entries without one. */
+export function pageOfHalves(kernel: Kernel, low: number, high: number): Page {
+  if (lowPresent(low)) {
+    return (low & LOW_SPECIAL) !== 0 ? NULL_PAGE : kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+  }
+  const type = highType(high);
+  return kindHasPage(kernel.addressing.swapTypes.kindOf[type])
+    ? kernel.addressing.leafToPage(type, halvesNumber(low, high))
+    : NULL_PAGE;
+}
+
+/** `pte_to_pagemap_entry()` in the short form. */
+function pagemapOfHalves(kernel: Kernel, low: number, high: number): number {
+  if ((low | high) === 0) return 0;
+  const present = lowPresent(low);
+  let flags = PM_PRESENT;
+  if (!present) flags = PM_SWAP | (highType(high) << PM_SWAP_TYPE_SHIFT);
+  if ((low & (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP)) !== 0) flags |= PM_UFFD_WP;
+  const page = pageOfHalves(kernel, low, high);
+  if (page === NULL_PAGE) return flags;
+  const { words } = kernel.memmap;
+  if (!pageIsAnon(words, page)) flags |= PM_FILE;
+  // Only of a present page: of the others nobody can tell, and a device private page is no exception.
+  return present && pageMapcount(words, page) === 1 ? flags | PM_MMAP_EXCLUSIVE : flags;
+}
+
+/** The short form for each page from `start` on. */
+export function pagemapRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
+  out.fill(0);
+  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high) => {
+    out[(addr - start) / PAGE_SIZE] = pagemapOfHalves(kernel, low, high);
+  });
+}
+
+/** The short form for one page. */
+export function pagemapEntry(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
+  const [low, high] = halvesAt(kernel, mm, addr);
+  return pagemapOfHalves(kernel, low, high);
+}
+
+/** The 64-bit word of /proc/PID/pagemap, as root sees it: PFN, or swap type and number (a device private offset too). */
+export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigint {
+  const [low, high] = halvesAt(kernel, mm, addr);
+  const short = pagemapOfHalves(kernel, low, high);
+  if (short === 0) return 0n;
+  const present = (short & PM_PRESENT) !== 0;
+  const softDirty = (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
+  const frame = present
+    ? BigInt(halvesPfn(low, high))
+    : BigInt(highType(high)) | (BigInt(halvesNumber(low, high)) << RAW_TYPE_BITS);
+  let word = frame | (softDirty ? RAW_SOFT_DIRTY : 0n);
+  for (const [bit, raw] of RAW_BITS) if ((short & bit) !== 0) word |= raw;
+  return word;
+}
+
+/**
+ * `mincore()` for each page from `start` on: 1 in core, 0 not, -1 where nothing is mapped (ENOMEM). Whatever is not none
+ * counts as in core, device pages too; where it is none, a file's page cache decides.
+ */
+export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
+  const end = start + out.length * PAGE_SIZE;
+  out.fill(-1);
+  for (const { value: vma } of mm.vmas.from(start)) {
+    if (vma.start >= end) break;
+    const first = Math.max(vma.start, start);
+    const stop = Math.min(vma.end, end);
+    out.fill(0, (first - start) / PAGE_SIZE, (stop - start) / PAGE_SIZE);
+    if (vma.file === null) continue;
+    for (let addr = first; addr < stop; addr += PAGE_SIZE) {
+      if (vma.file.pages.has(linearPageIndex(vma, addr))) out[(addr - start) / PAGE_SIZE] = 1;
+    }
+  }
+  visitEntries(kernel, mm, start, end, (addr, low, high) => {
+    const kind = lowPresent(low) ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
+    if (kind !== 'swap' && kind !== 'marker') out[(addr - start) / PAGE_SIZE] = 1;
+  });
+}
+
+/** `mincore()` of one page. */
+export function mincore(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
+  if (vmaLookup(mm, addr) === undefined) return -1;
+  const out = new Int32Array(1);
+  mincoreRange(kernel, mm, (addr - (addr % PAGE_SIZE)) as VirtAddr, out);
+  return out[0];
+}
+
+function halvesAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): readonly [number, number] {
+  const table = leafTable(kernel, mm, addr);
+  if (table === NO_TABLE) return [0, 0];
+  const at = 2 * (table + pteIndex(addr));
+  return [load32(kernel.ram.halves, at), load32(kernel.ram.halves, at + 1)];
+}

@@ -1,0 +1,212 @@
+/**
+ * /proc/PID/maps and smaps: as data and as text. Linux: fs/proc/task_mmu.c show_map_vma(), smaps_account(), show_smap().
+ *
+ * Device private pages count as if they were present; a device-exclusive entry (and a migration entry) is "maybe shared": its
+ * page counts in full, and as shared, since counts mean little for an entry that is not present.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import { highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
+import { pageRefCount } from '../sync/page-ref.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import { pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { pageOfHalves, visitEntries } from './proc-pagemap.js';
+import { isDevicePrivate } from './softleaf.js';
+import { VM_EXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
+
+const { PG_dirty, PG_referenced, PG_swapbacked } = PAGE_FLAGS;
+const PAGE_KIB = PAGE_SIZE / 1024;
+/** PSS is summed in 1/4096 of a byte, as Linux does, so that the truncation at the end is the same. */
+const PSS_UNIT = 2 ** 12;
+
+/** A VMA of a range: page in the range, pages, permissions as maps prints them. */
+export type VmaView = readonly [page: number, pages: number, permissions: string];
+
+/** Sums in kB: Rss, Pss, Anonymous, AnonHugePages, Swap, Shared_Clean, ..., ShmemPmdMapped. */
+export interface SmapsSums {
+  rss: number;
+  pss: number;
+  anon: number;
+  ahp: number;
+  swap: number;
+  shc: number;
+  shd: number;
+  prc: number;
+  prd: number;
+  shmem_pmd: number;
+}
+
+/** Sums over some VMAs, and what only the text has. */
+interface MemSizeStats extends SmapsSums {
+  pssDirty: number;
+  referenced: number;
+  lazyFree: number;
+}
+
+const zeroStats = (): MemSizeStats => ({
+  rss: 0,
+  pss: 0,
+  anon: 0,
+  ahp: 0,
+  swap: 0,
+  shc: 0,
+  shd: 0,
+  prc: 0,
+  prd: 0,
+  shmem_pmd: 0,
+  pssDirty: 0,
+  referenced: 0,
+  lazyFree: 0,
+});
+
+/** Sums over `pages` pages from `start` on, each VMA rounded by itself as its paragraph of smaps is, and the VMAs. */
+export function smapsRange(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  pages: number,
+): SmapsSums & { readonly vmas: readonly VmaView[] } {
+  const sums = zeroStats();
+  const vmas: VmaView[] = [];
+  const end = start + pages * PAGE_SIZE;
+  for (const { value: vma } of mm.vmas.from(start)) {
+    if (vma.start >= end) break;
+    const first = Math.max(vma.start, start);
+    const stop = Math.min(vma.end, end);
+    vmas.push([(first - start) / PAGE_SIZE, (stop - first) / PAGE_SIZE, permissions(vma)]);
+    gather(kernel, vma, first, stop, sums);
+  }
+  const { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd } = sums;
+  return { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd, vmas };
+}
+
+/** `smap_gather_stats()`: add one VMA's pages, or some of them. */
+function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
+  let pss = 0;
+  let pssDirty = 0;
+  visitEntries(kernel, vma.mm, start, end, (_addr, low, high) => {
+    const present = lowPresent(low);
+    const kind = present ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
+    if (kind === 'swap') sums.swap += PAGE_KIB;
+    const page = pageOfHalves(kernel, low, high);
+    if (page === NULL_PAGE) return;
+    const young = present && (low & LOW_ACCESSED) !== 0;
+    const share = account(
+      kernel,
+      page,
+      present || isDevicePrivate(kind),
+      young,
+      present && (low & LOW_DIRTY) !== 0,
+      sums,
+    );
+    pss += Math.abs(share);
+    if (share < 0) pssDirty -= share;
+  });
+  sums.pss += Math.floor(pss / PSS_UNIT / 1024);
+  sums.pssDirty += Math.floor(pssDirty / PSS_UNIT / 1024);
+}
+
+/** `smaps_account()` of a page of 4 KiB. Returns its proportional share, negative for a dirty page. */
+function account(
+  kernel: Kernel,
+  page: Page,
+  present: boolean,
+  young: boolean,
+  pteDirty: boolean,
+  sums: MemSizeStats,
+): number {
+  const { words } = kernel.memmap;
+  const flags = pageFlags(words, page);
+  const dirty = pteDirty || (flags & PG_dirty) !== 0;
+  if (pageIsAnon(words, page)) {
+    sums.anon += PAGE_KIB;
+    if ((flags & PG_swapbacked) === 0 && !dirty) sums.lazyFree += PAGE_KIB;
+  }
+  sums.rss += PAGE_KIB;
+  if (young || (flags & PG_referenced) !== 0) sums.referenced += PAGE_KIB;
+  let mapcount = 1;
+  if (present && pageRefCount(words, page) !== 1) mapcount = pageMapcount(words, page);
+  const isPrivate = present && mapcount < 2;
+  if (isPrivate) sums[dirty ? 'prd' : 'prc'] += PAGE_KIB;
+  else sums[dirty ? 'shd' : 'shc'] += PAGE_KIB;
+  const share = mapcount < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / mapcount);
+  return dirty ? -share : share;
+}
+
+/** `rw-p`. */
+function permissions(vma: VmArea): string {
+  const { flags } = vma;
+  const letter = (flag: number, name: string): string => ((flags & flag) !== 0 ? name : '-');
+  const shared = (flags & VM_MAYSHARE) !== 0 ? 's' : 'p';
+  return letter(VM_READ, 'r') + letter(VM_WRITE, 'w') + letter(VM_EXEC, 'x') + shared;
+}
+
+/** Column at which maps prints a file's name. */
+const NAME_COLUMN = 73;
+
+function mapLine(vma: VmArea): string {
+  const hex = (value: number): string => value.toString(16).padStart(8, '0');
+  const { file } = vma;
+  const offset = file === null ? 0 : vma.pgoff * PAGE_SIZE;
+  // Objects of shared anonymous memory are on the kernel's internal mount, device 00:01.
+  const where = file === null ? '00:00 0' : `00:01 ${file.id}`;
+  const line = `${hex(vma.start)}-${hex(vma.end)} ${permissions(vma)} ${hex(offset)} ${where} `;
+  return file === null ? line : line.padEnd(NAME_COLUMN) + file.name;
+}
+
+/** /proc/PID/maps. */
+export const mapsText = (mm: MmStruct): string => [...mm.vmas].map(({ value }) => `${mapLine(value)}\n`).join('');
+
+const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
+  [VM_READ, 'rd'],
+  [VM_WRITE, 'wr'],
+  [VM_EXEC, 'ex'],
+  [VM_SHARED, 'sh'],
+  [VM_MAYREAD, 'mr'],
+  [VM_MAYWRITE, 'mw'],
+  [VM_MAYSHARE, 'ms'],
+];
+
+/** /proc/PID/smaps. VmFlags has the flags that are modelled. */
+export function smapsText(kernel: Kernel, mm: MmStruct): string {
+  return [...mm.vmas].map(({ value }) => smapsParagraph(kernel, value)).join('');
+}
+
+function smapsParagraph(kernel: Kernel, vma: VmArea): string {
+  const sums = zeroStats();
+  gather(kernel, vma, vma.start, vma.end, sums);
+  const rows: readonly (readonly [string, number])[] = [
+    ['Size', (vma.end - vma.start) / 1024],
+    ['KernelPageSize', PAGE_KIB],
+    ['MMUPageSize', PAGE_KIB],
+    ['Rss', sums.rss],
+    ['Pss', sums.pss],
+    ['Pss_Dirty', sums.pssDirty],
+    ['Shared_Clean', sums.shc],
+    ['Shared_Dirty', sums.shd],
+    ['Private_Clean', sums.prc],
+    ['Private_Dirty', sums.prd],
+    ['Referenced', sums.referenced],
+    ['Anonymous', sums.anon],
+    ['KSM', 0],
+    ['LazyFree', sums.lazyFree],
+    ['AnonHugePages', sums.ahp],
+    ['ShmemPmdMapped', sums.shmem_pmd],
+    ['FilePmdMapped', 0],
+    ['Shared_Hugetlb', 0],
+    ['Private_Hugetlb', 0],
+    ['Swap', sums.swap],
+    ['SwapPss', sums.swap],
+    ['Locked', 0],
+  ];
+  const names = VM_FLAG_NAMES.filter(([flag]) => (vma.flags & flag) !== 0).map(([, name]) => `${name} `);
+  return [
+    mapLine(vma),
+    ...rows.map(([name, value]) => `${`${name}:`.padEnd(16)}${String(value).padStart(8)} kB`),
+    `THPeligible:    ${'0'.padStart(8)}`,
+    `VmFlags: ${names.join('')}`,
+    '',
+  ].join('\n');
+}
