@@ -12,6 +12,7 @@ import {
   PTE_DIRTY,
   PTE_USER_PAGE,
   PTE_WRITE,
+  pteHardwarePresent,
   pteNone,
   ptePfn,
   ptePresent,
@@ -30,15 +31,16 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
+import { changePte } from './mprotect.js';
 import { pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { allocLeafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
-import { anonVmaPrepare, pageAddNewAnonRmap, pageRemoveRmap } from './rmap.js';
+import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } from './rmap.js';
 import { shmemFault, wpPageShared } from './shmem.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
+import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
@@ -70,8 +72,17 @@ export function* handleMmFault(
       : shmemFault(kernel, vma, vma.file, page, table, write);
   }
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
+  if (!pteHardwarePresent(pte) && vmaIsAccessible(vma)) return doNumaPage(kernel, vma, table, at);
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
   if (breaksCow && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte, write);
+  return 0;
+}
+
+/** `do_numa_page()`: an entry without access rights in a VMA that has some gets what the VMA allows. */
+function doNumaPage(kernel: Kernel, vma: VmArea, table: TableIndex, at: number): VmFault {
+  lockTable(kernel, table);
+  changePte(kernel, vma, at);
+  unlockTable(kernel, table);
   return 0;
 }
 
@@ -123,7 +134,7 @@ function* doWpPage(
   const at = table + pteIndex(addr);
   const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
   if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) return wpPageShared(kernel, at, table, old);
-  if (old !== NULL_PAGE && canReuseAnonPage(words, old)) {
+  if (old !== NULL_PAGE && canReuseAnonPage(kernel, vma, old)) {
     if (!write) return 0;
     lockTable(kernel, table);
     setPte(kernel.ram.words, at, (readPte(kernel.ram.words, at) | USER_WRITE) as Pte);
@@ -136,10 +147,12 @@ function* doWpPage(
   return outcome;
 }
 
-/** `wp_can_reuse_anon_folio()`. */
-function canReuseAnonPage(words: Int32Array, page: Page): boolean {
+/** `wp_can_reuse_anon_folio()`: the last sharer takes the page over. Any other reference (a pin, a migration) forbids that. */
+function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
+  const { words } = kernel.memmap;
   if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
   if (pageRefCount(words, page) !== 1 || !folioTrylock(words, page)) return false;
+  pageMoveAnonRmap(kernel, page, vma);
   pageSetFlag(words, page, PG_anon_exclusive);
   folioUnlock(words, page);
   return true;

@@ -1,6 +1,6 @@
 /** `struct vm_area_struct`. Linux: include/linux/mm_types.h, mm.h (VM_* flags). */
 import { PAGE_SIZE } from '../abi/address.js';
-import { LOW_PRESENT, LOW_PROTNONE, LOW_USER } from '../abi/pte-halves.js';
+import { LOW_PRESENT, LOW_PROTNONE, LOW_USER, LOW_WRITE } from '../abi/pte-halves.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import type { MmStruct } from './mm-struct.js';
@@ -74,8 +74,15 @@ export class VmArea {
 export const isCowMapping = (flags: number): boolean => (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
 /** `vma_is_accessible()`: anything but PROT_NONE. */
 export const vmaIsAccessible = (vma: VmArea): boolean => (vma.flags & VM_ACCESS_FLAGS) !== 0;
-/** The bits of `vm_page_prot` that say whether hardware sees the page (private mappings: never the write bit). */
-export const vmaPageProt = (vma: VmArea): number => (vmaIsAccessible(vma) ? LOW_PRESENT | LOW_USER : LOW_PROTNONE);
+/**
+ * Of `vm_page_prot` the bits that say what hardware may do. The write bit only for shared memory: a private page becomes
+ * writable when it is known to be ours alone.
+ */
+export function vmaPageProt(vma: VmArea): number {
+  if (!vmaIsAccessible(vma)) return LOW_PROTNONE;
+  const shared = (vma.flags & VM_SHARED) !== 0 && (vma.flags & VM_WRITE) !== 0;
+  return LOW_PRESENT | LOW_USER | (shared ? LOW_WRITE : 0);
+}
 /** `vma_is_anonymous()`. */
 export const vmaIsAnonymous = (vma: VmArea): boolean => vma.file === null;
 /** `linear_page_index()`. */

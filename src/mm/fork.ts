@@ -1,0 +1,202 @@
+/** A copy of an address space. Linux: mm/mmap.c dup_mmap(), mm/memory.c copy_page_range(). */
+import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  highMigrationFlags,
+  highType,
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_SPECIAL,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  LOW_WRITE,
+  leafHigh,
+  leafLow,
+  lowPresent,
+  presentHigh,
+  presentLow,
+} from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { pageRefAdd } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import { createMm, exitMm, type MmStruct } from './mm-struct.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import { pageIsAnon, pageMapcountAdd, pageSetFlag } from './page.js';
+import {
+  allocLeafTable,
+  leafTable,
+  lockTable,
+  NO_TABLE,
+  nextLeaf,
+  nextMappedLeaf,
+  pteIndex,
+  unlockTable,
+} from './pgtable.js';
+import { tryRestoreExclusivePte } from './restore-exclusive.js';
+import { anonVmaFork, pageAddNewAnonRmap, pageTryDupAnonRmap } from './rmap.js';
+import { vmFileGet } from './shmem.js';
+import { isMigration, isMigrationRead } from './softleaf.js';
+import { flushTlbRange } from './tlbflush.js';
+import { isCowMapping, VM_WRITE, VmArea, vmaPageProt } from './vma.js';
+
+/**
+ * `dup_mm()`: the child's address space, `undefined` when RAM is out (ENOMEM) or a page that a device holds exclusively is
+ * locked by somebody (EBUSY). Pages are shared, read-only on both sides until somebody writes.
+ */
+export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<MmStruct | undefined> {
+  const child = createMm(kernel, pid);
+  if (child === undefined) return undefined;
+  yield* parent.mmapLock.downWrite();
+  let complete = !parent.exiting;
+  try {
+    for (const { value: vma } of [...parent.vmas]) {
+      if (!complete) break;
+      complete = yield* dupVma(kernel, child, vma);
+    }
+    // Whatever became read-only: no CPU may go on writing through an old translation.
+    flushTlbRange(kernel, parent, 0 as VirtAddr, TASK_SIZE as VirtAddr);
+  } finally {
+    parent.mmapLock.upWrite();
+  }
+  if (complete) return child;
+  yield* exitMm(kernel, child);
+  return undefined;
+}
+
+function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolean> {
+  const vma = new VmArea(child, parent.start, parent.end, parent.flags, parent.pgoff, parent.file);
+  vmFileGet(vma.file);
+  child.vmas.insert(vma.start, vma.end, vma);
+  // Before the entries are copied: a migration that comes in between must find both.
+  anonVmaFork(kernel, vma, parent);
+  // vma_needs_copy(): what is only shared or only the zero page comes back by faults.
+  return parent.anonVma === null || (yield* copyPageRange(kernel, vma, parent));
+}
+
+function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<boolean> {
+  const { mm, start, end } = parent;
+  const range: MmuNotifierRange = { mm, start, end, event: 'MMU_NOTIFY_PROTECTION_PAGE', owner: null };
+  const cow = isCowMapping(parent.flags);
+  if (cow) yield* mmuNotifierInvalidateRangeStart(range);
+  let complete = true;
+  for (let at = nextMappedLeaf(kernel, mm, start, end); at < end && complete; ) {
+    const stop = Math.min(nextLeaf(at), end);
+    complete = copyTable(kernel, child, parent, at as VirtAddr, stop);
+    at = nextMappedLeaf(kernel, mm, stop, end);
+  }
+  if (cow) mmuNotifierInvalidateRangeEnd(range);
+  return complete;
+}
+
+/** `copy_pte_range()`: the entries of one leaf table. False when something cannot be had. */
+function copyTable(kernel: Kernel, child: VmArea, parent: VmArea, from: VirtAddr, stop: number): boolean {
+  const source = leafTable(kernel, parent.mm, from);
+  const target = allocLeafTable(kernel, child.mm, from);
+  if (target === NO_TABLE) return false;
+  let complete = true;
+  lockTable(kernel, target);
+  lockTable(kernel, source);
+  for (let i = pteIndex(from), addr: number = from; addr < stop && complete; i++, addr += PAGE_SIZE) {
+    complete = copyEntry(kernel, child, parent, addr as VirtAddr, source + i, target + i);
+  }
+  unlockTable(kernel, source);
+  unlockTable(kernel, target);
+  return complete;
+}
+
+function copyEntry(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAddr, from: number, to: number): boolean {
+  const { halves } = kernel.ram;
+  const low = load32(halves, 2 * from);
+  const high = load32(halves, 2 * from + 1);
+  if ((low | high) === 0) return true;
+  if (lowPresent(low)) return copyPresent(kernel, child, parent, addr, from, to);
+  if (kernel.addressing.swapTypes.kindOf[highType(high)] !== 'device-exclusive') {
+    copyLeaf(kernel, child, from, to);
+    return true;
+  }
+  // The parent's CPU gets the page back first; then it is copied as any other.
+  if (!tryRestoreExclusivePte(kernel, parent, from, readPte(kernel.ram.words, from))) return false;
+  return copyPresent(kernel, child, parent, addr, from, to);
+}
+
+/** `copy_present_ptes()`. False when a pinned page cannot be copied. */
+function copyPresent(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAddr, from: number, to: number): boolean {
+  const { memmap, ram } = kernel;
+  let low = load32(ram.halves, 2 * from);
+  const high = load32(ram.halves, 2 * from + 1);
+  if ((low & LOW_SPECIAL) === 0) {
+    const page = memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+    if (!pageIsAnon(memmap.words, page)) {
+      pageMapcountAdd(memmap.words, page, 1);
+      child.mm.rssShmem++;
+    } else if (pageTryDupAnonRmap(kernel, page)) {
+      child.mm.rssAnon++;
+    } else {
+      return copyPinned(kernel, child, addr, to, page);
+    }
+    pageRefAdd(memmap.words, page, 1);
+  }
+  if (isCowMapping(parent.flags) && (low & LOW_WRITE) !== 0) {
+    // Only the one bit: hardware may set others at this moment.
+    low = and32(ram.halves, 2 * from, ~LOW_WRITE) & ~LOW_WRITE;
+  }
+  setPteHalves(ram.words, to, low & ~(LOW_ACCESSED | LOW_UFFD_WP), high);
+  return true;
+}
+
+/** `copy_present_page()`: the child gets a copy at once, the parent's stays its own. */
+function copyPinned(kernel: Kernel, child: VmArea, addr: VirtAddr, to: number, old: Page): boolean {
+  const { buddy, memmap, ram } = kernel;
+  const page = buddy.allocPages(0);
+  if (page === NULL_PAGE) return false;
+  ram.copyFrame(memmap.ramFrame(old), memmap.ramFrame(page));
+  pageAddNewAnonRmap(kernel, page, child, addr);
+  pageSetFlag(memmap.words, page, PAGE_FLAGS.PG_uptodate | PAGE_FLAGS.PG_lru);
+  child.mm.rssAnon++;
+  const number = memmap.pageToPfn(page);
+  const flags = vmaPageProt(child) | LOW_ACCESSED | LOW_DIRTY | ((child.flags & VM_WRITE) !== 0 ? LOW_WRITE : 0);
+  setPteHalves(ram.words, to, presentLow(number, flags), presentHigh(number));
+  return true;
+}
+
+/** `copy_nonpresent_pte()`: entries that allow writing become read-only on both sides. */
+function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void {
+  const { addressing, memmap, ram } = kernel;
+  const low = load32(ram.halves, 2 * from);
+  let high = load32(ram.halves, 2 * from + 1);
+  const type = highType(high);
+  const kind = addressing.swapTypes.kindOf[type];
+  const number = halvesNumber(low, high);
+  let kept = low;
+  if (isMigration(kind)) {
+    // It holds no reference; the page is not exclusive when it comes back.
+    child.mm.rssAnon++;
+    if (!isMigrationRead(kind)) {
+      const page = addressing.leafToPage(type, number);
+      high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
+      setPteHalves(ram.words, from, low, high);
+    }
+  } else if (kind === 'device-private-read' || kind === 'device-private-write') {
+    const page = addressing.leafToPage(type, number);
+    pageRefAdd(memmap.words, page, 1);
+    pageTryDupAnonRmap(kernel, page);
+    child.mm.rssAnon++;
+    if (kind === 'device-private-write') {
+      // Soft-dirty of a downgraded device entry is not kept.
+      high = leafHigh(addressing.devicePrivateType(false), number, 0);
+      kept = leafLow(number, low & LOW_SWP_UFFD_WP);
+      setPteHalves(ram.words, from, kept, high);
+    }
+  } else if (kind === 'marker') {
+    return;
+  }
+  setPteHalves(ram.words, to, kept & ~LOW_SWP_UFFD_WP, high);
+}
