@@ -7,7 +7,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import type { VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import { FaultError } from '../machine/errors.js';
-import type { Machine, Mirror, Pin, Process, VirtRange } from '../machine/types.js';
+import type { DeviceAccess, Machine, Mirror, Pin, Process, VirtRange } from '../machine/types.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
 
@@ -29,6 +29,7 @@ interface Party {
 
 export class TraceSession {
   readonly #base: number;
+  readonly #arenaBytes: number;
   readonly parent: Party;
   child: Party | null = null;
   #pin: Pin | null = null;
@@ -38,6 +39,7 @@ export class TraceSession {
 
   private constructor(header: TraceHeader, process: Process) {
     this.#base = header.arena_base;
+    this.#arenaBytes = header.arena_pages * PAGE_SIZE;
     this.parent = { process, slots: new Array(SLOTS) };
   }
 
@@ -59,6 +61,11 @@ export class TraceSession {
 
   /** Do one operation. Kernel answers are fields; anything else is thrown. */
   async execute(operation: TraceOperation): Promise<Fields> {
+    const answer = await this.#execute(operation);
+    return 'k' in operation ? { ...answer, k: ++this.#writes } : answer;
+  }
+
+  async #execute(operation: TraceOperation): Promise<Fields> {
     const party = operation.proc === 0 ? this.parent : this.child;
     if (party === null) return { proc: 'no such process' };
     switch (operation.op) {
@@ -74,10 +81,18 @@ export class TraceSession {
       }
       case 'munmap':
         return errnoOf(() => party.process.munmap(this.#rangeOf(operation)));
+      case 'mprotect':
+        return errnoOf(() => party.process.mprotect(this.#rangeOf(operation), PROTECTION[operation.prot]));
+      case 'fork':
+        return this.#fork(party);
+      case 'exit':
+        return this.#exit(party);
       case 'cpu_write':
         return this.#cpuWrite(party, operation);
       case 'cpu_read':
         return this.#cpuRead(party, operation);
+      case 'smaps':
+        return { ...(await party.process.smaps({ start: this.addressOf(0), length: this.#arenaBytes })) };
       case 'pin':
         return errnoOf(async () => {
           this.#pin = await party.process.pin(this.#rangeOf(operation), { write: operation.write === 1 });
@@ -90,13 +105,27 @@ export class TraceSession {
         return this.#letGo('#spliced');
       case 'state':
         return {};
-      case 'migrate_to_dev':
-      case 'migrate_to_sys':
-      case 'snapshot':
-        return this.#onMirror(party, operation);
-      default:
+      case 'madvise':
+      case 'mremap':
         throw unsupported(operation.op);
+      default:
+        return this.#onMirror(party, operation);
     }
+  }
+
+  /** The child's slots are its copies of the parent's. */
+  async #fork({ process, slots }: Party): Promise<Fields> {
+    return errnoOf(async () => {
+      const open = process.mirrors;
+      const child = await process.fork();
+      this.child = { process: child, slots: slots.map((mirror) => mirror && child.mirrors[open.indexOf(mirror)]) };
+    });
+  }
+
+  async #exit(party: Party): Promise<Fields> {
+    await party.process.exit();
+    this.child = null;
+    return { status: 0 };
   }
 
   #rangeOf({ pg, n }: RangeOperation): VirtRange {
@@ -131,20 +160,38 @@ export class TraceSession {
       case 'migrate_to_dev': {
         const range = this.#rangeOf(operation);
         const { errno } = await mirror.migrate(range, 'device');
-        if (errno !== 0) return { errno };
-        return { errno: '0', cpages: operation.n, ...wordsOf(await mirror.read(range.start, range.length)) };
+        return errno === 0 ? withWords(await mirror.peekPages(range)) : { errno };
       }
       case 'migrate_to_sys': {
         const { errno, migrated } = await mirror.migrate(this.#rangeOf(operation), 'system');
         return errno === 0 ? { errno: '0', cpages: migrated } : { errno };
       }
+      case 'dev_read': {
+        const access = await mirror.readPages(this.#rangeOf(operation));
+        return access.errno === 0 ? { ...withWords(access), faults: access.faults } : { errno: access.errno };
+      }
+      case 'dev_write': {
+        const { pg, n, k } = operation;
+        const values = Array.from({ length: n }, (_, at) => writtenWord(k, pg + at));
+        const { errno, pages: cpages, faults } = await mirror.writePages(this.#rangeOf(operation), values);
+        return errno === 0 ? { errno: '0', cpages, faults } : { errno };
+      }
+      case 'exclusive': {
+        const access = await mirror.exclusive(this.#rangeOf(operation));
+        return access.errno === 0 ? withWords(access) : { errno: access.errno };
+      }
+      case 'check_exclusive':
+        return { errno: (await mirror.isExclusive(this.#rangeOf(operation))) ? 'EPERM' : '0' };
+      case 'fail_alloc':
+        await mirror.failNextAllocation();
+        return { errno: '0', flags: 1 };
+      case 'release_chunks':
+        return errnoOf(() => mirror.releaseChunks());
       case 'snapshot':
         return errnoOf(async () => {
           const prot = await mirror.snapshot(this.#rangeOf(operation));
           return { cpages: prot.length, prot: [...prot] };
         });
-      default:
-        throw unsupported(operation.op);
     }
   }
 
@@ -173,7 +220,7 @@ export class TraceSession {
     const bytes = new Uint8Array(n * PAGE_SIZE);
     fillWords(bytes, pg, k);
     const res = await this.#byPage(pg, n, (start, from) => process.write(start, bytes.subarray(from)));
-    return { k: ++this.#writes, res: runsOf(res) };
+    return { res: runsOf(res) };
   }
 
   async #cpuRead({ process }: Party, { pg, n }: Operation<'cpu_read'>): Promise<Fields> {
@@ -224,11 +271,19 @@ async function errnoOf(call: () => Promise<unknown>): Promise<Fields> {
   }
 }
 
-/** What write `k` stores into the arena's pages from `pg` on: k * 4096 + page, in every word. */
+/** What write `k` stores into a page of the arena. */
+const writtenWord = (k: number, page: number): bigint => BigInt(k * 4096 + page);
+
+/** A successful access that read. */
+function withWords({ pages, words, torn }: DeviceAccess): Fields {
+  return { errno: '0', cpages: pages, words: Array.from(words, Number), ...(torn > 0 ? { torn } : {}) };
+}
+
+/** The bytes that write `k` stores into the pages from `pg` on. */
 function fillWords(bytes: Uint8Array, pg: number, k: number): void {
   const view = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8);
   for (let at = 0; at < view.length; at += WORDS_PER_PAGE) {
-    view.fill(BigInt(k * 4096 + pg + at / WORDS_PER_PAGE), at, at + WORDS_PER_PAGE);
+    view.fill(writtenWord(k, pg + at / WORDS_PER_PAGE), at, at + WORDS_PER_PAGE);
   }
 }
 

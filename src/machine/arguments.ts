@@ -87,6 +87,17 @@ export function requireBytes(bytes: Uint8Array): void {
   if (!(bytes instanceof Uint8Array)) throw argumentError(`The bytes must be a Uint8Array, not ${shown(bytes)}.`);
 }
 
+/** One word a page. */
+export function requireWords(words: ArrayLike<bigint>, pages: number): void {
+  requireObject('The words', words);
+  if (words.length !== pages)
+    throw argumentError(`There must be one word for each of the ${pages} pages, not ${shown(words.length)}.`);
+  for (let at = 0; at < pages; at++) {
+    if (typeof words[at] !== 'bigint')
+      throw argumentError(`The words must be of type bigint, not ${shown(words[at])}.`);
+  }
+}
+
 /** The typed array of an element type, for `count` elements at an aligned address. */
 export function requireElements<T extends ElementType>(type: T, start: VirtAddr, count: number): ElementArrays[T] {
   const Elements = elementConstructor(type);

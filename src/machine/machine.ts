@@ -6,7 +6,7 @@ import type { DeviceStats } from '../abi/control.js';
 import { RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
-import { createMm } from '../mm/mm-struct.js';
+import { createMm, type MmStruct } from '../mm/mm-struct.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { requireDevice } from './arguments.js';
@@ -56,22 +56,30 @@ export class EmulatedMachine implements Machine {
   process(): Promise<Process> {
     return this.#life.call(async () => {
       const { kernel } = this.#state;
-      const mm = createMm(kernel, ++this.#lastPid);
+      const mm = createMm(kernel, this.#nextPid());
       if (mm === undefined) {
         throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for another process: ENOMEM.', {
           errno: 'ENOMEM',
         });
       }
-      const process = new EmulatedProcess({
-        machine: this.#state,
-        machineLife: this.#life,
-        mm,
-        onExit: (exited) => this.#processes.delete(exited),
-      });
-      this.#processes.add(process);
-      return process;
+      return this.#adopt(mm);
     });
   }
+
+  readonly #nextPid = (): number => ++this.#lastPid;
+
+  readonly #adopt = (mm: MmStruct): EmulatedProcess => {
+    const process = new EmulatedProcess({
+      machine: this.#state,
+      machineLife: this.#life,
+      mm,
+      nextPid: this.#nextPid,
+      adopt: this.#adopt,
+      onExit: (exited) => this.#processes.delete(exited),
+    });
+    this.#processes.add(process);
+    return process;
+  };
 
   settle(): Promise<void> {
     return this.#life.call(() => this.#settle());

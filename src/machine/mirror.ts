@@ -6,14 +6,21 @@ import { errnoName } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
-import type { DriverMirror } from '../drivers/driver.js';
+import type { AccessOutcome, DriverMirror } from '../drivers/driver.js';
 import type { Sleeps } from '../sync/task.js';
-import { requireAccess, requireBytes, requireDestination, requireLaunch, requirePageRange } from './arguments.js';
+import {
+  requireAccess,
+  requireBytes,
+  requireDestination,
+  requireLaunch,
+  requirePageRange,
+  requireWords,
+} from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
 import type { OpenMirror } from './open-mirror.js';
 import type { MachineDevice, MachineState } from './state.js';
-import type { LaunchOptions, LaunchResult, MigrateResult, Mirror, VirtRange } from './types.js';
+import type { DeviceAccess, LaunchOptions, LaunchResult, MigrateResult, Mirror, VirtRange } from './types.js';
 
 export interface MirrorParts {
   readonly machine: MachineState;
@@ -77,6 +84,61 @@ export class DeviceMirror implements Mirror {
       requireAccess(start, bytes.length);
       const errno = await this.#run('device write', () => this.#mirror.write(start, bytes));
       if (errno !== 0) throw this.#errnoError(`cannot write ${bytes.length} bytes at 0x${formatAddress(start)}`, errno);
+    });
+  }
+
+  readPages(range: VirtRange): Promise<DeviceAccess> {
+    return this.#access('read pages', range, (start, pages) => this.#mirror.deviceRead(start, pages));
+  }
+
+  writePages(range: VirtRange, words: ArrayLike<bigint>): Promise<DeviceAccess> {
+    return this.#access('write pages', range, (start, pages) => {
+      requireWords(words, pages);
+      return this.#mirror.deviceWrite(start, pages, words);
+    });
+  }
+
+  peekPages(range: VirtRange): Promise<DeviceAccess> {
+    const mirror = this.#mirror;
+    // biome-ignore lint/correctness/useYield: a task that has no reason to wait
+    return this.#access('peek at pages', range, function* (start, pages) {
+      return mirror.peek(start, pages);
+    });
+  }
+
+  exclusive(range: VirtRange): Promise<DeviceAccess> {
+    return this.#access('take pages for atomics', range, (start, pages) => this.#mirror.exclusive(start, pages));
+  }
+
+  isExclusive(range: VirtRange): Promise<boolean> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      return this.#mirror.checkExclusive(range.start, range.length / PAGE_SIZE) !== 0;
+    });
+  }
+
+  failNextAllocation(): Promise<void> {
+    return this.#life.call(async () => this.#mirror.failAlloc());
+  }
+
+  releaseChunks(): Promise<void> {
+    return this.#life.call(async () => {
+      const errno = await this.#run('release chunks', () => this.#mirror.releaseChunks());
+      if (errno !== 0) throw this.#errnoError('cannot give up its memory', errno);
+    });
+  }
+
+  /** One of the driver's accesses to whole pages. */
+  #access(
+    name: string,
+    range: VirtRange,
+    task: (start: VirtAddr, pages: number) => Sleeps<AccessOutcome>,
+  ): Promise<DeviceAccess> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const pages = range.length / PAGE_SIZE;
+      const { cpages, ...outcome } = await this.#run(name, () => task(range.start, pages));
+      return { ...outcome, pages: cpages };
     });
   }
 

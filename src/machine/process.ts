@@ -4,14 +4,20 @@
  */
 
 import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
-import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import { type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
+import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
+import type { Kernel } from '../mm/kernel.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
+import { doMprotect } from '../mm/mprotect.js';
+import { mincoreRange, pagemapWord } from '../mm/proc-pagemap.js';
+import { smapsRange } from '../mm/proc-smaps.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
+import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
   requireBytes,
@@ -21,6 +27,7 @@ import {
   requireMmapOptions,
   requirePageRange,
   requirePinOptions,
+  requireProtection,
   requireValues,
 } from './arguments.js';
 import { FaultError } from './errors.js';
@@ -38,6 +45,8 @@ import type {
   Pin,
   PinOptions,
   Process,
+  Protection,
+  SmapsSummary,
   VirtRange,
 } from './types.js';
 
@@ -45,6 +54,9 @@ export interface ProcessParts {
   readonly machine: MachineState;
   readonly machineLife: Lifetime;
   readonly mm: MmStruct;
+  nextPid(): number;
+  /** A process for an address space that was made by fork. */
+  adopt(mm: MmStruct): EmulatedProcess;
   /** Called when the process has exited. */
   onExit(process: Process): void;
 }
@@ -83,6 +95,44 @@ export class EmulatedProcess implements Process {
       const errno = await machine.executor.run(this.#name('munmap'), task);
       if (errno !== 0) throw this.#errnoError(`cannot unmap ${formatBytes(range.length)}`, errno);
     });
+  }
+
+  mprotect(range: VirtRange, protection: Protection): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      requireProtection(protection);
+      const { machine, mm } = this.#parts;
+      const task = doMprotect(machine.kernel, mm, range.start, range.length, protection);
+      this.#requireDone(
+        `cannot protect ${formatBytes(range.length)}`,
+        await machine.executor.run(this.#name('mprotect'), task),
+      );
+    });
+  }
+
+  fork(): Promise<Process> {
+    return this.#life.call(async () => {
+      const { machine, mm, adopt, nextPid } = this.#parts;
+      const copy = await machine.executor.run(this.#name('fork'), forkMm(machine.kernel, mm, nextPid()));
+      if (copy === undefined) throw this.#errnoError('cannot fork', 'ENOMEM');
+      const child = adopt(copy);
+      for (const mirror of this.#mirrors) child.#inherit(mirror);
+      return child;
+    });
+  }
+
+  get mirrors(): readonly Mirror[] {
+    return [...this.#mirrors];
+  }
+
+  /** A copy of an open mirror of the parent's. */
+  #inherit(mirror: DeviceMirror): void {
+    const onClosed = (closed: DeviceMirror) => this.#mirrors.delete(closed);
+    this.#mirrors.add(mirror.inherit({ pid: this.pid, process: this.#life, onClosed }));
+  }
+
+  #requireDone(what: string, errno: Result): void {
+    if (errno !== 0) throw this.#errnoError(what, errno);
   }
 
   read(start: VirtAddr, length: number): Promise<Uint8Array> {
@@ -135,6 +185,43 @@ export class EmulatedProcess implements Process {
       });
       this.#mirrors.add(mirror);
       return mirror;
+    });
+  }
+
+  pagemap(range: VirtRange): Promise<BigUint64Array> {
+    return this.#look(range, (kernel, mm, pages) =>
+      BigUint64Array.from({ length: pages }, (_, at) =>
+        pagemapWord(kernel, mm, (range.start + at * PAGE_SIZE) as VirtAddr),
+      ),
+    );
+  }
+
+  mincore(range: VirtRange): Promise<Int32Array> {
+    return this.#look(range, (kernel, mm, pages) => {
+      const out = new Int32Array(pages);
+      mincoreRange(kernel, mm, range.start, out);
+      return out;
+    });
+  }
+
+  smaps(range: VirtRange): Promise<SmapsSummary> {
+    return this.#look(range, (kernel, mm, pages) => smapsRange(kernel, mm, range.start, pages));
+  }
+
+  /** Look at the page tables under mmap_lock. */
+  #look<T>(range: VirtRange, view: (kernel: Kernel, mm: MmStruct, pages: number) => T): Promise<T> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { machine, mm } = this.#parts;
+      function* task(): Sleeps<T> {
+        yield* mm.mmapLock.downRead();
+        try {
+          return view(machine.kernel, mm, range.length / PAGE_SIZE);
+        } finally {
+          mm.mmapLock.upRead();
+        }
+      }
+      return machine.executor.run(this.#name('look'), task());
     });
   }
 

@@ -32,6 +32,20 @@ export interface MigrateResult {
   readonly errno: 0 | Errno;
 }
 
+/** Whole pages that a driver read or wrote through its device's page table. */
+export interface DeviceAccess {
+  /** 0, or why the access ended early. */
+  readonly errno: 0 | Errno;
+  /** Pages done, from the first on. */
+  readonly pages: number;
+  /** Rounds of faults that were served for it: each is for all the rest of the range. */
+  readonly faults: number;
+  /** First 64-bit word of each page that was read; empty after a write. */
+  readonly words: BigUint64Array;
+  /** Pages of them whose last word is not their first. */
+  readonly torn: number;
+}
+
 export interface LaunchOptions {
   /** Lanes to run. */
   readonly lanes: number;
@@ -58,7 +72,10 @@ export interface MirrorOptions {
   readonly onFault?: 'migrate' | 'mirror';
 }
 
-/** One device's view of one process. Closing it evicts the process's pages from the device. */
+/**
+ * One device's view of one process (an open file of the device). `fork` copies it: the child's copy still acts on the parent's
+ * memory. Closing the last copy evicts everything from the device, of every process, as Linux's test driver does.
+ */
 export interface Mirror extends AsyncDisposable {
   readonly device: number;
   /** Move a page-aligned range. @throws PfnlessError ERR_PFNLESS_ARGUMENT on a bad range */
@@ -73,6 +90,20 @@ export interface Mirror extends AsyncDisposable {
   read(start: VirtAddr, length: number): Promise<Uint8Array>;
   /** The driver's write. @throws ERR_PFNLESS_ERRNO */
   write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
+  /** Linux's HMM_DMIRROR_READ: the first word of each page, faulting pages in as the device would. */
+  readPages(range: VirtRange): Promise<DeviceAccess>;
+  /** HMM_DMIRROR_WRITE: fill each page with its word. Pages before the one that failed may have been written. */
+  writePages(range: VirtRange, words: ArrayLike<bigint>): Promise<DeviceAccess>;
+  /** As `readPages`, but without faults: ENOENT where the device maps a page not at all. */
+  peekPages(range: VirtRange): Promise<DeviceAccess>;
+  /** HMM_DMIRROR_EXCLUSIVE: take pages away from the CPU for atomics, one by one until one cannot be had, and read them. */
+  exclusive(range: VirtRange): Promise<DeviceAccess>;
+  /** Is any page of the range exclusive on this mirror? */
+  isExclusive(range: VirtRange): Promise<boolean>;
+  /** Let the next allocation of one page fail that is made for this mirror, on the device or on the way home. */
+  failNextAllocation(): Promise<void>;
+  /** Evict all memory of the device, of every process, and give it up. @throws ERR_PFNLESS_ERRNO (EBUSY: a page is held) */
+  releaseChunks(): Promise<void>;
   /** `DMIRROR_PROT` of each page, without changing anything. */
   snapshot(range: VirtRange): Promise<Uint8Array>;
   close(): Promise<void>;
@@ -89,6 +120,23 @@ export interface MmapOptions {
   readonly protection?: Protection;
   /** Shared with the processes that `fork` makes (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
   readonly shared?: boolean;
+}
+
+/** Sums in kB over a range: `shc`, `shd`, `prc`, `prd` are Shared and Private, Clean and Dirty. */
+export interface SmapsSummary {
+  readonly rss: number;
+  readonly pss: number;
+  readonly anon: number;
+  /** AnonHugePages. */
+  readonly ahp: number;
+  readonly swap: number;
+  readonly shc: number;
+  readonly shd: number;
+  readonly prc: number;
+  readonly prd: number;
+  readonly shmem_pmd: number;
+  /** Each mapping: first page in the range, pages, permissions as /proc/PID/maps prints them. */
+  readonly vmas: readonly (readonly [page: number, pages: number, permissions: string])[];
 }
 
 export interface PinOptions {
@@ -116,12 +164,24 @@ export interface Process extends AsyncDisposable {
   /** Anonymous memory. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
   mmap(options: MmapOptions): Promise<VirtRange>;
   munmap(range: VirtRange): Promise<void>;
+  /** Change the protection. @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, what is before it has been changed) */
+  mprotect(range: VirtRange, protection: Protection): Promise<void>;
+  /** A child with a copy of this process's memory and open mirrors. @throws ERR_PFNLESS_ERRNO (ENOMEM) */
+  fork(): Promise<Process>;
+  /** Mirrors that are open, the oldest first; after a fork, the child's copies of its parent's. */
+  readonly mirrors: readonly Mirror[];
   /** CPU reads: fault like loads. @throws PfnlessError ERR_PFNLESS_FAULT (SIGSEGV, SIGBUS; OOM is SIGBUS with ENOMEM) */
   read(start: VirtAddr, length: number): Promise<Uint8Array>;
   write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
   /** Typed forms: `start` is aligned to the element. */
   readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]>;
   writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void>;
+  /** /proc/PID/pagemap as root reads it: the 64-bit word of each page. */
+  pagemap(range: VirtRange): Promise<BigUint64Array>;
+  /** `mincore()` of each page: 1 in core, 0 not, -1 where nothing is mapped. */
+  mincore(range: VirtRange): Promise<Int32Array>;
+  /** The sums of /proc/PID/smaps over a range, in kB, and its mappings. */
+  smaps(range: VirtRange): Promise<SmapsSummary>;
   /** Hold pages of a range; device private ones come home first. @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM) */
   pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
   /** Open this process on a device, by index or name. */
