@@ -123,12 +123,14 @@ export class Dmirror {
    */
   settle(start: number, end: number, still: (addr: number, word: number, frame: number) => boolean | undefined): void {
     const { tables } = this.#options;
+    // Another invalidation is under way: it may have seen the entry parked, and its migration entries may be still to come.
+    const invalidating = this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
     for (let addr = start; addr < end && tables.parked > 0; addr += PAGE_SIZE) {
       const word = tables.readParked(this.root, addr);
       if (word === 0) continue;
       const verdict = still(addr, word, this.frameOf(addr));
-      if (verdict === true) tables.unpark(this.root, addr);
-      else if (verdict === false) tables.unmapRange(this.root, addr, addr + PAGE_SIZE);
+      if (verdict === true && !invalidating) tables.unpark(this.root, addr);
+      else if (verdict !== undefined) tables.unmapRange(this.root, addr, addr + PAGE_SIZE);
     }
   }
 
