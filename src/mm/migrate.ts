@@ -34,14 +34,31 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { isDevicePrivatePage, pageClearFlag, pageIndex, pageMapcount, pageSetFlag, pageTestFlag } from './page.js';
+import {
+  isDevicePrivatePage,
+  pageClearFlag,
+  pageIndex,
+  pageIsAnon,
+  pageMapcount,
+  pageSetFlag,
+  pageTestFlag,
+} from './page.js';
 import { pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
-import { pageAddAnonRmap, pageAnonVma, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
+import {
+  type AnonVma,
+  pageAddAnonRmap,
+  pageAddFileRmap,
+  pageAnonVma,
+  pageFileVmas,
+  pageRemoveRmap,
+  rmapAddress,
+  rmapLeadsTo,
+} from './rmap.js';
 import { isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { type VmArea, vmaPageProt } from './vma.js';
+import { type VmArea, vmaLookup, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
@@ -75,8 +92,11 @@ export function setMigrationEntry(
  */
 export function removeMigrationPtes(kernel: Kernel, from: Page, to: Page): void {
   const anonVma = pageAnonVma(kernel, to);
-  if (anonVma === undefined) return;
   const index = pageIndex(kernel.memmap.floats, to);
+  if (anonVma === undefined) {
+    for (const vma of pageFileVmas(kernel, to)) removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to);
+    return;
+  }
   let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + 1);
   for (; at !== undefined; at = anonVma.tree.next(at, index, index + 1)) {
     removeMigrationPte(kernel, at.value, rmapAddress(at.value, index), from, to);
@@ -93,7 +113,8 @@ function removeMigrationPte(kernel: Kernel, vma: VmArea, addr: VirtAddr, from: P
   const high = load32(kernel.ram.halves, 2 * at + 1);
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
   pageRefAdd(words, to, 1);
-  pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
+  if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
+  else pageAddFileRmap(kernel, to);
   restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kind));
   unlockTable(kernel, table);
 }
@@ -133,27 +154,47 @@ function restorePte(
  */
 export function* tryToMigrate(kernel: Kernel, page: Page): Sleeps<void> {
   const anonVma = pageAnonVma(kernel, page);
-  if (anonVma === undefined) return;
   const index = pageIndex(kernel.memmap.floats, page);
+  if (anonVma === undefined) {
+    for (const vma of pageFileVmas(kernel, page)) {
+      yield* tryToMigrateAt(kernel, vma, index, page, null);
+    }
+    return;
+  }
   let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + 1);
   for (; at !== undefined; at = anonVma.tree.next(at, index, index + 1)) {
     const vma = at.value;
-    const start = rmapAddress(vma, index);
-    if (pageVmaMapped(kernel, vma, start, page, 'mapped') === NO_TABLE) continue;
-    const range: MmuNotifierRange = {
-      mm: vma.mm,
-      start,
-      end: (start + PAGE_SIZE) as VirtAddr,
-      event: 'MMU_NOTIFY_CLEAR',
-      owner: null,
-    };
-    yield* mmuNotifierInvalidateRangeStart(range);
-    // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
-    // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
-    if (rmapLeadsTo(anonVma, index, vma, start)) tryToMigrateOne(kernel, vma, start, page);
-    mmuNotifierInvalidateRangeEnd(range);
+    yield* tryToMigrateAt(kernel, vma, index, page, anonVma);
     if (pageMapcount(kernel.memmap.words, page) === 0) return;
   }
+}
+
+/** One VMA in which the page may be mapped, as its anon_vma said; `null` for a page of a file. */
+function* tryToMigrateAt(
+  kernel: Kernel,
+  vma: VmArea,
+  index: number,
+  page: Page,
+  anonVma: AnonVma | null,
+): Sleeps<void> {
+  const start = rmapAddress(vma, index);
+  if (pageVmaMapped(kernel, vma, start, page, 'mapped') === NO_TABLE) return;
+  const range: MmuNotifierRange = {
+    mm: vma.mm,
+    start,
+    end: (start + PAGE_SIZE) as VirtAddr,
+    event: 'MMU_NOTIFY_CLEAR',
+    owner: null,
+  };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
+  // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
+  const stillThere =
+    anonVma !== null
+      ? rmapLeadsTo(anonVma, index, vma, start)
+      : vmaLookup(vma.mm, start) === vma && rmapAddress(vma, index) === start;
+  if (stillThere) tryToMigrateOne(kernel, vma, start, page);
+  mmuNotifierInvalidateRangeEnd(range);
 }
 
 function tryToMigrateOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): void {

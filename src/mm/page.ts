@@ -82,6 +82,8 @@ export const pageAnonVmaId = (memmap: Int32Array, page: Page): number => {
 };
 /** `PageAnon()`. */
 export const pageIsAnon = (memmap: Int32Array, page: Page): boolean => (memmap[(page << SHIFT) + MAPPING] & 1) !== 0;
+/** `folio->mapping`: the page belongs to an anon_vma or to a file. */
+export const pageHasMapping = (memmap: Int32Array, page: Page): boolean => memmap[(page << SHIFT) + MAPPING] !== 0;
 /** Id of the file whose page cache has the page; 0 for none (`folio_mapping`). */
 export const pageFileId = (memmap: Int32Array, page: Page): number => {
   const mapping = memmap[(page << SHIFT) + MAPPING];

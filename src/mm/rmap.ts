@@ -1,5 +1,5 @@
 /**
- * Reverse map of anonymous memory: from a page to the places that map it. Linux: mm/rmap.c, mm/interval_tree.c.
+ * Reverse map: from a page to the places that map it. Linux: mm/rmap.c, mm/interval_tree.c.
  *
  * An anon_vma holds, by page offset, the VMAs in which its pages may be mapped; a page knows its anon_vma and its offset. After
  * fork a VMA is in several: pages keep the anon_vma they were born with, so the child's VMA joins the parent's and has one of
@@ -14,6 +14,7 @@ import {
   isDevicePrivatePage,
   pageAnonVmaId,
   pageClearFlag,
+  pageFileId,
   pageIndex,
   pageMapcount,
   pageMapcountAdd,
@@ -160,6 +161,19 @@ export function pageRemoveRmap(kernel: Kernel, page: Page): void {
  */
 export const pageAnonVma = (kernel: Kernel, page: Page): AnonVma | undefined =>
   kernel.anonVmas.get(pageAnonVmaId(kernel.memmap.words, page));
+
+/**
+ * VMAs in which a page of a file may be mapped (`rmap_walk_file`); empty for other pages. Linux has a tree of them in the file;
+ * here every VMA is looked at, since only a migration asks, and it never moves such a page.
+ */
+export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
+  const file = kernel.files.get(pageFileId(kernel.memmap.words, page));
+  if (file === undefined) return [];
+  const index = pageIndex(kernel.memmap.floats, page);
+  const maps = (vma: VmArea): boolean =>
+    vma.file === file && index >= vma.pgoff && index < linearPageIndex(vma, vma.end);
+  return [...kernel.mms].flatMap(({ vmas }) => [...vmas].map(({ value }) => value).filter(maps));
+}
 
 /** Address at which a VMA maps the page with offset `index`. */
 export const rmapAddress = (vma: VmArea, index: number): VirtAddr =>

@@ -8,7 +8,7 @@ import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, doMunmap, type Protection } from '#src/mm/mmap';
 import { vmFileGet } from '#src/mm/shmem';
 import { VmArea, vmaLookup } from '#src/mm/vma';
-import { type Bench, describeEach, PAGE, refCount, run, withKernel } from './mm-fixture';
+import { type Bench, describeEach, PAGE, refCount, run, runUntilBlocked, withKernel } from './mm-fixture';
 
 const READ = PTE_PRESENT | PTE_USER | PTE_ACCESSED;
 
@@ -95,6 +95,49 @@ describeEach('shared anonymous memory', (addressing) => {
       mm.vmas.insert(longer, end, new VmArea(mm, longer, end, vma.flags | 2, 0, vma.file));
       expect(bench.store(mm, longer + PAGE, 1).fault).toBe(0);
       expect(bench.store(mm, longer + 2 * PAGE, 1).fault).toBe(VM_FAULT_SIGBUS);
+    }));
+
+  it('is collected, wherever it is mapped, and always goes back to where it was', () =>
+    withKernel(addressing, (bench) => {
+      const [mm, other] = [bench.mm(), bench.mm()];
+      const driver = bench.driver();
+      const at = mapShared(bench, mm, 3);
+      inherit(other, vmaLookup(mm, at)!);
+      bench.store(mm, at, 7);
+      bench.store(mm, at + PAGE, 8);
+      bench.load(other, at);
+      const before = [mm, other].flatMap((each) => [bench.pte(each, at), bench.pte(each, at + PAGE)]);
+      driver.gate.open = false;
+      const migration = driver.toDevice(mm, at, 3);
+      expect(runUntilBlocked(migration)).toBe('the copy');
+      // A page for each was asked for, as Linux does: only the next step finds that they cannot move.
+      expect(driver.used).toBe(2);
+      expect([bench.kind(mm, at), bench.kind(other, at)]).toEqual(['migration-write', 'migration-write']);
+      driver.gate.open = true;
+      expect(run(migration)).toBe(0);
+      expect(driver.used).toBe(0);
+      expect([mm, other].flatMap((each) => [bench.pte(each, at), bench.pte(each, at + PAGE)])).toEqual(before);
+      expect(bench.field(bench.page(mm, at), 'flags') & PAGE_FLAGS.PG_anon_exclusive).toBe(0);
+      expect(refCount(bench.kernel, bench.page(mm, at))).toBe(3);
+      expect([mm.rssShmem, other.rssShmem]).toEqual([2, 2]);
+    }));
+
+  it('a mapping that goes in the middle of a migration', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const driver = bench.driver();
+      const at = mapShared(bench, mm, 2);
+      bench.store(mm, at, 7);
+      driver.gate.open = false;
+      const src = driver.toDevice(mm, at, 2);
+      expect(runUntilBlocked(src)).toBe('the copy');
+      const other = bench.mm();
+      inherit(other, vmaLookup(mm, at)!);
+      expect(bench.load(other, at + PAGE)).toBe(0);
+      run(doMunmap(bench.kernel, other, at, 2 * PAGE));
+      driver.gate.open = true;
+      expect(run(src)).toBe(0);
+      expect(bench.load(mm, at)).toBe(7);
     }));
 
   it('never migrates', () =>

@@ -28,8 +28,8 @@ import {
 import {
   isDeviceCoherentPage,
   isZoneDevicePage,
-  pageAnonVmaId,
   pageClearFlag,
+  pageHasMapping,
   pageMaybeDmaPinned,
   pagePgmapId,
   pageSetFlag,
@@ -144,7 +144,7 @@ function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object
 function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number, mpfn: Mpfn): boolean {
   const { words } = kernel.memmap;
   const page = kernel.addressing.migratePfnToPage(mpfn);
-  if (page === NULL_PAGE || pageAnonVmaId(words, page) === 0) return false;
+  if (page === NULL_PAGE || !pageHasMapping(words, page)) return false;
   // The fault that asks for this migration has locked its page already.
   if (page !== args.faultPage && !folioTrylock(words, page)) return false;
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);

@@ -81,6 +81,7 @@ export function* migrateDevicePages(
 /** `migrate_folio()` without the copy: EAGAIN (false) if somebody took a reference since the unmap. */
 function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boolean {
   const { words, floats } = kernel.memmap;
+  // Only anonymous memory moves; a page of a file was collected, and goes back to where it was.
   if (pageAnonVmaId(words, from) === 0) return false;
   if (pageRefCount(words, from) !== (from === faultPage ? 2 : 1)) return false;
   pageMigrateIdentity(words, floats, from, to);

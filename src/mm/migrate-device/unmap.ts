@@ -9,7 +9,7 @@ import { folioUnlock, pageRefCount } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
 import type { Kernel } from '../kernel.js';
 import { removeMigrationPtes, tryToMigrate } from '../migrate.js';
-import { isZoneDevicePage, pageClearFlag, pageMapcount, pageSetFlag, pageTestFlag } from '../page.js';
+import { isZoneDevicePage, pageClearFlag, pageFileId, pageMapcount, pageSetFlag, pageTestFlag } from '../page.js';
 import { putPage } from '../put-page.js';
 
 const { PG_lru, PG_isolated } = PAGE_FLAGS;
@@ -81,5 +81,7 @@ function putbackLru(words: Int32Array, page: Page): void {
 /** `migrate_vma_check_page()`: is the migration the only holder (beside the fault that asks for it)? */
 function checkPage(words: Int32Array, page: Page, faultPage: Page): boolean {
   const expected = page === faultPage ? 2 : 1;
-  return pageRefCount(words, page) - expected <= pageMapcount(words, page);
+  const extra = pageRefCount(words, page) - expected - pageMapcount(words, page);
+  // A page cache has a reference of its own.
+  return extra <= 0 || (extra === 1 && pageFileId(words, page) !== 0);
 }
