@@ -24,7 +24,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import {
   type MmuNotifierRange,
@@ -75,6 +75,8 @@ export function* handleMmFault(
   if (!pteHardwarePresent(pte) && vmaIsAccessible(vma)) return doNumaPage(kernel, vma, table, at);
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
   if (breaksCow && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte, write);
+  // A fault without an access, for a device or a pin: nobody but us says that the page was touched.
+  compareExchangePte(kernel.ram.words, at, pte, (pte | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte);
   return 0;
 }
 

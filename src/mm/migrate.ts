@@ -158,6 +158,7 @@ export function* tryToMigrate(kernel: Kernel, page: Page): Sleeps<void> {
   if (anonVma === undefined) {
     for (const vma of pageFileVmas(kernel, page)) {
       yield* tryToMigrateAt(kernel, vma, index, page, null);
+      if (pageMapcount(kernel.memmap.words, page) === 0) return;
     }
     return;
   }
@@ -178,7 +179,7 @@ function* tryToMigrateAt(
   anonVma: AnonVma | null,
 ): Sleeps<void> {
   const start = rmapAddress(vma, index);
-  if (pageVmaMapped(kernel, vma, start, page, 'mapped') === NO_TABLE) return;
+  // Notifiers are told before anybody looks whether the page is mapped here: also the process that has taken it out already.
   const range: MmuNotifierRange = {
     mm: vma.mm,
     start,
