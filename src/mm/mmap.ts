@@ -57,9 +57,7 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
       if (start < MMAP_MIN_ADDR) return 'EPERM';
       yield* unmapRegion(kernel, mm, start, start + length);
     } else {
-      // Anonymous memory that can hold a huge page is aligned for one, as Linux does since 6.7.
-      const align = length >= PMD_SIZE ? PMD_SIZE : PAGE_SIZE;
-      start = mm.vmas.highestGap(length, MMAP_MIN_ADDR, MMAP_BASE, align);
+      start = getUnmappedArea(mm, length);
       if (start === undefined) return 'ENOMEM';
     }
     const shared = request.kind === 'shared';
@@ -76,6 +74,10 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     mm.mmapLock.upWrite();
   }
 }
+
+/** `get_unmapped_area()`: top-down. Memory that can hold a huge page is aligned for one, as Linux does since 6.7. */
+export const getUnmappedArea = (mm: MmStruct, length: number): number | undefined =>
+  mm.vmas.highestGap(length, MMAP_MIN_ADDR, MMAP_BASE, length >= PMD_SIZE ? PMD_SIZE : PAGE_SIZE);
 
 /** `do_munmap()`: EINVAL on a bad range; unmapping nothing is fine. */
 export function* doMunmap(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {

@@ -1,0 +1,59 @@
+/** Moving page table entries to other addresses. Linux: mm/mremap.c move_page_tables(). */
+import { PAGE_SIZE } from '../abi/address.js';
+import { LOW_SOFT_DIRTY, LOW_SWP_SOFT_DIRTY, lowPresent } from '../abi/pte-halves.js';
+import type { VirtAddr } from '../base/brand.js';
+import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import {
+  allocLeafTable,
+  leafTable,
+  lockTable,
+  NO_TABLE,
+  nextLeaf,
+  nextMappedLeaf,
+  pteIndex,
+  unlockTable,
+} from './pgtable.js';
+import { flushTlbRange } from './tlbflush.js';
+
+/**
+ * Every entry of [from, from + length) goes to the same place in [to, to + length), whatever it means: pages are not touched, and
+ * their reverse map leads to the new place because the VMA there keeps the page offsets. Returns how far it got, less than
+ * `length` when there was no RAM for a table.
+ */
+export function movePageTables(kernel: Kernel, mm: MmStruct, from: number, to: number, length: number): number {
+  const end = from + length;
+  for (let at = nextMappedLeaf(kernel, mm, from, end); at < end; at = nextMappedLeaf(kernel, mm, at, end)) {
+    const target = at - from + to;
+    const pages = (Math.min(nextLeaf(at), at + nextLeaf(target) - target, end) - at) / PAGE_SIZE;
+    const source = leafTable(kernel, mm, at as VirtAddr);
+    const destination = allocLeafTable(kernel, mm, target as VirtAddr);
+    if (destination === NO_TABLE) return at - from;
+    lockTable(kernel, source);
+    if (destination !== source) lockTable(kernel, destination);
+    const flush = moveEntries(kernel, source + pteIndex(at), destination + pteIndex(target), pages);
+    const stop = at + pages * PAGE_SIZE;
+    // Under the lock: nobody may find the page at its new place while a CPU still writes through the old one.
+    if (flush) flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
+    if (destination !== source) unlockTable(kernel, destination);
+    unlockTable(kernel, source);
+    at = stop;
+  }
+  return length;
+}
+
+/** `move_ptes()`. Returns whether a translation may be in a TLB. */
+function moveEntries(kernel: Kernel, from: number, to: number, pages: number): boolean {
+  const { halves, words } = kernel.ram;
+  let flush = false;
+  for (let i = 0; i < pages; i++) {
+    const high = load32(halves, 2 * (from + i) + 1);
+    if ((load32(halves, 2 * (from + i)) | high) === 0) continue;
+    const low = getAndClearPteLow(words, from + i);
+    const present = lowPresent(low);
+    flush ||= present;
+    setPteHalves(words, to + i, low | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
+  }
+  return flush;
+}

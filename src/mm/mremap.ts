@@ -1,0 +1,193 @@
+/** Moving and resizing mappings. Linux: mm/mremap.c. */
+import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import type { Errno, Result } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import { getUnmappedArea, unmapRegion } from './mmap.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import { movePageTables } from './move-tables.js';
+import { anonVmaClone, anonVmaUnlink } from './rmap.js';
+import { vmFileGet } from './shmem.js';
+import { linearPageIndex, VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
+import { mergeVma, setVmaEnd } from './vma-merge.js';
+
+/** MREMAP_*. */
+export interface MremapFlags {
+  /** MREMAP_MAYMOVE. */
+  readonly maymove: boolean;
+  /** MREMAP_FIXED: where to; what is mapped there goes away. */
+  readonly fixedAt?: VirtAddr;
+  /** MREMAP_DONTUNMAP: the old range stays mapped, empty. */
+  readonly dontunmap?: boolean;
+}
+
+/** A request whose lengths are aligned, and the state that belongs to it (`struct vma_remap_struct`). */
+interface Remap {
+  readonly mm: MmStruct;
+  readonly addr: number;
+  readonly oldLen: number;
+  readonly newLen: number;
+  readonly flags: MremapFlags;
+}
+
+/** `do_mremap()`: the new address, EINVAL, EFAULT (nothing mapped there, or beyond the end of the VMA), ENOMEM, EPERM. */
+export function* doMremap(
+  kernel: Kernel,
+  mm: MmStruct,
+  addr: VirtAddr,
+  oldLen: number,
+  newLen: number,
+  flags: MremapFlags,
+): Sleeps<VirtAddr | Errno> {
+  const remap: Remap = { mm, addr, oldLen: pageAlignUp(oldLen), newLen: pageAlignUp(newLen), flags };
+  const bad = checkParameters(remap);
+  if (bad !== 0) return bad;
+  yield* mm.mmapLock.downWrite();
+  try {
+    if (mm.exiting) return 'EFAULT';
+    const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
+    return (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
+  } finally {
+    mm.mmapLock.upWrite();
+  }
+}
+
+const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);
+
+/** `check_mremap_params()`. */
+function checkParameters(remap: Remap): Result {
+  const { addr, oldLen, newLen, flags } = remap;
+  if (!isPageAligned(addr) || newLen === 0 || newLen > TASK_SIZE) return 'EINVAL';
+  if (!impliesNewAddress(remap)) return 0;
+  if (!flags.maymove) return 'EINVAL';
+  if (flags.dontunmap && oldLen !== newLen) return 'EINVAL';
+  const to = flags.fixedAt;
+  if (to === undefined) return 0;
+  if (to < 0 || to > TASK_SIZE - newLen || !isPageAligned(to)) return 'EINVAL';
+  if (addr < to + newLen && to < addr + oldLen) return 'EINVAL';
+  return to < MMAP_MIN_ADDR ? 'EPERM' : 0;
+}
+
+/** `remap_move()`: all VMAs of the range, the gaps between them kept; its start has to be mapped. */
+function* remapMove(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
+  const { mm, addr, flags } = remap;
+  const end = addr + remap.oldLen;
+  const to = flags.fixedAt!;
+  let moved = false;
+  for (let at = addr; at < end; ) {
+    const range = mm.vmas.firstEndingAfter(at);
+    if (range === undefined || range.start >= end) break;
+    const start = Math.max(range.start, at);
+    if (!moved && start > addr) return 'EFAULT';
+    const stop = Math.min(range.end, end);
+    const length = stop - start;
+    const fixedAt = (to + start - addr) as VirtAddr;
+    const part: Remap = { mm, addr: start, oldLen: length, newLen: length, flags: { ...flags, fixedAt } };
+    const result = yield* remapOne(kernel, part);
+    if (typeof result === 'string') return result;
+    moved = true;
+    at = stop;
+  }
+  return moved ? to : 'EFAULT';
+}
+
+/** One VMA: `check_prep_vma()`, then in place, shrunk, grown or moved. */
+function* remapOne(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
+  const { mm, addr, oldLen, newLen } = remap;
+  const vma = vmaLookup(mm, addr);
+  if (vma === undefined) return 'EFAULT';
+  const moves = impliesNewAddress(remap);
+  if (newLen > oldLen || moves) {
+    const bad = checkVma(remap, vma);
+    if (bad !== 0) return bad;
+  }
+  if (moves) return yield* remapTo(kernel, remap);
+  if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
+  if (newLen <= oldLen) return addr;
+  return yield* expandVma(kernel, remap, vma);
+}
+
+/** What only matters where something new will be mapped. */
+function checkVma({ addr, oldLen, newLen, flags }: Remap, vma: VmArea): Result {
+  if (oldLen === 0 && (vma.flags & VM_SHARED) === 0) return 'EINVAL';
+  if (flags.dontunmap && (vma.flags & (VM_DONTEXPAND | VM_PFNMAP)) !== 0) return 'EINVAL';
+  if (oldLen > vma.end - addr) return 'EFAULT';
+  return newLen > oldLen && (vma.flags & (VM_DONTEXPAND | VM_PFNMAP)) !== 0 ? 'EFAULT' : 0;
+}
+
+/** `mremap_to()`: MREMAP_FIXED and MREMAP_DONTUNMAP. */
+function* remapTo(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
+  const { mm, addr, oldLen, newLen, flags } = remap;
+  let to: number | undefined = flags.fixedAt;
+  if (to !== undefined) yield* unmapRegion(kernel, mm, to, to + newLen);
+  if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
+  to ??= getUnmappedArea(mm, newLen);
+  if (to === undefined) return 'ENOMEM';
+  return yield* moveVma(kernel, { ...remap, oldLen: Math.min(oldLen, newLen) }, to);
+}
+
+/** `expand_vma()`: in place where the VMA ends there and nothing follows; elsewhere if it may move. */
+function* expandVma(kernel: Kernel, remap: Remap, vma: VmArea): Sleeps<number | Errno> {
+  const { mm, addr, oldLen, newLen, flags } = remap;
+  const end = addr + newLen;
+  if (addr + oldLen === vma.end && end <= TASK_SIZE && !mm.vmas.overlaps(vma.end, end)) {
+    setVmaEnd(vma, end);
+    mergeVma(kernel, vma);
+    return addr;
+  }
+  if (!flags.maymove) return 'ENOMEM';
+  const to = getUnmappedArea(mm, newLen);
+  return to === undefined ? 'ENOMEM' : yield* moveVma(kernel, remap, to);
+}
+
+/** `move_vma()`. Precondition: nothing is mapped at [to, to + newLen). */
+function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Errno> {
+  const { mm, addr, oldLen, newLen, flags } = remap;
+  copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
+  const end = addr + oldLen;
+  if (oldLen > 0) {
+    const range: MmuNotifierRange = {
+      mm,
+      start: addr as VirtAddr,
+      end: end as VirtAddr,
+      event: 'MMU_NOTIFY_UNMAP',
+      owner: null,
+    };
+    yield* mmuNotifierInvalidateRangeStart(range);
+    const moved = movePageTables(kernel, mm, addr, to, oldLen);
+    // The tables that it takes to go back are all there still.
+    if (moved < oldLen) movePageTables(kernel, mm, to, addr, moved);
+    mmuNotifierInvalidateRangeEnd(range);
+    if (moved < oldLen) {
+      yield* unmapRegion(kernel, mm, to, to + newLen);
+      return 'ENOMEM';
+    }
+    if (flags.dontunmap) dontunmapComplete(kernel, mm, addr, end);
+    else yield* unmapRegion(kernel, mm, addr, end);
+  }
+  return to;
+}
+
+/** `copy_vma()`: the VMA at the new place keeps the page offsets, so that the reverse map finds its pages. */
+function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: number): void {
+  // Anonymous memory without a page yet has no offset to keep; this way it can merge with what is around it.
+  const untouched = vmaIsAnonymous(vma) && vma.anonVma === null;
+  const pgoff = untouched ? to / PAGE_SIZE : linearPageIndex(vma, addr);
+  const copy = new VmArea(vma.mm, to as VirtAddr, (to + length) as VirtAddr, vma.flags, pgoff, vma.file);
+  vmFileGet(copy.file);
+  vma.mm.vmas.insert(copy.start, copy.end, copy);
+  anonVmaClone(copy, vma);
+  mergeVma(kernel, copy);
+}
+
+/** The old VMA maps nothing any more: if that is all of it, the reverse map need not lead there. */
+function dontunmapComplete(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
+  const vma = vmaLookup(mm, start);
+  if (vma !== undefined && vma.start === start && vma.end === end) anonVmaUnlink(kernel, vma);
+}

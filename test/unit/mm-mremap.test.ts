@@ -1,0 +1,195 @@
+/** mremap: entries of every kind move, pages do not; borders, errors, and what the reverse map says afterwards. */
+import { expect, it } from 'vitest';
+import type { Errno } from '#src/abi/errno';
+import { NULL_PAGE, type VirtAddr } from '#src/base/brand';
+import { forkMm } from '#src/mm/fork';
+import type { MmStruct } from '#src/mm/mm-struct';
+import { doMmap, doMunmap } from '#src/mm/mmap';
+import { doMremap, type MremapFlags } from '#src/mm/mremap';
+import { putPage } from '#src/mm/put-page';
+import { type Bench, describeEach, expectAtRest, PAGE, run, withKernel } from './mm-fixture';
+
+const remap = (
+  bench: Bench,
+  mm: MmStruct,
+  at: number,
+  oldPages: number,
+  newPages: number,
+  flags: MremapFlags,
+): VirtAddr | Errno => run(doMremap(bench.kernel, mm, at as VirtAddr, oldPages * PAGE, newPages * PAGE, flags));
+const to = (fixedAt: number): MremapFlags => ({ maymove: true, fixedAt: fixedAt as VirtAddr });
+const ranges = (mm: MmStruct, from: number): [number, number][] =>
+  [...mm.vmas].map(({ start, end }) => [(start - from) / PAGE, (end - start) / PAGE]);
+const BASE = 2 ** 30;
+
+describeEach('mremap', (addressing) => {
+  it('moves pages of RAM and of the device, over what was there, and both are found there', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 4, 'rw', BASE);
+      const target = bench.mmap(mm, 4, 'rw', BASE + 511 * PAGE);
+      const driver = bench.driver();
+      for (let i = 0; i < 4; i++) bench.store(mm, at + i * PAGE, i + 1);
+      bench.store(mm, target, 99);
+      bench.store(mm, target + PAGE, 98);
+      run(driver.toDevice(mm, at, 2));
+      run(driver.toDevice(mm, target, 1));
+      const page = bench.page(mm, at);
+      expect(remap(bench, mm, at, 4, 4, to(target))).toBe(target);
+      expect(ranges(mm, BASE)).toEqual([[511, 4]]);
+      expect([mm.rssAnon, driver.used, bench.page(mm, target)]).toEqual([4, 2, page]);
+      expect(bench.store(mm, at, 1).fault).not.toBe(0);
+      expect(run(driver.evict([page]))).toBe(1);
+      expect(run(driver.toDevice(mm, target + 2 * PAGE, 2))).toBe(2);
+      expect([0, 1, 2, 3].map((i) => bench.load(mm, target + i * PAGE))).toEqual([1, 2, 3, 4]);
+      for (let i = 0; i < 4; i++) expectAtRest(bench, mm, target + i * PAGE);
+    }));
+
+  it('part of a mapping, and back: the VMAs merge again', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 6, 'rw', BASE);
+      for (let i = 0; i < 6; i++) bench.store(mm, at + i * PAGE, i + 1);
+      expect(remap(bench, mm, at + 2 * PAGE, 2, 2, to(at + 10 * PAGE))).toBe(at + 10 * PAGE);
+      expect(ranges(mm, at)).toEqual([
+        [0, 2],
+        [4, 2],
+        [10, 2],
+      ]);
+      expect(remap(bench, mm, at + 10 * PAGE, 2, 2, to(at + 2 * PAGE))).toBe(at + 2 * PAGE);
+      expect(ranges(mm, at)).toEqual([[0, 6]]);
+      expect([0, 1, 2, 3, 4, 5].map((i) => bench.load(mm, at + i * PAGE))).toEqual([1, 2, 3, 4, 5, 6]);
+    }));
+
+  it('several VMAs and the gaps between them move as they are; the start must be mapped', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      bench.mmap(mm, 2, 'r', at + 3 * PAGE);
+      bench.store(mm, at + PAGE, 7);
+      const target = bench.mmap(mm, 6, 'rw', at + 20 * PAGE);
+      bench.store(mm, target + 2 * PAGE, 42);
+      expect(remap(bench, mm, at, 6, 6, to(target))).toBe(target);
+      // What was mapped in the place of the gaps stays there; page offsets differ, so nothing merges.
+      expect(ranges(mm, target)).toEqual([
+        [0, 2],
+        [2, 1],
+        [3, 2],
+        [5, 1],
+      ]);
+      expect([bench.load(mm, target + PAGE), bench.load(mm, target + 2 * PAGE)]).toEqual([7, 42]);
+      expect(remap(bench, mm, at, 6, 6, to(target))).toBe('EFAULT');
+    }));
+
+  it('grows in place, elsewhere, and shrinks', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      bench.store(mm, at + PAGE, 5);
+      expect(remap(bench, mm, at, 2, 4, { maymove: false })).toBe(at);
+      bench.store(mm, at + 3 * PAGE, 6);
+      expect(ranges(mm, at)).toEqual([[0, 4]]);
+      bench.mmap(mm, 1, 'r', at + 4 * PAGE);
+      expect(remap(bench, mm, at, 4, 6, { maymove: false })).toBe('ENOMEM');
+      const moved = remap(bench, mm, at, 4, 6, { maymove: true }) as VirtAddr;
+      expect(moved).not.toBe(at);
+      expect([1, 3, 5].map((i) => bench.load(mm, moved + i * PAGE))).toEqual([5, 6, 0]);
+      expect(remap(bench, mm, moved, 6, 2, { maymove: false })).toBe(moved);
+      expect(mm.rssAnon).toBe(1);
+      expect(remap(bench, mm, moved, 2, 2, { maymove: false })).toBe(moved);
+    }));
+
+  it('DONTUNMAP: the old range stays, empty', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      const driver = bench.driver();
+      bench.store(mm, at, 5);
+      run(driver.toDevice(mm, at, 1));
+      const moved = remap(bench, mm, at, 2, 2, { maymove: true, dontunmap: true }) as VirtAddr;
+      expect([bench.kind(mm, at), bench.kind(mm, moved)]).toEqual(['none', 'device-private-write']);
+      bench.store(mm, at, 6);
+      expect(run(driver.evict([bench.page(mm, moved)]))).toBe(1);
+      expect([bench.load(mm, at), bench.load(mm, moved)]).toEqual([6, 5]);
+      expect(run(driver.toDevice(mm, at, 2))).toBe(2);
+      expect(bench.load(mm, at)).toBe(6);
+    }));
+
+  it('a migration entry moves, and its page comes back at the new place', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 1, 'rw', BASE);
+      const driver = bench.driver();
+      bench.store(mm, at, 5);
+      run(driver.toDevice(mm, at, 1));
+      driver.gate = { open: false };
+      const eviction = driver.evict([bench.page(mm, at)]);
+      while (!eviction.next().done) if (bench.kind(mm, at).startsWith('migration')) break;
+      const target = at + 8 * PAGE;
+      expect(remap(bench, mm, at, 1, 1, to(target))).toBe(target);
+      driver.gate.open = true;
+      run(eviction);
+      expect([bench.kind(mm, target), bench.load(mm, target), mm.rssAnon]).toEqual(['present', 5, 1]);
+      expectAtRest(bench, mm, target);
+    }));
+
+  it('a page shared by fork is found at both its places', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 1, 'rw', BASE);
+      const driver = bench.driver();
+      bench.store(mm, at, 5);
+      const child = run(forkMm(bench.kernel, mm, 60))!;
+      const target = at + 8 * PAGE;
+      remap(bench, child, at, 1, 1, to(target));
+      expect(run(driver.toDevice(mm, at, 1))).toBe(1);
+      expect([bench.kind(mm, at), bench.kind(child, target)]).toEqual(Array(2).fill('device-private-read'));
+      expect([bench.load(child, target), bench.kind(mm, at)]).toEqual([5, 'present']);
+    }));
+
+  it('shared memory: moves, and a zero old length maps it twice', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const shared = { length: 2 * PAGE, prot: 'rw', fixed: false, kind: 'shared' } as const;
+      const at = run(doMmap(bench.kernel, mm, shared)) as VirtAddr;
+      bench.store(mm, at, 1);
+      expect(remap(bench, mm, at, 2, 2, to(BASE))).toBe(BASE);
+      expect(remap(bench, mm, BASE, 0, 2, to(2 * BASE))).toBe(2 * BASE);
+      bench.store(mm, BASE, 9);
+      expect(bench.load(mm, 2 * BASE)).toBe(9);
+      run(doMunmap(bench.kernel, mm, BASE as VirtAddr, 2 * PAGE));
+      expect(bench.load(mm, 2 * BASE)).toBe(9);
+    }));
+
+  it('errors', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 4, 'rw', BASE);
+      const move = { maymove: true };
+      expect(remap(bench, mm, at + 1, 1, 1, move)).toBe('EINVAL');
+      expect(remap(bench, mm, at, 1, 0, move)).toBe('EINVAL');
+      expect(remap(bench, mm, at, 0, 1, move)).toBe('EINVAL');
+      expect(remap(bench, mm, at, 2, 2, to(at + PAGE))).toBe('EINVAL');
+      expect(remap(bench, mm, at, 2, 2, to(2 * BASE + 1))).toBe('EINVAL');
+      expect(remap(bench, mm, at, 2, 2, { maymove: false, fixedAt: (2 * BASE) as VirtAddr })).toBe('EINVAL');
+      expect(remap(bench, mm, at, 2, 3, { maymove: true, dontunmap: true })).toBe('EINVAL');
+      expect(remap(bench, mm, at + 4 * PAGE, 1, 1, move)).toBe('EFAULT');
+      expect(remap(bench, mm, at, 5, 6, move)).toBe('EFAULT');
+      expect(ranges(mm, at)).toEqual([[0, 4]]);
+    }));
+
+  it('no RAM for a page table: ENOMEM, and all is as it was', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      bench.store(mm, at, 5);
+      const taken = [];
+      for (let page = bench.kernel.buddy.allocPages(0); page !== NULL_PAGE; page = bench.kernel.buddy.allocPages(0)) {
+        taken.push(page);
+      }
+      expect(remap(bench, mm, at, 2, 2, to(4 * BASE))).toBe('ENOMEM');
+      for (const page of taken) putPage(bench.kernel, page);
+      expect([ranges(mm, at), bench.load(mm, at)]).toEqual([[[0, 2]], 5]);
+      expectAtRest(bench, mm, at);
+    }));
+});
