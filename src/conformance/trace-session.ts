@@ -105,9 +105,10 @@ export class TraceSession {
         return this.#letGo('#spliced');
       case 'state':
         return {};
-      case 'madvise':
       case 'mremap':
-        throw unsupported(operation.op);
+        return errnoOf(() => party.process.mremap(this.#rangeOf(operation), { to: this.addressOf(operation.dst) }));
+      case 'madvise':
+        return errnoOf(() => party.process.madvise(this.#rangeOf(operation), operation.advice));
       default:
         return this.#onMirror(party, operation);
     }
@@ -300,6 +301,3 @@ function wordsOf(bytes: Uint8Array): { words: number[]; torn?: number } {
 }
 
 const pageFloor = (addr: number): number => addr - (addr % PAGE_SIZE);
-
-const unsupported = (what: string): PfnlessError =>
-  new PfnlessError('ERR_PFNLESS_UNSUPPORTED', `The replay has no ${what} yet.`);

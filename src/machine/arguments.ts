@@ -7,11 +7,13 @@ import { suggestion } from '../base/nearest.js';
 import { argumentError } from './errors.js';
 import type { MachineDevice } from './state.js';
 import type {
+  Advice,
   ElementArrays,
   ElementType,
   LaunchOptions,
   MirrorOptions,
   MmapOptions,
+  MremapOptions,
   PinOptions,
   Protection,
   VirtRange,
@@ -137,8 +139,7 @@ export function requireMmapOptions(options: MmapOptions): void {
   requireObject('The options of mmap', options);
   const { length, at, protection = 'rw', shared = false } = options;
   requireWhole('The length of a mapping', length, 1, TASK_SIZE);
-  if (typeof shared !== 'boolean')
-    throw argumentError(`A mapping is shared or not (true or false), not ${shown(shared)}.`);
+  requireBoolean('shared of mmap', shared);
   requireProtection(protection);
   if (at === undefined) return;
   requireAddress('The fixed address of a mapping', at);
@@ -147,9 +148,38 @@ export function requireMmapOptions(options: MmapOptions): void {
   requireInside(at, length);
 }
 
+/** MADV_*. */
+const ADVICES = ['DONTNEED', 'FREE', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE'] as const;
+
+export function requireAdvice(advice: Advice): void {
+  if (ADVICES.includes(advice)) return;
+  throw argumentError(`The advice must be one of ${ADVICES.join(', ')}, not ${shown(advice)}.`);
+}
+
 export function requireProtection(protection: Protection): void {
   if (PROTECTIONS.includes(protection)) return;
   throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
+}
+
+function requireBoolean(what: string, value: unknown): asserts value is boolean {
+  if (typeof value !== 'boolean') throw argumentError(`${what} must be true or false, not ${shown(value)}.`);
+}
+
+/** The options of mremap with their defaults; `to` stays away where it was left out. */
+export function requireMremapOptions(
+  range: VirtRange,
+  options: MremapOptions,
+): MremapOptions & Required<Omit<MremapOptions, 'to'>> {
+  requireObject('The options of mremap', options);
+  const { length = range.length, mayMove = true, dontUnmap = false, to } = options;
+  requireWhole('The new length of a mapping', length, 1, TASK_SIZE);
+  requireBoolean('mayMove of mremap', mayMove);
+  requireBoolean('dontUnmap of mremap', dontUnmap);
+  if (to === undefined) return { length, mayMove, dontUnmap };
+  requireAddress('The new address of a mapping', to);
+  if (!isPageAligned(to)) throw argumentError(`A mapping moves to a page (${PAGE_SIZE} bytes), not to ${hex(to)}.`);
+  requireInside(to, length);
+  return { length, mayMove, dontUnmap, to };
 }
 
 const FAULT_POLICIES = ['migrate', 'mirror'] as const;
@@ -167,8 +197,7 @@ const PIN_KINDS = ['longterm', 'get'] as const;
 export function requirePinOptions(options: PinOptions): Required<PinOptions> {
   requireObject('The options of a pin', options);
   const { write = false, kind = 'longterm' } = options;
-  if (typeof write !== 'boolean')
-    throw argumentError(`A pin is for writing or not (true or false), not ${shown(write)}.`);
+  requireBoolean('write of pin', write);
   if (!PIN_KINDS.includes(kind)) {
     throw argumentError(`The kind of a pin must be one of ${PIN_KINDS.join(', ')}, not ${shown(kind)}.`);
   }

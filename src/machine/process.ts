@@ -11,20 +11,24 @@ import { PfnlessError } from '../base/errors.js';
 import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
+import { doMadvise } from '../mm/madvise.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
+import { doMremap } from '../mm/mremap.js';
 import { mincoreRange, pagemapWord } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
+  requireAdvice,
   requireBytes,
   requireDevice,
   requireElements,
   requireMirrorOptions,
   requireMmapOptions,
+  requireMremapOptions,
   requirePageRange,
   requirePinOptions,
   requireProtection,
@@ -37,11 +41,13 @@ import { OpenMirror } from './open-mirror.js';
 import { PagePin } from './pin.js';
 import type { MachineState } from './state.js';
 import type {
+  Advice,
   ElementArrays,
   ElementType,
   Mirror,
   MirrorOptions,
   MmapOptions,
+  MremapOptions,
   Pin,
   PinOptions,
   Process,
@@ -107,6 +113,30 @@ export class EmulatedProcess implements Process {
         `cannot protect ${formatBytes(range.length)}`,
         await machine.executor.run(this.#name('mprotect'), task),
       );
+    });
+  }
+
+  mremap(range: VirtRange, options: MremapOptions = {}): Promise<VirtRange> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { length, to, mayMove, dontUnmap } = requireMremapOptions(range, options);
+      const { machine, mm } = this.#parts;
+      const flags = { maymove: mayMove, dontunmap: dontUnmap, ...(to === undefined ? {} : { fixedAt: to }) };
+      const task = doMremap(machine.kernel, mm, range.start, range.length, length, flags);
+      const start = await machine.executor.run(this.#name('mremap'), task);
+      if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(range.length)}`, start);
+      return { start, length: pageAlignUp(length) };
+    });
+  }
+
+  madvise(range: VirtRange, advice: Advice): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      requireAdvice(advice);
+      const { machine, mm } = this.#parts;
+      const task = doMadvise(machine.kernel, mm, range.start, range.length, advice);
+      const errno = await machine.executor.run(this.#name('madvise'), task);
+      this.#requireDone(`cannot advise ${advice} on ${formatBytes(range.length)}`, errno);
     });
   }
 

@@ -2,6 +2,7 @@
 import type { ProgramArgs } from '../abi/control.js';
 import type { Errno } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
+import type { Advice } from '../mm/madvise.js';
 import type { MachineSpec } from './spec.js';
 
 export type Addressing = MachineSpec['addressing'];
@@ -63,6 +64,7 @@ export interface LaunchResult {
 }
 
 export { DMIRROR_PROT } from '../abi/dmirror.js';
+export type { Advice } from '../mm/madvise.js';
 
 export interface MirrorOptions {
   /**
@@ -110,6 +112,17 @@ export interface Mirror extends AsyncDisposable {
 }
 
 export type Protection = 'none' | 'r' | 'w' | 'rw';
+
+export interface MremapOptions {
+  /** New length in bytes, rounded up to pages. Default: as it is. */
+  readonly length?: number;
+  /** Where to (MREMAP_FIXED): what is mapped there goes away. Default: where it is, or where there is room. */
+  readonly to?: VirtAddr;
+  /** It may go elsewhere if it cannot stay (MREMAP_MAYMOVE). Default true. */
+  readonly mayMove?: boolean;
+  /** The old range stays mapped, without its pages (MREMAP_DONTUNMAP). Default false. */
+  readonly dontUnmap?: boolean;
+}
 
 export interface MmapOptions {
   /** Bytes; rounded up to pages. */
@@ -166,6 +179,10 @@ export interface Process extends AsyncDisposable {
   munmap(range: VirtRange): Promise<void>;
   /** Change the protection. @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, what is before it has been changed) */
   mprotect(range: VirtRange, protection: Protection): Promise<void>;
+  /** Move, grow or shrink a mapping. @throws ERR_PFNLESS_ERRNO (EINVAL, EFAULT: not mapped, ENOMEM) */
+  mremap(range: VirtRange, options?: MremapOptions): Promise<VirtRange>;
+  /** @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping) */
+  madvise(range: VirtRange, advice: Advice): Promise<void>;
   /** A child with a copy of this process's memory and open mirrors. @throws ERR_PFNLESS_ERRNO (ENOMEM) */
   fork(): Promise<Process>;
   /** Mirrors that are open, the oldest first; after a fork, the child's copies of its parent's. */
