@@ -172,7 +172,9 @@ export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
   const index = pageIndex(kernel.memmap.floats, page);
   const maps = (vma: VmArea): boolean =>
     vma.file === file && index >= vma.pgoff && index < linearPageIndex(vma, vma.end);
-  return [...kernel.mms].flatMap(({ vmas }) => [...vmas].map(({ value }) => value).filter(maps));
+  // In the order of the file's tree: by page offset, a parent before its child. Who comes last may not be asked any more.
+  const found = [...kernel.mms].flatMap(({ vmas }) => [...vmas].map(({ value }) => value).filter(maps));
+  return found.sort((a, b) => a.pgoff - b.pgoff);
 }
 
 /** Address at which a VMA maps the page with offset `index`. */
