@@ -4,8 +4,8 @@
  */
 
 import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
-import { type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
-import type { VirtAddr } from '../base/brand.js';
+import { type Errno, type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { forkMm } from '../mm/fork.js';
@@ -263,12 +263,11 @@ export class EmulatedProcess implements Process {
       const { kernel, executor } = machine;
       const count = range.length / PAGE_SIZE;
       const pinned = kind === 'longterm';
-      const got = pinned
-        ? await executor.run(this.#name('pin'), pinUserPages(kernel, mm, range.start, count, { write, longterm: true }))
-        : await executor.run(this.#name('get pages'), getUserPages(kernel, mm, range.start, count, write));
-      if (typeof got === 'string') throw this.#errnoError(`cannot pin ${count} pages`, got);
-      const { pages, errno } = 'errno' in got ? got : { pages: got, errno: 0 as const };
-      if (pages.length === 0 && errno !== 0) throw this.#errnoError(`cannot hold ${count} pages`, errno);
+      const task = pinned
+        ? pinUserPages(kernel, mm, range.start, count, { write, longterm: true })
+        : getPagesInTurns(kernel, mm, range.start, count, write);
+      const pages = await executor.run(this.#name('pin'), task);
+      if (typeof pages === 'string') throw this.#errnoError(`cannot hold ${count} pages`, pages);
       const over = `these pages of process ${this.pid} have been released`;
       const pin = new PagePin({ machine, pages, pinned, over, onReleased: (released) => this.#pins.delete(released) });
       this.#pins.add(pin);
@@ -320,6 +319,24 @@ export class EmulatedProcess implements Process {
 
   #errnoError(what: string, errno: string): PfnlessError {
     return new PfnlessError('ERR_PFNLESS_ERRNO', `Process ${this.pid} ${what}: ${errno}.`, { errno });
+  }
+}
+
+/** As vmsplice takes pages: call after call for what is missing, until one gets nothing. */
+function* getPagesInTurns(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  count: number,
+  write: boolean,
+): Sleeps<readonly Page[] | Errno> {
+  const pages: Page[] = [];
+  for (;;) {
+    const from = (start + pages.length * PAGE_SIZE) as VirtAddr;
+    const got = yield* getUserPages(kernel, mm, from, count - pages.length, write);
+    pages.push(...got.pages);
+    if (pages.length === count) return pages;
+    if (got.pages.length === 0) return pages.length === 0 && got.errno !== 0 ? got.errno : pages;
   }
 }
 

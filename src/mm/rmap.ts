@@ -172,9 +172,9 @@ export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
   const index = pageIndex(kernel.memmap.floats, page);
   const maps = (vma: VmArea): boolean =>
     vma.file === file && index >= vma.pgoff && index < linearPageIndex(vma, vma.end);
-  // In the order of the file's tree: by page offset, a parent before its child. Who comes last may not be asked any more.
+  // In the order of the file's tree: by page offset, then by age (a parent before its child). Who comes last may not be asked.
   const found = [...kernel.mms].flatMap(({ vmas }) => [...vmas].map(({ value }) => value).filter(maps));
-  return found.sort((a, b) => a.pgoff - b.pgoff);
+  return found.sort((a, b) => a.pgoff - b.pgoff || a.fileEntry - b.fileEntry);
 }
 
 /** Address at which a VMA maps the page with offset `index`. */

@@ -25,7 +25,7 @@ const FAULT_AROUND_PAGES = 16;
 
 /** `shmem_zero_setup()`: an object of `size` pages of zeroes, with one user. */
 export const shmemZeroSetup = (kernel: Kernel, size: number): VmFile =>
-  kernel.files.add((id) => ({ id, name: '/dev/zero (deleted)', pages: new Map(), size, users: 1 }));
+  kernel.files.add((id) => ({ id, name: '/dev/zero (deleted)', pages: new Map(), size, users: 1, entered: 0 }));
 
 /** One more VMA maps the file (`get_file`): for whoever splits, copies or forks a VMA. */
 export function vmFileGet(file: VmFile | null): void {

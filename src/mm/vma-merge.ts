@@ -25,6 +25,7 @@ export function setVmaEnd(vma: VmArea, end: number): void {
   vma.end = end as VirtAddr;
   vmas.insert(vma.start, vma.end, vma);
   anonVmaUpdate(vma);
+  if (vma.file !== null) vma.fileEntry = ++vma.file.entered;
 }
 
 /**

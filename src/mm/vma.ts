@@ -37,6 +37,8 @@ export interface VmFile {
   readonly size: number;
   /** VMAs that map it: `vmFileGet`, `vmFilePut`. */
   users: number;
+  /** VMAs that were entered among those that map it, and again when their borders moved. */
+  entered: number;
 }
 
 /** `struct anon_vma_chain`: a VMA's place in one anon_vma. */
@@ -58,6 +60,8 @@ export class VmArea {
   anonVma: AnonVma | null = null;
   /** All anon_vmas whose pages may be mapped here: its own, and after fork those of the ancestors. */
   readonly anonChain: AnonVmaLink[] = [];
+  /** When it was entered among the VMAs of its file: of several with the same page offset, the reverse map visits older ones first. */
+  fileEntry: number;
   readonly file: VmFile | null;
 
   constructor(mm: MmStruct, start: VirtAddr, end: VirtAddr, flags: number, pgoff: number, file: VmFile | null = null) {
@@ -67,6 +71,7 @@ export class VmArea {
     this.flags = flags;
     this.pgoff = pgoff;
     this.file = file;
+    this.fileEntry = file === null ? 0 : ++file.entered;
   }
 }
 
