@@ -19,6 +19,8 @@ export {
 } from './machine/spec.js';
 export {
   type Addressing,
+  type Advice,
+  type DeviceAccess,
   DMIRROR_PROT,
   type ElementArrays,
   type ElementType,
@@ -31,7 +33,12 @@ export {
   type Mirror,
   type MirrorOptions,
   type MmapOptions,
+  type MremapOptions,
+  type Pin,
+  type PinOptions,
   type Process,
+  type Protection,
+  type SmapsSummary,
   type Violation,
   type VirtRange,
 } from './machine/types.js';
