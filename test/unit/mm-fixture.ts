@@ -191,7 +191,7 @@ export class Bench {
       expect(mm.mmapLock.locked).toBe(false);
       expect(mm.notifiers.activeRanges).toBe(0);
       run(exitMm(this.kernel, mm));
-      expect({ rss: mm.rssAnon, tables: mm.tables }).toEqual({ rss: 0, tables: 0 });
+      expect({ anon: mm.rssAnon, shmem: mm.rssShmem, tables: mm.tables }).toEqual({ anon: 0, shmem: 0, tables: 0 });
     }
     for (const driver of this.#drivers) {
       expect(driver.used).toBe(0);
@@ -199,6 +199,7 @@ export class Bench {
     }
     expect(this.free).toBe(this.#freeAtStart);
     expect([...this.kernel.anonVmas]).toEqual([]);
+    expect([...this.kernel.files]).toEqual([]);
     expect(this.log).toEqual([]);
   }
 }
