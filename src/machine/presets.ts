@@ -13,10 +13,10 @@ const devices = (count: number, memory: string, chunk: string) =>
 
 export const MACHINE_PRESETS = {
   laptop: {
-    summary: '2 devices of 64 MiB, 2 GiB RAM, 46-bit physical addresses (the default)',
+    summary: '2 devices of 32 MiB, 2 GiB RAM, 46-bit physical addresses (the default)',
     spec: {
       memory: { ram: '2GiB', physicalBits: 46 },
-      devices: devices(2, '64MiB', '32MiB'),
+      devices: devices(2, '32MiB', '16MiB'),
     },
   },
   workstation: {
