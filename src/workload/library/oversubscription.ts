@@ -24,7 +24,7 @@ const PIECES_PER_MEMORY = 4;
 
 export const oversubscriptionWorkload: Workload = {
   name: 'oversubscription',
-  summary: 'each device works on more data than it has memory, and pages are evicted all the time',
+  summary: 'each device works on more data than it has memory',
   defaultSize: 2,
   sizes: { min: 2, max: 16, meaning: "times each device's memory" },
   footprint: ({ size, deviceMemory }) => deviceMemory.reduce((sum, memory) => sum + size * memory, 0),
