@@ -122,6 +122,8 @@ export class Dmirror {
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
+    // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
+    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner !== owner) yield* queue.waitReplays();
     // A migration of our own towards the device does not move what is there already: those entries stay.
     const keepsOwn = range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner && this.migrationsHome === 0;
     const cleared = tables.unmapRange(this.root, range.start, range.end, keepsOwn ? ownMemory : undefined);
