@@ -16,10 +16,10 @@ export const resultText = (row: WorkloadRow): string => (row.ok ? paint.good('ok
 export const RESULT_COLUMNS: readonly Column<WorkloadRow>[] = [
   { title: 'workload', cell: ({ name }) => name },
   { title: 'result', cell: resultText },
-  { title: 'CPU faults', align: 'right', cell: ({ faults }) => formatCount(faults.cpu) },
-  { title: 'device faults', align: 'right', cell: ({ faults }) => formatCount(faults.device) },
-  { title: 'to device', align: 'right', cell: ({ migrated }) => formatCount(migrated.toDevice) },
-  { title: 'to RAM', align: 'right', cell: ({ migrated }) => formatCount(migrated.toRam) },
+  { title: 'CPU\nfaults', align: 'right', cell: ({ faults }) => formatCount(faults.cpu) },
+  { title: 'device\nfaults', align: 'right', cell: ({ faults }) => formatCount(faults.device) },
+  { title: 'pages to\ndevices', align: 'right', cell: ({ migrated }) => formatCount(migrated.toDevice) },
+  { title: 'to\nRAM', align: 'right', cell: ({ migrated }) => formatCount(migrated.toRam) },
   { title: 'evicted', align: 'right', cell: ({ evicted }) => formatCount(evicted) },
   { title: 'time', align: 'right', cell: ({ wallMs }) => formatMs(wallMs) },
 ];

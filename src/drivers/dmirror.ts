@@ -160,6 +160,8 @@ export class Dmirror {
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
+    // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
+    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner !== owner) yield* queue.waitReplays();
     let { end }: { end: number } = range;
     let changed: number;
     if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner) {

@@ -6,17 +6,21 @@ import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import type { Errno } from '../abi/errno.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
-import type { HmmPfn, VirtAddr } from '../base/brand.js';
+import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { hmmRangeFault } from '../mm/hmm.js';
+import { handleMmFault } from '../mm/memory.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
+import { devicePrivatePageAt } from '../mm/page-vma-mapped.js';
+import { vmaLookup } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Dmirror } from './dmirror.js';
 import type { MigrationContext } from './migration.js';
 
 /**
  * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Pages of our own memory are mapped
- * there, everything else where it is in RAM. EFAULT or EPERM when some page cannot be had.
+ * there, everything else where it is in RAM. EFAULT or EPERM when some page cannot be had; EBUSY when invalidations came in
+ * between `attempts` times.
  * Precondition: mmap_lock held for reading.
  */
 export function* faultRange(
@@ -25,36 +29,11 @@ export function* faultRange(
   start: number,
   end: number,
   write: boolean,
+  attempts = Number.POSITIVE_INFINITY,
 ): Sleeps<0 | Errno> {
-  const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
-  for (;;) {
-    const outcome = yield* rangeFault(ctx, dmirror, start, end, write, hmmPfns);
-    if (typeof outcome === 'string') return outcome;
-    if (mmuIntervalReadRetry(dmirror.notifier, outcome)) continue;
-    return mapPfns(ctx, dmirror, start, hmmPfns, write);
-  }
-}
-
-/**
- * Pages of other devices come home to RAM, where they can be migrated from; nothing is mapped. A page that cannot be had is
- * left to whoever maps it.
- * Precondition: mmap_lock held for reading.
- */
-export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: number, end: number): Sleeps<void> {
-  yield* rangeFault(ctx, dmirror, start, end, false, new BigUint64Array((end - start) / PAGE_SIZE));
-}
-
-/** Fill `hmmPfns`; returns the notifier's sequence for which they hold, or an errno. */
-function* rangeFault(
-  ctx: MigrationContext,
-  dmirror: Dmirror,
-  start: number,
-  end: number,
-  write: boolean,
-  hmmPfns: BigUint64Array,
-): Sleeps<number | Errno> {
   if (start < 0 || end > TASK_SIZE) return 'EFAULT';
-  for (;;) {
+  const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+  for (let attempt = 0; attempt < attempts; attempt++) {
     const notifierSeq = yield* mmuIntervalReadBegin(dmirror.notifier);
     hmmPfns.fill(0n);
     const outcome = yield* hmmRangeFault(ctx.kernel, {
@@ -67,7 +46,26 @@ function* rangeFault(
       pfnFlagsMask: 0n,
       devPrivateOwner: ctx.owner,
     });
-    if (outcome !== 'EBUSY') return outcome === 0 ? notifierSeq : outcome;
+    if (outcome === 'EBUSY') continue;
+    if (outcome !== 0) return outcome;
+    if (mmuIntervalReadRetry(dmirror.notifier, notifierSeq)) continue;
+    return mapPfns(ctx, dmirror, start, hmmPfns, write);
+  }
+  return 'EBUSY';
+}
+
+/**
+ * Pages of other devices come home to RAM, where they can be migrated from; nothing is mapped. Each is asked for once: one
+ * that is taken away again, or cannot be had, is found missing later.
+ * Precondition: mmap_lock held for reading.
+ */
+export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: number, end: number): Sleeps<void> {
+  const { kernel } = ctx;
+  for (let addr = start; addr < end; addr += PAGE_SIZE) {
+    const page = devicePrivatePageAt(kernel, dmirror.mm, addr as VirtAddr);
+    if (page === NULL_PAGE || ctx.memory.owns(page)) continue;
+    const vma = vmaLookup(dmirror.mm, addr);
+    if (vma !== undefined) yield* handleMmFault(kernel, vma, addr as VirtAddr, false);
   }
 }
 

@@ -30,6 +30,8 @@ import {
 const { word: FAULT } = FAULT_PACKET;
 /** Batches in which a page may find device memory full before its lanes are told: pages are mostly only held for a moment. */
 const STARVED_ATTEMPTS = 64;
+/** Invalidations that a page's lookup may meet before its lanes are left to fault again: a batch must come to its end. */
+const CONTENDED_ATTEMPTS = 3;
 
 /** A mirror whose faults are served, and how. */
 export interface ServedMirror {
@@ -81,8 +83,7 @@ export class FaultService {
         const mirror = this.#mirrors.get(context);
         // Nobody waits for the faults of a context that is being closed: its launches are over.
         if (mirror === undefined || mirror.dmirror.closing) continue;
-        yield* this.#serveContext(mirror, faults);
-        yield* this.#ctx.queue.replay(context, upTo);
+        yield* this.#serveContext(mirror, faults, upTo);
       }
     }
   }
@@ -118,49 +119,52 @@ export class FaultService {
     return { contexts, upTo };
   }
 
-  *#serveContext(mirror: ServedMirror, faults: readonly PageFault[]): Sleeps<void> {
+  *#serveContext(mirror: ServedMirror, faults: readonly PageFault[], upTo: number): Sleeps<void> {
     const { dmirror } = mirror;
     const { mmapLock } = dmirror.mm;
+    const { queue } = this.#ctx;
     dmirror.serving++;
     yield* mmapLock.downRead();
     try {
       const runs = gather(faults);
-      const moving = mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC);
-      let starved = yield* this.#bringToDevice(dmirror, elsewhere(dmirror, moving));
-      const absent = elsewhere(dmirror, moving);
-      if (absent.length > 0) {
-        // Pages on another device must come home before they can come here.
-        for (const { start, end } of absent) yield* bringHome(this.#ctx, dmirror, start, end);
-        starved = (yield* this.#bringToDevice(dmirror, absent)) || starved;
-      }
-      for (const run of runs) {
+      const moving = (
+        mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC)
+      ).filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
+      for (const { start, end } of moving) yield* bringHome(this.#ctx, dmirror, start, end);
+      const starved = yield* this.#bringToDevice(dmirror, moving);
+      const missing = runs.filter(({ start, end, access }) => !satisfied(dmirror, start, end, access));
+      // What is there is told at once: until its lanes have run nobody takes it away, so of all who compete for pages some get
+      // on. What takes longer comes after it.
+      if (missing.length > 0 && missing.length < runs.length) yield* queue.replay(dmirror.context, upTo);
+      for (const run of missing) {
         // A fault on one page is a fault on all that follow: pages of our own memory are asked for apart from the others, or
         // they would be sent home.
         for (const part of apart(dmirror, run)) yield* this.#serveRun(dmirror, part, starved);
       }
+      yield* queue.replay(dmirror.context, upTo);
     } finally {
       mmapLock.upRead();
       dmirror.serving--;
     }
   }
 
-  /** Pages that are neighbours and want the same access: make the device's page table allow it. */
+  /** Pages that are neighbours and want the same access: make the device's page table allow it, if they are to be had now. */
   *#serveRun(dmirror: Dmirror, run: Run, starved: boolean): Sleeps<void> {
     const { start, end, access } = run;
     if (satisfied(dmirror, start, end, access)) return;
-    const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ);
+    const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ, CONTENDED_ATTEMPTS);
     if (errno === 0) {
       // Atomics on RAM are refused by the device's page table: the lanes fault again, and the page is moved again.
       if (access === ACCESS_ATOMIC && starved) yield* this.#cancelStarved(dmirror, start, end);
       return;
     }
-    if (end - start === PAGE_SIZE) {
+    if (end - start > PAGE_SIZE) {
+      // Some page of the run cannot be had: find out which, one by one.
+      for (let at = start; at < end; at += PAGE_SIZE) {
+        yield* this.#serveRun(dmirror, { start: at, end: at + PAGE_SIZE, access }, starved);
+      }
+    } else if (errno !== 'EBUSY') {
       yield* this.#ctx.queue.cancel(dmirror.context, start, access, ERRNO_NUMBER[errno]);
-      return;
-    }
-    // Some page of the run cannot be had: find out which, one by one.
-    for (let at = start; at < end; at += PAGE_SIZE) {
-      yield* this.#serveRun(dmirror, { start: at, end: at + PAGE_SIZE, access }, starved);
     }
   }
 
@@ -227,10 +231,6 @@ function apart(dmirror: Dmirror, { start, end, access }: Run): Run[] {
   }
   return parts;
 }
-
-/** Runs with pages that the device does not have in its own memory. */
-const elsewhere = (dmirror: Dmirror, runs: readonly Run[]): Run[] =>
-  runs.filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
 
 /** Does the device's page table allow the access on every page already? */
 function satisfied(dmirror: Dmirror, start: number, end: number, access: Access): boolean {

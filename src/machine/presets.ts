@@ -13,14 +13,14 @@ const devices = (count: number, memory: string, chunk: string) =>
 
 export const MACHINE_PRESETS = {
   laptop: {
-    summary: '2 devices of 64 MiB, 2 GiB RAM, 46-bit physical addresses (the default)',
+    summary: '2 devices of 32 MiB, 2 GiB RAM, 46-bit addresses (default)',
     spec: {
       memory: { ram: '2GiB', physicalBits: 46 },
-      devices: devices(2, '64MiB', '32MiB'),
+      devices: devices(2, '32MiB', '16MiB'),
     },
   },
   workstation: {
-    summary: '4 devices of 128 MiB, 8 GiB RAM, a 64-bit PCI window above it',
+    summary: '4 devices of 128 MiB, 8 GiB RAM, a 64-bit PCI window',
     spec: {
       memory: {
         ram: '8GiB',
@@ -33,7 +33,7 @@ export const MACHINE_PRESETS = {
   // Memory encryption takes five of an AMD server's 48 address bits. HyperTransport's range splits what is left, and the
   // firmware gives both parts to PCI root buses, but for less than one section (128 MiB) at the very top.
   'constrained-43bit': {
-    summary: '43-bit physical addresses, PCI windows on all but 96 MiB: legacy finds no room',
+    summary: 'PCI windows on all but 96 MiB of 43 bits: no room for legacy',
     spec: {
       memory: {
         ram: '2GiB',
@@ -49,7 +49,7 @@ export const MACHINE_PRESETS = {
   },
   // QEMU: -machine pc -m 2G -cpu max,phys-bits=40 -global i440FX-pcihost.pci-hole64-size=1020G
   'pci-window': {
-    summary: 'a VM whose PCI window starts right after RAM and fills the 40-bit addresses',
+    summary: 'a VM whose PCI window fills 40 bits: no room for legacy',
     spec: {
       memory: {
         ram: '2GiB',

@@ -6,9 +6,10 @@
  * Large folios come with huge pages; a walk here looks at one entry.
  */
 import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
-import type { Page, Pfn, VirtAddr } from '../base/brand.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
 import type { VmArea } from './vma.js';
@@ -36,4 +37,17 @@ function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: W
   const kind = kernel.addressing.swapTypes.kindOf[type];
   const wanted = mode === 'migration' ? isMigration(kind) : isDevicePrivate(kind) || kind === 'device-exclusive';
   return wanted && kernel.addressing.leafToPage(type, halvesNumber(low, high)) === page;
+}
+
+/** The device private page that stands at an address, NULL_PAGE for anything else. */
+export function devicePrivatePageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
+  const table = leafTable(kernel, mm, addr);
+  if (table === NO_TABLE) return NULL_PAGE;
+  const at = 2 * (table + pteIndex(addr));
+  const low = load32(kernel.ram.halves, at);
+  const high = load32(kernel.ram.halves, at + 1);
+  if ((low | high) === 0 || lowPresent(low)) return NULL_PAGE;
+  const type = highType(high);
+  if (!isDevicePrivate(kernel.addressing.swapTypes.kindOf[type])) return NULL_PAGE;
+  return kernel.addressing.leafToPage(type, halvesNumber(low, high));
 }

@@ -1,11 +1,14 @@
-/** Tables for a terminal: a header, a rule, aligned columns, nothing else. Width stays below 100 columns by choice of columns. */
+/** Text for a terminal: tables (a header, a rule, aligned columns, nothing else), paragraphs, numbers. All fits 80 columns. */
 import Table from 'cli-table3';
 
 export interface Column<Row> {
+  /** May have several lines. */
   readonly title: string;
   readonly align?: 'left' | 'right';
   readonly cell: (row: Row) => string;
 }
+
+const LINE_MAX = 80;
 
 /** Two spaces between columns, one rule below the header. */
 const FRAME = {
@@ -33,16 +36,31 @@ export function renderTable<Row>(columns: readonly Column<Row>[], rows: readonly
     style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
     colAligns: columns.map(({ align }) => align ?? 'left'),
   });
+  const titles = columns.map(({ title }) => title.split('\n'));
+  const headerLines = Math.max(...titles.map(({ length }) => length));
   table.push(
-    columns.map(({ title }) => title),
+    // The last line of each title stands on the rule.
+    titles.map((lines) => '\n'.repeat(headerLines - lines.length) + lines.join('\n')),
     ...rows.map((row) => columns.map(({ cell }) => cell(row))),
   );
-  const [header = '', ...lines] = table
+  const lines = table
     .toString()
     .split('\n')
     .map((line) => line.trimEnd());
-  const width = Math.max(header.length, ...lines.map((line) => plain(line).length));
-  return `${[header, '─'.repeat(width), ...lines].join('\n')}\n`;
+  const width = Math.max(...lines.map((line) => plain(line).length));
+  lines.splice(headerLines, 0, '─'.repeat(width));
+  return `${lines.join('\n')}\n`;
+}
+
+/** A paragraph in lines that fit a terminal, each behind `indent` and ended by a newline. */
+export function wrapText(text: string, indent = ''): string {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const line = lines.at(-1);
+    if (line === undefined || indent.length + line.length + 1 + word.length > LINE_MAX) lines.push(word);
+    else lines[lines.length - 1] = `${line} ${word}`;
+  }
+  return lines.map((line) => `${indent}${line}\n`).join('');
 }
 
 const ESCAPE = String.fromCharCode(27);

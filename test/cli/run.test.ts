@@ -158,7 +158,7 @@ describe('iomem', () => {
     const { stdout } = await pfnless(['iomem']);
     expect(stdout).toMatch(/\n000f0000-000fffff : Reserved\n {2}000f0000-000fffff : System ROM\n/);
     expect(stdout).toMatch(
-      /: Reserved\n\nDevice private address space:\n00000000-01ffffff : device private \(gpu0\)\n.* \(gpu1\)\n$/,
+      /: Reserved\n\nDevice private address space:\n00000000-00ffffff : device private \(gpu0\)\n.* \(gpu1\)\n$/,
     );
   });
 

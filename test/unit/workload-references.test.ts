@@ -81,8 +81,15 @@ describe('references, by hand', () => {
   test('counters of ping-pong, producer-consumer, oversubscription and migrate-storm', () => {
     expect([...pingPongReference(Int32Array.of(10), 2)]).toEqual([10 + 3 + 5 + 3 + 5 + 3]);
     expect([...producerConsumerReference(Int32Array.of(10), 3)]).toEqual([10 + 1 + 2 + 3]);
-    expect(oversubscriptionReference(5, 0)).toBe(5 + 3 + 5);
-    expect(oversubscriptionReference(0, 1)).toBe(0x9e3779b1 | 0);
+    const words = new Int32Array(66);
+    oversubscriptionReference(words, 5, 0, 3);
+    expect([words[0], words[63], words[64]]).toEqual([
+      5 + 3,
+      Math.imul(63, 0x9e3779b1) ^ 5,
+      (Math.imul(64, 0x9e3779b1) ^ 5) + 3,
+    ]);
+    oversubscriptionReference(words, 0, 1024, 0);
+    expect(words[1]).toBe(Math.imul(1025, 0x9e3779b1));
     const storm = migrateStormReference(2, 3);
     expect([storm[0], storm[1], storm[2], storm[64], storm[1024], storm[1025]]).toEqual([12, 4, 0, 12, 12, 4]);
   });

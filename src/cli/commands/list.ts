@@ -13,12 +13,12 @@ interface Item {
 }
 
 const DRIVERS: readonly Item[] = [
-  { name: 'test-hmm', summary: "Linux's test_hmm: a mirror per process, chunks of device memory, eviction" },
+  { name: 'test-hmm', summary: "Linux's test_hmm: a mirror a process, memory by chunks, eviction" },
 ];
 
 const ADDRESSINGS: readonly Item[] = [
-  { name: 'legacy', summary: 'a device private page is named by a PFN out of the physical address space' },
-  { name: 'offset', summary: 'a device private page is named by an offset in an address space of its own (default)' },
+  { name: 'legacy', summary: 'device private pages have PFNs in the physical address space' },
+  { name: 'offset', summary: 'device private pages have offsets in a space of their own (default)' },
 ];
 
 const items = (named: Readonly<Record<string, { readonly summary: string }>>): Item[] =>

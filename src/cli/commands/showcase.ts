@@ -5,10 +5,10 @@ import { BootError } from '../../machine/errors.js';
 import type { PresetName } from '../../machine/presets.js';
 import { type MachineSpec, parseMachineSpec } from '../../machine/spec.js';
 import { type ErrorReport, errorReport } from '../../report/error-report.js';
-import { type Column, formatCount, formatMs, renderTable } from '../../report/table.js';
+import { type Column, renderTable, wrapText } from '../../report/table.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { paint, print, printJson, startProgress } from '../output.js';
-import { describeRun, failureText, resultText } from '../runner.js';
+import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
 
 const SHOWN: readonly string[] = ['vector-add', 'histogram', 'stencil'];
 const STAGES: readonly { readonly machine: PresetName; readonly addressing: MachineSpec['addressing'] }[] = [
@@ -41,14 +41,14 @@ async function showcase(json: boolean): Promise<number> {
   const stages: Stage[] = [];
   for (const { machine, addressing } of STAGES) {
     const spec = parseMachineSpec({ preset: machine, addressing });
-    if (!json) print(`${describeRun(spec)}\n`);
+    if (!json) print(`${describeRun(spec)}\n\n`);
     const stage = await runStage(spec);
     stages.push(stage);
     if (!json) print(stageText(stage));
   }
   const ok = stages.every((stage) => stage.ok);
   if (json) printJson({ schema: 'pfnless/showcase@1', ok, seed: parseMachineSpec().seed, stages });
-  else print(`${renderTable(SUMMARY_COLUMNS, stages)}\n${conclusion(ok)}\n`);
+  else print(`${renderTable(SUMMARY_COLUMNS, stages)}\n${wrapText(conclusion(ok))}`);
   return ok ? EXIT_HELD : EXIT_FOUND;
 }
 
@@ -75,15 +75,11 @@ async function runStage(spec: MachineSpec): Promise<Stage> {
 const mustFail = ({ name, addressing }: MachineSpec): boolean => name === 'pci-window' && addressing === 'legacy';
 
 function stageText({ failure, workloads: rows, ok }: Stage): string {
-  if (failure) return `  ${ok ? 'does not boot, as on Linux' : paint.bad('does not boot')}:\n  ${failure.message}\n\n`;
-  const lines = rows.map((row) => {
-    const { faults, migrated, wallMs, name } = row;
-    const pages = `${formatCount(migrated.toDevice)} pages to devices, ${formatCount(migrated.toRam)} back`;
-    const counts = `${formatCount(faults.cpu)} CPU and ${formatCount(faults.device)} device faults, ${pages}`;
-    return `  ${name.padEnd(12)}${resultText(row)}  ${counts}, ${formatMs(wallMs)}\n`;
-  });
+  if (failure) {
+    return `${ok ? 'Does not boot, as on Linux:' : paint.bad('Does not boot:')}\n${wrapText(failure.message, '  ')}\n`;
+  }
   const failures = rows.filter((row) => !row.ok).map(failureText);
-  return `${lines.join('')}${failures.join('')}\n`;
+  return `${renderTable(RESULT_COLUMNS, rows)}${failures.join('')}\n`;
 }
 
 const SUMMARY_COLUMNS: readonly Column<Stage>[] = [
@@ -100,5 +96,5 @@ const SUMMARY_COLUMNS: readonly Column<Stage>[] = [
 
 const conclusion = (ok: boolean): string =>
   ok
-    ? 'Device pages named by offset need no physical address space: they work where legacy finds none, with the same results.'
+    ? 'Device pages named by offset need no physical address space: they work where legacy finds none.'
     : 'Something did not go as expected: see above.';

@@ -16,7 +16,7 @@ const VERTICES_PER_PAGE = 1024;
 
 export const bfsWorkload: Workload = {
   name: 'bfs',
-  summary: 'breadth-first search on a random graph, with compare-exchange on shared distances',
+  summary: 'breadth-first search on a graph that all devices share',
   defaultSize: 1 << 14,
   sizes: { min: 1, max: 1 << 22, meaning: 'vertices' },
   footprint: ({ size }) => ((2 + DEGREE_MAX) * size + 2) * BYTES_PER_ELEMENT.u32,

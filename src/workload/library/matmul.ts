@@ -10,7 +10,7 @@ import type { Workload, WorkloadEnv, WorkloadVerdict } from '../workload.js';
 
 export const matmulWorkload: Workload = {
   name: 'matmul',
-  summary: 'multiplies two square matrices by tiles in work-group memory, with barriers',
+  summary: 'multiplies matrices by tiles in work-group memory',
   defaultSize: 128,
   sizes: { min: 1, max: 512, meaning: 'rows and columns' },
   footprint: ({ size, deviceMemory }) => (2 + deviceMemory.length) * size * size * BYTES_PER_ELEMENT.f32,

@@ -16,7 +16,7 @@ const WORDS_PER_PAGE = PAGE_SIZE / 4;
 
 export const producerConsumerWorkload: Workload = {
   name: 'producer-consumer',
-  summary: 'blocks go from the CPU through one device after the other and back',
+  summary: 'blocks go from the CPU through all devices and back',
   defaultSize: 64,
   sizes: { min: 1, max: 1 << 14, meaning: 'pages of each block' },
   footprint: ({ size }) => BLOCKS * size * PAGE_SIZE,

@@ -11,7 +11,7 @@ const UPDATES = 32;
 
 export const randomUpdateWorkload: Workload = {
   name: 'random-update',
-  summary: 'atomic additions all over a table that the devices share (GUPS)',
+  summary: 'atomic additions all over a table that devices share (GUPS)',
   defaultSize: 16,
   sizes: { min: 1, max: 1 << 14, meaning: 'pages of the table' },
   footprint: ({ size }) => size * WORDS_PER_PAGE * BYTES_PER_ELEMENT.i32,

@@ -6,7 +6,7 @@ import type { Workload, WorkloadEnv, WorkloadVerdict } from '../workload.js';
 
 export const reductionWorkload: Workload = {
   name: 'reduction',
-  summary: 'sums integers by trees of barriers and one atomic a work group',
+  summary: 'sums integers by trees, with an atomic a work group',
   defaultSize: 1 << 19,
   sizes: { min: 1, max: 1 << 26, meaning: 'integers' },
   footprint: ({ size }) => (size + 1) * BYTES_PER_ELEMENT.i32,

@@ -17,7 +17,7 @@ const ITERATIONS = 8;
 
 export const stencilWorkload: Workload = {
   name: 'stencil',
-  summary: `${ITERATIONS} steps of a 2-D stencil, with halo rows pulled between devices`,
+  summary: `${ITERATIONS} steps of a 2-D stencil, halo rows go between devices`,
   defaultSize: 256,
   sizes: { min: 1, max: 4096, meaning: 'rows and columns of the grid' },
   footprint: ({ size }) => 2 * size * size * BYTES_PER_ELEMENT.f64,
