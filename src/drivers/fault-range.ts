@@ -46,8 +46,10 @@ export function* faultRange(
       pfnFlagsMask: 0n,
       devPrivateOwner: ctx.owner,
     });
-    if (outcome === 'EBUSY' || mmuIntervalReadRetry(dmirror.notifier, notifierSeq)) continue;
-    return outcome === 0 ? mapPfns(ctx, dmirror, start, hmmPfns, write) : outcome;
+    if (outcome === 'EBUSY') continue;
+    if (outcome !== 0) return outcome;
+    if (mmuIntervalReadRetry(dmirror.notifier, notifierSeq)) continue;
+    return mapPfns(ctx, dmirror, start, hmmPfns, write);
   }
   return 'EBUSY';
 }
