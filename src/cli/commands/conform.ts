@@ -44,14 +44,13 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
   let violations: readonly Violation[] = [];
   const replayer = new TraceReplayer({ addressing, executor, all });
   try {
-    // All are read before the first is replayed: a malformed one is found at once.
-    const traces = files.map((file) => parseTrace(readText(file), file));
-    const start = performance.now();
-    for (const trace of traces) {
-      progress.update(`${reports.length} of ${traces.length} traces: ${basename(trace.file)}`);
+    for (const file of files) {
+      progress.update(`${reports.length} of ${files.length} traces: ${basename(file)}`);
+      const trace = parseTrace(readText(file), file);
+      const start = performance.now();
       reports.push(await replayer.replay(trace));
+      wallMs += performance.now() - start;
     }
-    wallMs = performance.now() - start;
     violations = await replayer.check();
   } finally {
     await replayer.dispose();
