@@ -16,8 +16,9 @@ import { copyFromUser, copyToUser } from '#src/mm/uaccess';
 import { SCHEDULE_POINT, type Sleeps } from '#src/sync/task';
 import { describeEach, PAGE, runAll, withKernel } from './mm-fixture';
 
-const PAGES = 24;
-const BASE = 2 ** 30 + 504 * PAGE;
+const PAGES = 10;
+/** Across a border of page tables. */
+const BASE = 2 ** 30 + 508 * PAGE;
 const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw'];
 const ADVICE: readonly Advice[] = ['DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE'];
 
@@ -33,6 +34,10 @@ interface Process {
 const KINDS = [
   'store',
   'store',
+  'store',
+  'load',
+
+  'store',
   'load',
   'mmap',
   'munmap',
@@ -47,7 +52,7 @@ const operation = fc.record({
   kind: fc.constantFrom(...KINDS),
   child: fc.boolean(),
   page: fc.nat({ max: PAGES - 1 }),
-  count: fc.integer({ min: 1, max: 8 }),
+  count: fc.integer({ min: 1, max: 4 }),
   choice: fc.nat({ max: 2 }),
   target: fc.nat({ max: PAGES - 1 }),
 });
@@ -63,7 +68,10 @@ describeEach('operations on address spaces', (addressing) => {
           withKernel(addressing, (bench) => {
             const { kernel, preemption } = bench;
             const driver = bench.driver();
-            const processes: Process[] = [{ mm: bench.mm(), pages: Array(PAGES).fill(null) }];
+            const processes: Process[] = [
+              { mm: bench.mm(), pages: Array.from({ length: PAGES }, () => ({ prot: 'rw', value: 0 })) },
+            ];
+            bench.mmap(processes[0]!.mm, PAGES, 'rw', BASE);
             let done = false;
             let value = 0;
             preemption.choose = () => coins.next().value as boolean;
