@@ -88,7 +88,7 @@ function printDivergences(divergences: readonly Divergence[], reports: readonly 
   const replayed = reports.filter(({ unsupported }) => unsupported === null);
   const held = replayed.filter((report) => report.divergences.length === 0).length;
   if (divergences.length === 0) {
-    print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
+    if (held > 0) print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
     return;
   }
   print(
