@@ -167,7 +167,10 @@ function dropMoved(ctx: MigrationContext, { vma, start, npages, src, dst }: Migr
   const mirrors = ctx.mirrorsOf(vma.mm);
   for (let first = 0, i = 0; i <= npages; i++) {
     if (i < npages && (src[i] & MIGRATE_PFN_MIGRATE) !== 0 && dst[i] !== 0) continue;
-    if (i > first) for (const mirror of mirrors) mirror.clear(start + first * PAGE_SIZE, start + i * PAGE_SIZE);
+    for (const mirror of i > first ? mirrors : []) {
+      const valid = mirror.clear(start + first * PAGE_SIZE, start + i * PAGE_SIZE);
+      assert(valid === 0, 'the device could use a page while it moved');
+    }
     first = i + 1;
   }
 }
