@@ -36,6 +36,7 @@ describe.each([
       expect(report.divergences).toEqual([]);
       expect(report.operations).toBe(report.recorded);
     }
+    expect(await replayer.check()).toEqual([]);
   });
 });
 

@@ -280,11 +280,11 @@ function withWords({ pages, words, torn }: DeviceAccess): Fields {
   return { errno: '0', cpages: pages, words: Array.from(words, Number), ...(torn > 0 ? { torn } : {}) };
 }
 
-/** The bytes that write `k` stores into the pages from `pg` on. */
+/** The bytes that write `k` stores into the pages from `pg` on: their first and last words, as the recorder does. */
 function fillWords(bytes: Uint8Array, pg: number, k: number): void {
   const view = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8);
   for (let at = 0; at < view.length; at += WORDS_PER_PAGE) {
-    view.fill(writtenWord(k, pg + at / WORDS_PER_PAGE), at, at + WORDS_PER_PAGE);
+    view[at] = view[at + WORDS_PER_PAGE - 1] = writtenWord(k, pg + at / WORDS_PER_PAGE);
   }
 }
 

@@ -162,6 +162,19 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
   return migrated;
 }
 
+/** Forget the parked entries of what has moved home, by runs: `settleEntries` would find them too, but one by one. */
+function dropMoved(ctx: MigrationContext, { vma, start, npages, src, dst }: MigrateVma): void {
+  const mirrors = ctx.mirrorsOf(vma.mm);
+  for (let first = 0, i = 0; i <= npages; i++) {
+    if (i < npages && (src[i] & MIGRATE_PFN_MIGRATE) !== 0 && dst[i] !== 0) continue;
+    for (const mirror of i > first ? mirrors : []) {
+      const valid = mirror.clear(start + first * PAGE_SIZE, start + i * PAGE_SIZE);
+      assert(valid === 0, 'the device could use a page while it moved');
+    }
+    first = i + 1;
+  }
+}
+
 /**
  * The device's entries that a migration of its own parked: valid again where the page has stayed, gone where it has moved.
  * Precondition: finalized, and nobody has run since.
@@ -225,6 +238,7 @@ export function* endToSystem(ctx: MigrationContext, { args }: Round): Sleeps<num
   yield* migrateVmaPages(ctx.kernel, args);
   const migrated = countMigrated(args.src, args.dst, args.npages);
   migrateVmaFinalize(ctx.kernel, args);
+  dropMoved(ctx, args);
   settleEntries(ctx, args);
   return migrated;
 }

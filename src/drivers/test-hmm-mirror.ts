@@ -309,16 +309,23 @@ export class TestHmmMirror implements DriverMirror {
         });
         if (outcome === 'EBUSY') continue;
         if (outcome !== 0) return outcome;
-        return Uint8Array.from(hmmPfns, (pfn) => this.#snapshotCode(pfn as HmmPfn));
+        return this.#snapshotCodes(hmmPfns);
       }
     } finally {
       mm.mmapLock.upRead();
     }
   }
 
+  #snapshotCodes(hmmPfns: BigUint64Array): Uint8Array {
+    const codes = new Uint8Array(hmmPfns.length);
+    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns[i] as HmmPfn);
+    return codes;
+  }
+
   /** `dmirror_mkentry()`. */
   #snapshotCode(pfn: HmmPfn): number {
     const { kernel } = this.#device.migration;
+    if (pfn === 0n) return DMIRROR_PROT.NONE;
     if ((pfn & HMM_PFN_ERROR) !== 0n) return DMIRROR_PROT.ERROR;
     if ((pfn & HMM_PFN_VALID) === 0n) return DMIRROR_PROT.NONE;
     const access = (pfn & HMM_PFN_WRITE) !== 0n ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;

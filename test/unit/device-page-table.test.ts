@@ -66,6 +66,34 @@ describe('device page table', () => {
     expect(tables.read(root, 0)).toBe(0);
   });
 
+  test('parked entries: the device cannot use them, an unmap forgets them, the others are valid again', () => {
+    const tables = newTables();
+    const root = tables.createContext()!;
+    const free = tables.freeTables;
+    tables.mapRange(root, 0, 4, 10, devicePteWord(0, DEVICE_PTE_WRITE));
+    tables.mapRange(root, 4 * PAGE, 2, 20, devicePteWord(1, 0));
+    expect(tables.park(root, 0, 6 * PAGE, 1)).toBe(4);
+    expect(tables.parked).toBe(4);
+    expect(tables.park(root, 0, 4 * PAGE)).toBe(0);
+    expect([0, 1, 4, 5].map((page) => tables.read(root, page * PAGE) !== 0)).toEqual([false, false, true, true]);
+    expect(tables.readParked(root, 4 * PAGE)).toBe(0);
+    // A valid entry of another frame may take the place of a parked one: the device has forgotten that already.
+    expect(tables.map(root, 0, 99, devicePteWord(1, 0))).toBe(true);
+    tables.unpark(root, PAGE);
+    expect(tables.read(root, PAGE)).toBe(devicePteWord(0, DEVICE_PTE_WRITE | DEVICE_PTE_VALID));
+    expect(tables.frameOf(root, PAGE)).toBe(11);
+    expect(tables.unmapRange(root, 0, 3 * PAGE)).toBe(2);
+    expect(tables.parked).toBe(1);
+    expect(tables.unmapRange(root, 3 * PAGE, 6 * PAGE)).toBe(2);
+    tables.reclaim(tables.retired);
+    expect(tables.parked).toBe(0);
+    expect(tables.freeTables).toBe(free);
+    tables.map(root, 0, 1, devicePteWord(0, 0));
+    tables.park(root, 0, PAGE);
+    tables.destroyContext(root);
+    expect(tables.parked).toBe(0);
+  });
+
   test('contexts do not see each other, and destroying one gives its tables back', () => {
     const tables = newTables();
     const [one, two] = [tables.createContext()!, tables.createContext()!];

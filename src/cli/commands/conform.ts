@@ -4,7 +4,7 @@ import { performance } from 'node:perf_hooks';
 import { type Command, Option } from 'commander';
 import { type Divergence, TraceReplayer, type TraceReport } from '../../conformance/replay-trace.js';
 import { parseTrace } from '../../conformance/trace.js';
-import type { Addressing, ExecutorKind } from '../../machine/types.js';
+import type { Addressing, ExecutorKind, Violation } from '../../machine/types.js';
 import { formatCount, formatMs, renderTable } from '../../report/table.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { readText } from '../files.js';
@@ -41,16 +41,17 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
   const progress = await startProgress('reading traces');
   const reports: TraceReport[] = [];
   let wallMs = 0;
+  let violations: readonly Violation[] = [];
   const replayer = new TraceReplayer({ addressing, executor, all });
   try {
-    // All are read before the first is replayed: a malformed one is found at once.
-    const traces = files.map((file) => parseTrace(readText(file), file));
-    const start = performance.now();
-    for (const trace of traces) {
-      progress.update(`${reports.length} of ${traces.length} traces: ${basename(trace.file)}`);
+    for (const file of files) {
+      progress.update(`${reports.length} of ${files.length} traces: ${basename(file)}`);
+      const trace = parseTrace(readText(file), file);
+      const start = performance.now();
       reports.push(await replayer.replay(trace));
+      wallMs += performance.now() - start;
     }
-    wallMs = performance.now() - start;
+    violations = await replayer.check();
   } finally {
     await replayer.dispose();
     progress.stop();
@@ -59,11 +60,11 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
   const unsupported = reports.flatMap(({ trace, unsupported: reason }) => (reason === null ? [] : [{ trace, reason }]));
   const operations = reports.reduce((sum, report) => sum + report.operations, 0);
   const operationsPerSecond = Math.round((operations / Math.max(wallMs, 1)) * 1000);
-  const ok = divergences.length === 0 && unsupported.length === 0;
+  const ok = divergences.length + unsupported.length + violations.length === 0;
   if (json) {
     const traces = reports.length;
     const head = { schema: 'pfnless/conform@1', ok, addressing, executor, traces, operations };
-    printJson({ ...head, divergences, unsupported, wallMs, operationsPerSecond });
+    printJson({ ...head, divergences, unsupported, violations, wallMs, operationsPerSecond });
   } else {
     print(
       `${reports.length} traces, ${formatCount(operations)} operations in ${formatMs(wallMs)} ` +
@@ -71,6 +72,7 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
     );
     printUnsupported(unsupported);
     printDivergences(divergences, reports);
+    for (const { invariant, message } of violations) print(`${paint.bad(invariant)}: ${message}\n`);
   }
   return ok ? EXIT_HELD : EXIT_FOUND;
 }
@@ -86,7 +88,7 @@ function printDivergences(divergences: readonly Divergence[], reports: readonly 
   const replayed = reports.filter(({ unsupported }) => unsupported === null);
   const held = replayed.filter((report) => report.divergences.length === 0).length;
   if (divergences.length === 0) {
-    print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
+    if (held > 0) print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
     return;
   }
   print(
