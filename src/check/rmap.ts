@@ -1,5 +1,5 @@
 /**
- * Holds: from every anonymous page that is mapped, the reverse map leads to each entry which maps it; every entry lies in a
+ * Holds: from every page that is mapped, the reverse map (of its anon_vma or of its file) leads to each entry which maps it; every entry lies in a
  * VMA, and is writable only where the VMA is.
  *
  * Does not see: VMAs in an anon_vma that map nothing (allowed). Suspended while a migration is in flight: between `unmap` and
@@ -8,14 +8,18 @@
 import { NULL_PAGE } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { pageIndex } from '../mm/page.js';
-import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
+import { pageFileId, pageIndex } from '../mm/page.js';
+import { pageAnonVma, pageFileVmas, rmapAddress } from '../mm/rmap.js';
 import { VM_WRITE } from '../mm/vma.js';
 import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
 
 /** Does the reverse map of the page lead to the entry? */
 function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
-  const index = pageIndex(kernel.memmap.floats, page);
+  const { words, floats } = kernel.memmap;
+  const index = pageIndex(floats, page);
+  if (pageFileId(words, page) !== 0) {
+    return pageFileVmas(kernel, page).some((vma) => vma.mm === mm && rmapAddress(vma, index) === address);
+  }
   const ranges = pageAnonVma(kernel, page)?.tree.overlapping(index, index + 1) ?? [];
   for (const { value: vma } of ranges) {
     if (vma.mm === mm && rmapAddress(vma, index) === address) return true;

@@ -1,6 +1,7 @@
 /** The driver's own access to pages, migration by its rules, and close: facts 1 to 22 of KERNEL_FACTS.md. */
 import { describe, expect, it } from 'vitest';
-import { withRig } from './driver-rig.js';
+import { boot } from '#src/check/boot';
+import { PAGE, withRig } from './driver-rig.js';
 
 const LOCAL_RW = 0x22;
 const LOCAL_RO = 0x21;
@@ -201,3 +202,37 @@ describe.each(['legacy', 'offset'] as const)('access by the driver (%s)', (addre
       expect(await rig.codes(0, 2)).toEqual([2, 2]);
     }));
 });
+
+/** One page is migrated by hand, wanted by lanes and read by the CPU at the same time. */
+it.each(['legacy', 'offset'] as const)(
+  'no entry comes back while another migration begins (%s)',
+  async (addressing) => {
+    for (let seed = 0; seed < 40; seed++) {
+      await using machine = await boot({
+        addressing,
+        executor: 'inline',
+        schedule: 'random',
+        seed,
+        memory: { ram: '64MiB' },
+        devices: [
+          { memory: '8MiB', chunk: '4MiB' },
+          { memory: '8MiB', chunk: '4MiB' },
+        ],
+      });
+      const process = await machine.process();
+      const range = await process.mmap({ length: 16 * PAGE });
+      const numbers = Int32Array.from({ length: 16 * 1024 }, (_, index) => index);
+      await process.writeArray('i32', range.start, numbers);
+      const mirror = await process.mirror(0);
+      await Promise.all([
+        mirror.migrate(range, 'device'),
+        process.readArray('i32', range.start, 4096),
+        process.mmap({ length: 3 * PAGE }),
+        mirror.launch('increment', { lanes: 4096, args: { target: range.start, count: 4096, stride: 4, by: 1 } }),
+        process.mmap({ length: PAGE }).then((other) => process.munmap(other)),
+      ]);
+      expect(await machine.check(), `seed ${seed}`).toEqual([]);
+      expect(await process.readArray('i32', range.start, 3)).toEqual(Int32Array.of(1, 2, 3));
+    }
+  },
+);

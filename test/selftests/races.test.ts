@@ -1,0 +1,72 @@
+/**
+ * hmm-tests: a mapping that goes away under a device's access. The kernel's delay is a random nap; here the schedule is drawn
+ * from a seed (inline) or the operating system's (threads), and the nap counts turns of the event loop.
+ */
+import { boot, type Machine } from 'pfnless';
+import { describe, expect, test } from 'vitest';
+import {
+  counting,
+  expectMemory,
+  expectSnapshot,
+  filled,
+  onMachine,
+  PAGE,
+  PROT,
+  part,
+  specOf,
+  toDevice,
+  usedDevicePages,
+  variantsOf,
+} from './fixture.js';
+
+const SEEDS = 8;
+const ROUNDS = 4;
+const PAGES = 128;
+const SIGNIFICANT = PAGE / 4;
+
+/** A nap of some turns: none, then more and more. */
+async function nap(turns: number): Promise<void> {
+  for (let turn = 0; turn < turns; turn++) await new Promise((resume) => setImmediate(resume));
+}
+
+async function anonTeardown(machine: Machine, seed: number): Promise<void> {
+  await onMachine(machine, async ({ process, mirrors, mirror }) => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const range = await filled(process, counting(PAGES));
+      const lower = part(range, 0, PAGES / 2);
+      const upper = part(range, PAGES / 2, PAGES / 2);
+      // Half of the rounds begin with the memory on a device.
+      if (round % 2 === 1) await toDevice(mirror, range);
+      const reading = Promise.all(mirrors.map((each) => each.readPages(range)));
+      await nap((seed * ROUNDS + round) % 5);
+      await process.munmap(upper);
+      for (const { errno, pages, words } of await reading) {
+        // All of it, or up to where it failed: never a word that was not there.
+        if (errno === 0) expect(pages).toBe(PAGES);
+        else expect(errno).toBe('EFAULT');
+        expect([...words].findIndex((word, page) => Number(word & 0xffff_ffffn) !== page * SIGNIFICANT)).toBe(-1);
+      }
+      for (const each of mirrors) {
+        await expectSnapshot(each, upper, PROT.ERROR);
+        expect(await each.peekPages(upper)).toMatchObject({ errno: 'ENOENT', pages: 0 });
+      }
+      await expectMemory(process, lower, counting(PAGES / 2));
+      expect(await usedDevicePages(machine, mirror)).toBe(0);
+      await process.munmap(lower);
+    }
+  });
+}
+
+describe.each(variantsOf(1, 2, 8))('$executor, $addressing, $devices devices', (variant) => {
+  test('anon_teardown', async () => {
+    const seeds = variant.executor === 'inline' ? SEEDS : 1;
+    for (let seed = 1; seed <= seeds; seed++) {
+      const machine = await boot({ ...specOf(variant), seed });
+      try {
+        for (let run = 0; run < SEEDS / seeds; run++) await anonTeardown(machine, seed + run);
+      } finally {
+        await machine.dispose();
+      }
+    }
+  });
+});
