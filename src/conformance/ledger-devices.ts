@@ -30,7 +30,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/percpu-ref.test.ts',
       ],
-      ['MEMORY_DEVICE_COHERENT', 'a machine with one does not boot', 'refused', 'test/unit/machine.test.ts'],
+      ['MEMORY_DEVICE_COHERENT', 'a machine with one does not boot', 'refused', 'test/selftests/refused.test.ts'],
       ['MEMORY_DEVICE_FS_DAX, GENERIC, PCI_P2PDMA', 'none', 'missing'],
       ['altmap, linear map, KASAN shadow', 'none', 'ignored'],
       [
@@ -139,14 +139,14 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'inclusive end of invalidations',
         'the page after the range is dropped, too',
         'emulated',
-        'test/conformance.test.ts',
+        'test/unit/driver-access.test.ts',
       ],
       ['last close', 'evicts the device, for every process', 'emulated', 'test/unit/driver-access.test.ts'],
       [
         'devices',
         'up to 16 private ones; a page never goes from one to another directly',
         'simplified',
-        'test/selftests/two-devices.test.ts',
+        'test/adversity.test.ts',
       ],
       ['peer copies', 'by way of RAM only', 'missing'],
       [
