@@ -97,16 +97,16 @@ selftests(ONE_TO_EIGHT, (test) => {
   test('migrate_multiple', async ({ machine, process, mirrors }) => {
     for (let round = 0; round < NTIMES; round++) {
       const mirror = mirrors[round % mirrors.length];
-      const range = await filled(process, counting(256, round));
+      const range = await filled(process, counting(128, round));
       await toDevice(mirror, range);
-      await expectDeviceRead(mirror, range, counting(256, round), 0);
+      await expectDeviceRead(mirror, range, counting(128, round), 0);
       // By the CPU's touch, and by the driver.
-      if (round % 2 === 0) await expectMemory(process, range, counting(256, round));
-      else expect(await mirror.migrate(range, 'system')).toMatchObject({ migrated: 256, errno: 0 });
+      if (round % 2 === 0) await expectMemory(process, range, counting(128, round));
+      else expect(await mirror.migrate(range, 'system')).toMatchObject({ migrated: 128, errno: 0 });
       await expectPresent(process, range);
       expect(await usedDevicePages(machine, mirror)).toBe(0);
-      await expectMemory(process, range, counting(256, round));
-      expect((await process.smaps(range)).prd).toBe(256 * 4);
+      await expectMemory(process, range, counting(128, round));
+      expect((await process.smaps(range)).prd).toBe(128 * 4);
     }
   });
 

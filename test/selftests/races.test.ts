@@ -19,9 +19,9 @@ import {
   variantsOf,
 } from './fixture.js';
 
-const SEEDS = 8;
+const SEEDS = 6;
 const ROUNDS = 4;
-const PAGES = 128;
+const PAGES = 64;
 const SIGNIFICANT = PAGE / 4;
 
 /** A nap of some turns: none, then more and more. */

@@ -1,0 +1,178 @@
+/** Rows of the ledger: memory of devices, and what drivers do with it. */
+import type { LedgerSection } from './ledger-row.js';
+
+export const DEVICE_ROWS: readonly LedgerSection[] = [
+  {
+    title: 'ZONE_DEVICE',
+    rows: [
+      [
+        'memremap_pages, MEMORY_DEVICE_PRIVATE',
+        'struct pages over a range of physical addresses',
+        'emulated',
+        'test/unit/memremap.test.ts',
+      ],
+      [
+        'memremap_device_private_pagemap (the series)',
+        'struct pages over a range of offsets, none of them a PFN',
+        'emulated',
+        'test/unit/memremap.test.ts',
+      ],
+      ['memunmap_pages', 'waits for the last page', 'emulated', 'test/unit/mm-migrate-back.test.ts'],
+      [
+        'request_free_mem_region',
+        'top down, below the physical limit; ERANGE when there is no room',
+        'emulated',
+        'test/unit/layouts.test.ts',
+      ],
+      [
+        'percpu_ref of a pagemap',
+        'a plain count, and a kill that waits for it',
+        'simplified',
+        'test/unit/percpu-ref.test.ts',
+      ],
+      ['MEMORY_DEVICE_COHERENT', 'a machine with one does not boot', 'refused', 'test/selftests/refused.test.ts'],
+      ['MEMORY_DEVICE_FS_DAX, GENERIC, PCI_P2PDMA', 'none', 'missing'],
+      ['altmap, linear map, KASAN shadow', 'none', 'ignored'],
+      [
+        'struct pages without page structs (pageless)',
+        'not an addressing yet',
+        'refused',
+        'test/cli/bad-input.test.ts',
+      ],
+    ],
+  },
+  {
+    title: 'migrate_vma',
+    rows: [
+      [
+        'migrate_vma_setup',
+        'EINVAL, holes, zero pages, selection by owner and kind',
+        'emulated',
+        'test/unit/mm-migrate.test.ts',
+      ],
+      [
+        'migrate_vma_pages, finalize',
+        'pages that cannot move come back as they were',
+        'emulated',
+        'test/unit/mm-migrate.test.ts',
+      ],
+      [
+        'migrate_device_range',
+        'eviction by physical page, wherever it is mapped',
+        'emulated',
+        'test/unit/mm-migrate-back.test.ts',
+      ],
+      ['MIGRATE_VMA_SELECT_COMPOUND', 'every page is 4 KiB', 'missing'],
+      [
+        'migrate_vma on memory of files',
+        'shared memory is collected, and goes back',
+        'emulated',
+        'test/unit/mm-shmem.test.ts',
+      ],
+      [
+        'migrate_pages',
+        'only what migrate_vma needs of it: entries in and out',
+        'simplified',
+        'test/unit/mm-migrate.test.ts',
+      ],
+    ],
+  },
+  {
+    title: 'Mirrors of address spaces',
+    rows: [
+      [
+        'mmu_interval_notifier',
+        'sequence, retry, nesting, removal in the middle',
+        'emulated',
+        'test/unit/mm-notifier-hmm.test.ts',
+      ],
+      ['mmu_notifier (not interval), SRCU', 'interval notifiers only', 'missing'],
+      ['non-blocking invalidation (oom_reap)', 'every invalidation may wait', 'ignored'],
+      [
+        'hmm_range_fault',
+        'snapshots and requests, by default and by page',
+        'emulated',
+        'test/unit/mm-notifier-hmm.test.ts',
+      ],
+      ['hmm_range_fault_unlocked_timeout', 'no way that gives up mmap_lock', 'missing'],
+      ['HMM_RANGE_DEFAULT_TIMEOUT', 'a retry has no end by time, and no signal breaks it', 'ignored'],
+      ['hmm_dma_map_pfn, IOVA', 'devices reach RAM by its frame number', 'ignored'],
+      ['make_device_exclusive', 'entry, owner, EFAULT, EOPNOTSUPP', 'emulated', 'test/unit/mm-exclusive.test.ts'],
+    ],
+  },
+  {
+    title: 'lib/test_hmm.c',
+    rows: [
+      [
+        'HMM_DMIRROR_READ, WRITE',
+        'by page, with the count of faults; partial where Linux is',
+        'emulated',
+        'test/unit/driver-access.test.ts',
+      ],
+      [
+        'HMM_DMIRROR_MIGRATE_TO_DEV, TO_SYS',
+        'VMA by VMA; ENOENT where the mirror has no page',
+        'emulated',
+        'test/selftests/migrate.test.ts',
+      ],
+      [
+        'HMM_DMIRROR_SNAPSHOT',
+        'all codes but those of huge and coherent pages',
+        'simplified',
+        'test/selftests/two-devices.test.ts',
+      ],
+      [
+        'HMM_DMIRROR_EXCLUSIVE, CHECK_EXCLUSIVE',
+        'page by page until one cannot be had',
+        'emulated',
+        'test/unit/driver-exclusive.test.ts',
+      ],
+      ['HMM_DMIRROR_RELEASE', 'evicts and removes the chunks', 'emulated', 'test/selftests/migrate.test.ts'],
+      [
+        'HMM_DMIRROR_FLAG_FAIL_ALLOC',
+        'the next page, either way; there is no huge one to fail',
+        'simplified',
+        'test/unit/driver-access.test.ts',
+      ],
+      ['mmap of the device file', 'no files', 'missing'],
+      [
+        'inclusive end of invalidations',
+        'the page after the range is dropped, too',
+        'emulated',
+        'test/unit/driver-access.test.ts',
+      ],
+      ['last close', 'evicts the device, for every process', 'emulated', 'test/unit/driver-access.test.ts'],
+      [
+        'devices',
+        'up to 16 private ones; a page never goes from one to another directly',
+        'simplified',
+        'test/adversity.test.ts',
+      ],
+      ['peer copies', 'by way of RAM only', 'missing'],
+      [
+        'oops K1, corruption K2, false stop K3 of KERNEL_FACTS',
+        'not reproduced: the driver does what it meant',
+        'ignored',
+      ],
+    ],
+  },
+  {
+    title: 'The device (Linux has none)',
+    rows: [
+      [
+        'replayable faults',
+        'batches by a ring in shared memory, parked lanes, replay',
+        'emulated',
+        'test/unit/device-engine.test.ts',
+      ],
+      ['copy engine', 'holds references as a DMA mapping does', 'emulated', 'test/unit/device-copy-engine.test.ts'],
+      ['IOMMU, ATS, PASID', 'a device has page tables of its own', 'ignored'],
+      [
+        'surprise removal',
+        'its work fails, data on it is lost, the machine goes on',
+        'simplified',
+        'test/unit/device-death.test.ts',
+      ],
+    ],
+  },
+];

@@ -1,0 +1,55 @@
+/** The names of tools/testing/selftests/mm/hmm-tests.c, and where each has been written afresh. */
+
+const ANON = 'test/selftests/anon.test.ts';
+const EXCLUSIVE = 'test/selftests/exclusive.test.ts';
+const FORK = 'test/selftests/fork.test.ts';
+const MIGRATE = 'test/selftests/migrate.test.ts';
+const RACES = 'test/selftests/races.test.ts';
+const TWO = 'test/selftests/two-devices.test.ts';
+
+const ALL = 'all of it';
+const SMALL = 'the 4 KiB half; needs huge pages';
+const HUGE = 'needs huge pages';
+const FILES = 'needs mappings of files';
+
+/** Name, how much of it is here or what it waits for, and its file (`null`: it is not here). */
+export const HMM_TESTS: readonly (readonly [name: string, what: string, test: string | null])[] = [
+  ['open_close', ALL, ANON],
+  ['anon_read', ALL, ANON],
+  ['anon_read_prot', ALL, ANON],
+  ['anon_write', ALL, ANON],
+  ['anon_write_prot', ALL, ANON],
+  ['anon_write_child', SMALL, FORK],
+  ['anon_write_child_shared', ALL, FORK],
+  ['anon_write_huge', HUGE, null],
+  ['anon_write_hugetlbfs', 'needs hugetlbfs', null],
+  ['file_read', FILES, null],
+  ['file_write', FILES, null],
+  ['migrate', ALL, MIGRATE],
+  ['migrate_file_private', FILES, null],
+  ['migrate_fault', ALL, MIGRATE],
+  ['migrate_release', ALL, MIGRATE],
+  ['migrate_shared', ALL, MIGRATE],
+  ['migrate_mixed', ALL, TWO],
+  ['migrate_multiple', ALL, MIGRATE],
+  ['anon_read_multiple', ALL, ANON],
+  ['anon_teardown', ALL, RACES],
+  ['mixedmap', 'needs the mmap of the device file', null],
+  ['snapshot', ALL, TWO],
+  ['compound', 'needs hugetlbfs', null],
+  ['double_map', ALL, TWO],
+  ['exclusive', ALL, EXCLUSIVE],
+  ['exclusive_mprotect', ALL, EXCLUSIVE],
+  ['exclusive_cow', ALL, FORK],
+  ['hmm_gup_test', 'all of it, but for a fast path of its own', MIGRATE],
+  ['hmm_cow_in_device', ALL, FORK],
+  ['migrate_anon_huge_empty', HUGE, null],
+  ['migrate_anon_huge_zero', HUGE, null],
+  ['migrate_anon_huge_free', HUGE, null],
+  ['migrate_anon_huge_fault', HUGE, null],
+  ['migrate_partial_unmap_fault', SMALL, MIGRATE],
+  ['migrate_remap_fault', SMALL, MIGRATE],
+  ['migrate_anon_huge_err', HUGE, null],
+  ['migrate_anon_huge_zero_err', HUGE, null],
+  ['benchmark_thp_migration', HUGE, null],
+];
