@@ -2,7 +2,7 @@
  * hmm-tests: a mapping that goes away under a device's access. The kernel's delay is a random nap; here the schedule is drawn
  * from a seed (inline) or the operating system's (threads), and the nap counts turns of the event loop.
  */
-import { boot, type Machine } from 'pfnless';
+import { boot, type Machine, type PfnlessError } from 'pfnless';
 import { describe, expect, test } from 'vitest';
 import {
   counting,
@@ -29,6 +29,12 @@ async function nap(turns: number): Promise<void> {
   for (let turn = 0; turn < turns; turn++) await new Promise((resume) => setImmediate(resume));
 }
 
+const codeOf = (outcome: Promise<unknown>): Promise<string> =>
+  outcome.then(
+    () => 'ok',
+    (error: PfnlessError) => error.code,
+  );
+
 async function anonTeardown(machine: Machine, seed: number): Promise<void> {
   await onMachine(machine, async ({ process, mirrors, mirror }) => {
     for (let round = 0; round < ROUNDS; round++) {
@@ -37,9 +43,17 @@ async function anonTeardown(machine: Machine, seed: number): Promise<void> {
       const upper = part(range, PAGES / 2, PAGES / 2);
       // Half of the rounds begin with the memory on a device.
       if (round % 2 === 1) await toDevice(mirror, range);
-      const reading = Promise.all(mirrors.map((each) => each.readPages(range)));
+      // The driver's read, and a program that really runs beside the kernel where devices have threads.
+      const args = { target: range.start, count: PAGES, stride: PAGE };
+      const running = mirrors.map((each) => codeOf(each.launch('touch', { lanes: 4, args })));
+      // One time the reader comes first, the other time the munmap.
+      const readsFirst = (seed + round) % 4 < 2;
+      const early = readsFirst ? mirrors.map((each) => each.readPages(range)) : [];
       await nap((seed * ROUNDS + round) % 5);
-      await process.munmap(upper);
+      const unmapped = process.munmap(upper);
+      const reading = Promise.all(readsFirst ? early : mirrors.map((each) => each.readPages(range)));
+      await unmapped;
+      for (const code of await Promise.all(running)) expect(['ok', 'ERR_PFNLESS_FAULT']).toContain(code);
       for (const { errno, pages, words } of await reading) {
         // All of it, or up to where it failed: never a word that was not there.
         if (errno === 0) expect(pages).toBe(PAGES);
