@@ -40,6 +40,9 @@ export interface LaunchRequest {
   readonly args: ProgramArgs;
 }
 
+/** Lane of a failure that is not a lane's: the launch as a whole could not run. */
+export const NO_LANE = -1;
+
 /** A lane touched memory that the driver could not give it, or the program threw. */
 export interface LaunchFailure {
   readonly kind: 'fault' | 'program';

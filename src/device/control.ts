@@ -3,13 +3,14 @@
  * door exposes it by comlink, the inline link calls it directly. Wrong launches are reports with a failure, never rejections,
  * since an error's code does not survive the way between threads.
  */
-import type {
-  DeviceConfig,
-  DeviceControl,
-  DeviceMemories,
-  DeviceStats,
-  LaunchReport,
-  LaunchRequest,
+import {
+  type DeviceConfig,
+  type DeviceControl,
+  type DeviceMemories,
+  type DeviceStats,
+  type LaunchReport,
+  type LaunchRequest,
+  NO_LANE,
 } from '../abi/control.js';
 import { QUEUE_HEADER } from '../abi/queue.js';
 import { assert } from '../base/errors.js';
@@ -132,5 +133,5 @@ const refusal = (message: string): LaunchReport => ({
   faults: 0,
   parked: 0,
   operations: 0,
-  failure: { kind: 'program', errno: 0, address: 0, lane: 0, message },
+  failure: { kind: 'program', errno: 0, address: 0, lane: NO_LANE, message },
 });

@@ -5,7 +5,14 @@
  * kind of work, the most urgent that there is: invalidations (the kernel waits for them with locks held), answers to
  * faults, a slice of a copy, a slice of lanes. Data moves through the rings of abi/queue.ts only.
  */
-import type { DeviceConfig, DeviceMemories, DeviceStats, LaunchReport, LaunchRequest } from '../abi/control.js';
+import {
+  type DeviceConfig,
+  type DeviceMemories,
+  type DeviceStats,
+  type LaunchReport,
+  type LaunchRequest,
+  NO_LANE,
+} from '../abi/control.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
 import { type Doorbell, ringDoorbell } from '../sync/doorbell.js';
@@ -71,7 +78,7 @@ export class Engine {
     const message = `context ${context} was unbound while the launch ran`;
     for (const wave of this.#waves) {
       if (wave.context === context)
-        wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: 0, message });
+        wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: NO_LANE, message });
     }
     this.#faults.dropContext(context);
     this.#mmu.unbind(context);
@@ -89,7 +96,7 @@ export class Engine {
     this.#waves.push(wave);
     if (this.#mmu.isBound(request.context)) return;
     const message = `context ${request.context} is not bound on ${this.#config.name}`;
-    wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: 0, message });
+    wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EFAULT, address: 0, lane: NO_LANE, message });
     this.#reap();
   }
 

@@ -255,7 +255,7 @@ export class Wave {
 
   #programFailed(lane: number, error: unknown): void {
     const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    this.fail({ kind: 'program', errno: 0, address: 0, lane, message: `lane ${lane}: ${text}` });
+    this.fail({ kind: 'program', errno: 0, address: 0, lane, message: text });
   }
 
   #laneEnded(group: WorkGroup): void {

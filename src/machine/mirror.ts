@@ -1,7 +1,7 @@
 /** One device's view of one process, as users hold it: arguments checked, kernel answers turned into results and errors. */
 
 import { PAGE_SIZE } from '../abi/address.js';
-import type { LaunchFailure } from '../abi/control.js';
+import { type LaunchFailure, NO_LANE } from '../abi/control.js';
 import { errnoName } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
@@ -31,6 +31,9 @@ export interface MirrorParts {
   /** Called when the mirror is closed. */
   onClosed(mirror: DeviceMirror): void;
 }
+
+/** Characters of a program's name or URL in messages: a `data:` URL holds a whole module. */
+const PROGRAM_TEXT_MAX = 60;
 
 export class DeviceMirror implements Mirror {
   readonly device: number;
@@ -187,10 +190,12 @@ export class DeviceMirror implements Mirror {
   }
 
   #launchError(program: string, { kind, errno, address, lane, message }: LaunchFailure): PfnlessError {
-    const where = `${program} on ${this.#parts.device.spec.name}, lane ${lane}`;
+    const shown = program.length > PROGRAM_TEXT_MAX ? `${program.slice(0, PROGRAM_TEXT_MAX)}...` : program;
+    const where = `${shown} on ${this.#parts.device.spec.name}${lane === NO_LANE ? '' : `, lane ${lane}`}`;
     if (kind === 'program') return new PfnlessError('ERR_PFNLESS_PROGRAM', `${where}: ${message}`);
     const name = errnoName(errno);
-    return new FaultError(`${where}: no access to 0x${formatAddress(address)}: ${name}.`, {
+    const place = Number.isInteger(address) && address >= 0 ? `0x${formatAddress(address)}` : `address ${address}`;
+    return new FaultError(`${where}: no access to ${place}: ${name}.`, {
       signal: name === 'EFAULT' ? 'SIGSEGV' : 'SIGBUS',
       address: address as VirtAddr,
       errno: name,
