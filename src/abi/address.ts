@@ -1,5 +1,5 @@
 /** Sizes and limits of addresses. Linux: include/asm/page_types.h, pgtable_64_types.h, sparsemem.h (x86-64). */
-import type { Pfn, PhysAddr, VirtAddr } from '../base/brand.js';
+import type { Pfn, PhysAddr } from '../base/brand.js';
 
 export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
@@ -22,9 +22,6 @@ export const PAGES_PER_SECTION = SECTION_SIZE / PAGE_SIZE;
 /** Granularity at which struct pages come and go: 2 MiB. */
 export const PAGES_PER_SUBSECTION = 512;
 
-/** Bits of the largest physical address that the page table format can name (5-level paging). */
-export const MAX_PHYSMEM_BITS_LIMIT = 52;
-
 /** User addresses: 47 bits, the first page is never mapped (mmap_min_addr is 64 KiB). */
 export const TASK_SIZE = 2 ** 47 - PAGE_SIZE;
 export const MMAP_MIN_ADDR = 0x10000;
@@ -32,7 +29,4 @@ export const MMAP_MIN_ADDR = 0x10000;
 export const pageAlignUp = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 export const pageAlignDown = (bytes: number): number => Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
 export const isPageAligned = (bytes: number): boolean => bytes % PAGE_SIZE === 0;
-export const physOfPfn = (pfn: Pfn): PhysAddr => (pfn * PAGE_SIZE) as PhysAddr;
 export const pfnOfPhys = (phys: PhysAddr): Pfn => Math.floor(phys / PAGE_SIZE) as Pfn;
-/** Virtual page number. */
-export const vpnOf = (addr: VirtAddr): number => Math.floor(addr / PAGE_SIZE);

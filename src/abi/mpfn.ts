@@ -29,8 +29,6 @@ export const migratePfn = (pfn: Pfn): Mpfn => (pfn * NUMBER_UNIT + MIGRATE_PFN_V
 export const migrateOffset = (offset: DevicePrivateOffset): Mpfn =>
   (offset * NUMBER_UNIT + (MIGRATE_PFN_VALID | MIGRATE_PFN_DEVICE_PRIVATE)) as Mpfn;
 
-/** Flag bits of the word (bits 0..5). */
-export const mpfnFlags = (mpfn: Mpfn): number => mpfn & FLAG_MASK;
 /** The number, of whichever kind the flags say. */
 export const mpfnNumber = (mpfn: Mpfn): number => Math.floor(mpfn / NUMBER_UNIT);
 /** Set flag bits. `mpfn | flags` would cut the word to 32 bits. */

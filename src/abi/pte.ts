@@ -22,7 +22,6 @@ export const PTE = defineBits('pte (present)', 64, {
   noExec: bit(63, '_PAGE_NX'),
 });
 
-export const PTE_NONE = 0n as Pte;
 export const PTE_PRESENT = PTE.present.mask;
 export const PTE_WRITE = PTE.write.mask;
 export const PTE_USER = PTE.user.mask;

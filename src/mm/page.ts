@@ -25,7 +25,6 @@ const MAPCOUNT = word.mapcount;
 const REFCOUNT = word.refcount;
 const PINCOUNT = word.pincount;
 const PGMAP = word.pgmap;
-const ZONE_DEVICE_DATA = word.zoneDeviceData;
 /** `index` is a double: half as many of them fit in a slot. */
 const INDEX = word.index;
 
@@ -69,11 +68,6 @@ export const pagePincountAdd = (memmap: Int32Array, page: Page, delta: number): 
 
 /** `page_pgmap()`: id of the dev_pagemap. */
 export const pagePgmapId = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PGMAP];
-export const pageZoneDeviceData = (memmap: Int32Array, page: Page): number =>
-  memmap[(page << SHIFT) + ZONE_DEVICE_DATA];
-export const pageSetZoneDeviceData = (memmap: Int32Array, page: Page, data: number): void => {
-  memmap[(page << SHIFT) + ZONE_DEVICE_DATA] = data;
-};
 
 /** Id of the anon_vma of an anonymous page; 0 when the page has none. */
 export const pageAnonVmaId = (memmap: Int32Array, page: Page): number => {

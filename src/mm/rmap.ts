@@ -16,7 +16,6 @@ import {
   pageClearFlag,
   pageFileId,
   pageIndex,
-  pageMapcount,
   pageMapcountAdd,
   pageMaybeDmaPinned,
   pageSetAnonMapping,
@@ -180,6 +179,3 @@ export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
 /** Address at which a VMA maps the page with offset `index`. */
 export const rmapAddress = (vma: VmArea, index: number): VirtAddr =>
   (vma.start + (index - vma.pgoff) * PAGE_SIZE) as VirtAddr;
-
-/** `folio_mapped()`. */
-export const pageMapped = (kernel: Kernel, page: Page): boolean => pageMapcount(kernel.memmap.words, page) > 0;

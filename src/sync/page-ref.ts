@@ -28,10 +28,6 @@ export function getPageUnlessZero(memmap: Int32Array, page: Page): boolean {
   return false;
 }
 
-/** `folio_ref_freeze()`: take the count from exactly `expected` to 0. */
-export const pageRefFreeze = (memmap: Int32Array, page: Page, expected: number): boolean =>
-  compareExchange32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, expected, 0) === expected;
-
 export const folioTrylock = (memmap: Int32Array, page: Page): boolean =>
   (or32(memmap, (page << STRUCT_PAGE_WORD_SHIFT) + FLAGS, LOCKED) & LOCKED) === 0;
 export const folioUnlock = (memmap: Int32Array, page: Page): void => {
