@@ -1,5 +1,5 @@
 /**
- * The copies of one migration: gathered page by page, sent as runs of neighbours. Nothing moves before `submit`.
+ * The copies of one migration: gathered page by page, sent as runs of neighbours. Nothing moves before the queue sends them.
  * Each migration has a batch of its own, so migrations that overlap in time do not mix.
  */
 import type { MemoryId } from '../abi/device-pte.js';

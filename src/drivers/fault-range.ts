@@ -7,7 +7,7 @@ import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import type { Errno } from '../abi/errno.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
 import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
-import { hmmRangeFault } from '../mm/hmm.js';
+import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
@@ -16,6 +16,8 @@ import { vmaLookup } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Dmirror } from './dmirror.js';
 import type { MigrationContext } from './migration.js';
+
+const REQUEST_WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
 /**
  * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Pages of our own memory are mapped
@@ -34,24 +36,39 @@ export function* faultRange(
   if (start < 0 || end > TASK_SIZE) return 'EFAULT';
   const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
   for (let attempt = 0; attempt < attempts; attempt++) {
-    const notifierSeq = yield* mmuIntervalReadBegin(dmirror.notifier);
-    hmmPfns.fill(0n);
-    const outcome = yield* hmmRangeFault(ctx.kernel, {
-      notifier: dmirror.notifier,
-      notifierSeq,
-      start: start as VirtAddr,
-      end: end as VirtAddr,
-      hmmPfns,
-      defaultFlags: write ? HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE : HMM_PFN_REQ_FAULT,
-      pfnFlagsMask: 0n,
-      devPrivateOwner: ctx.owner,
-    });
+    const outcome = yield* lookUp(ctx, dmirror, start, hmmPfns, write ? REQUEST_WRITE : HMM_PFN_REQ_FAULT);
     if (outcome === 'EBUSY') continue;
-    if (outcome !== 0) return outcome;
-    if (mmuIntervalReadRetry(dmirror.notifier, notifierSeq)) continue;
-    return mapPfns(ctx, dmirror, start, hmmPfns, write);
+    // Nobody has run since the look-up's last test of the notifier's sequence.
+    return outcome === 0 ? mapPfns(ctx, dmirror, start, hmmPfns, write) : outcome;
   }
   return 'EBUSY';
+}
+
+/**
+ * One attempt at `hmm_range_fault`: what the CPU's page table says of the pages from `start` on, one for each word of
+ * `hmmPfns`. EBUSY: an invalidation came in between.
+ * Precondition: mmap_lock held for reading.
+ */
+export function* lookUp(
+  ctx: MigrationContext,
+  { notifier }: Dmirror,
+  start: number,
+  hmmPfns: BigUint64Array,
+  defaultFlags: bigint,
+): Sleeps<HmmResult> {
+  const notifierSeq = yield* mmuIntervalReadBegin(notifier);
+  hmmPfns.fill(0n);
+  const outcome = yield* hmmRangeFault(ctx.kernel, {
+    notifier,
+    notifierSeq,
+    start: start as VirtAddr,
+    end: (start + hmmPfns.length * PAGE_SIZE) as VirtAddr,
+    hmmPfns,
+    defaultFlags,
+    pfnFlagsMask: 0n,
+    devPrivateOwner: ctx.owner,
+  });
+  return outcome === 0 && mmuIntervalReadRetry(notifier, notifierSeq) ? 'EBUSY' : outcome;
 }
 
 /**

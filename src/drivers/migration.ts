@@ -42,6 +42,8 @@ export const MIGRATE_BATCH_PAGES = 2048;
 /** Blocks that eviction tries before it gives up: each may be held by somebody else at the moment. */
 const EVICT_ATTEMPTS = 8;
 
+const MOVABLE_PAGE = MIGRATE_PFN_MIGRATE | MIGRATE_PFN_VALID;
+
 export interface MigrationContext {
   readonly kernel: Kernel;
   readonly memory: DeviceMemory;
@@ -224,14 +226,13 @@ export function* beginToSystem(
   for (const mirror of mirrors) mirror.migrationsHome--;
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
   // The test driver gives up at the first page that it cannot allocate. Holes are collected too, but need none.
-  const failed =
-    failing?.failAlloc === true && args.src.some((mpfn) => hasPageToMove(ctx, mpfn as Mpfn)) && failing.takeFailAlloc();
+  const failed = failing?.failAlloc === true && args.src.some(hasPageToMove) && failing.takeFailAlloc();
   const starved = failed || !allocSystemPages(ctx, args.src, args.dst, args.npages, batch);
   return { args, collected: args.cpages, starved };
 }
 
-const hasPageToMove = ({ kernel }: MigrationContext, mpfn: Mpfn): boolean =>
-  (mpfn & MIGRATE_PFN_MIGRATE) !== 0 && kernel.addressing.migratePfnToPage(mpfn) !== NULL_PAGE;
+/** A page that may move, not a hole: it needs a page to move to. */
+const hasPageToMove = (mpfn: number): boolean => (mpfn & MOVABLE_PAGE) === MOVABLE_PAGE;
 
 /** The rest of it. Returns the pages that moved. */
 export function* endToSystem(ctx: MigrationContext, { args }: Round): Sleeps<number> {
@@ -331,13 +332,12 @@ function allocSystemPages(
   const { kernel, memory, memoryId } = ctx;
   const { addressing, memmap, buddy } = kernel;
   let wanted = 0;
-  for (let i = 0; i < npages; i++)
-    if ((src[i] & MIGRATE_PFN_MIGRATE) !== 0 && (src[i] & MIGRATE_PFN_VALID) !== 0) wanted++;
+  for (let i = 0; i < npages; i++) if (hasPageToMove(src[i])) wanted++;
   const targets = new Float64Array(wanted);
   const allocated = buddy.allocBulk(wanted, targets);
   for (let i = 0, used = 0; i < npages && used < allocated; i++) {
     const mpfn = src[i] as Mpfn;
-    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || (mpfn & MIGRATE_PFN_VALID) === 0) continue;
+    if (!hasPageToMove(mpfn)) continue;
     const source = addressing.migratePfnToPage(mpfn);
     const target = targets[used++] as Page;
     assert(folioTrylock(memmap.words, target), 'fresh page is locked');

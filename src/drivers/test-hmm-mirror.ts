@@ -10,8 +10,6 @@ import type { Errno, Result } from '../abi/errno.js';
 import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
 import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
-import { hmmRangeFault } from '../mm/hmm.js';
-import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
@@ -22,7 +20,7 @@ import { CopyBatch } from './copy-batch.js';
 import type { CopyTicket } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
-import { faultRange } from './fault-range.js';
+import { faultRange, lookUp } from './fault-range.js';
 import {
   awaitCopies,
   beginToDevice,
@@ -289,24 +287,12 @@ export class TestHmmMirror implements DriverMirror {
 
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
     if (start < 0 || end > TASK_SIZE || end <= start) return 'EINVAL';
-    const { kernel, owner } = this.#device.migration;
-    const { notifier, mm } = this.#dmirror;
+    const { mm } = this.#dmirror;
     const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
     yield* mm.mmapLock.downRead();
     try {
       for (;;) {
-        const notifierSeq = yield* mmuIntervalReadBegin(notifier);
-        hmmPfns.fill(0n);
-        const outcome = yield* hmmRangeFault(kernel, {
-          notifier,
-          notifierSeq,
-          start,
-          end,
-          hmmPfns,
-          defaultFlags: 0n,
-          pfnFlagsMask: 0n,
-          devPrivateOwner: owner,
-        });
+        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0n);
         if (outcome === 'EBUSY') continue;
         if (outcome !== 0) return outcome;
         return this.#snapshotCodes(hmmPfns);

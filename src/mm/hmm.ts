@@ -23,7 +23,7 @@ import {
 } from '../abi/hmm-pfn.js';
 import { pteHardwarePresent, pteNone, ptePfn, ptePresent, pteWrite } from '../abi/pte.js';
 import { softleafFromPte } from '../abi/softleaf.js';
-import type { Pte, VirtAddr } from '../base/brand.js';
+import type { Page, Pte, VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
@@ -117,10 +117,13 @@ function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, sto
     }
     const entry = softleafFromPte(pte);
     const kind = leafKind(kernel, entry);
-    if (isDevicePrivate(kind) && ownedBy(kernel, range, pte)) {
-      const flags = HMM_PFN_VALID | (kind === 'device-private-write' ? HMM_PFN_WRITE : 0n);
-      setPfn(range, i, kernel.addressing.hmmPfnFromPage(kernel.addressing.softleafToPage(entry), flags));
-      continue;
+    if (isDevicePrivate(kind)) {
+      const page = kernel.addressing.softleafToPage(entry);
+      if (ownedBy(kernel, range, page)) {
+        const flags = HMM_PFN_VALID | (kind === 'device-private-write' ? HMM_PFN_WRITE : 0n);
+        setPfn(range, i, kernel.addressing.hmmPfnFromPage(page, flags));
+        continue;
+      }
     }
     if (need === 0) {
       setPfn(range, i, 0n);
@@ -186,7 +189,5 @@ function setPfn(range: HmmRange, i: number, value: bigint): void {
   range.hmmPfns[i] = (range.hmmPfns[i] & HMM_PFN_INOUT_FLAGS) | value;
 }
 
-function ownedBy(kernel: Kernel, range: HmmRange, pte: Pte): boolean {
-  const page = kernel.addressing.softleafToPage(softleafFromPte(pte));
-  return kernel.pagemaps.get(pagePgmapId(kernel.memmap.words, page))?.owner === range.devPrivateOwner;
-}
+const ownedBy = (kernel: Kernel, range: HmmRange, page: Page): boolean =>
+  kernel.pagemaps.get(pagePgmapId(kernel.memmap.words, page))?.owner === range.devPrivateOwner;
