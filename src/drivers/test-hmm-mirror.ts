@@ -7,8 +7,8 @@ import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { DMIRROR_PROT } from '../abi/dmirror.js';
 import type { Errno, Result } from '../abi/errno.js';
-import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
-import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE, type HmmPfns, hmmPfnFlags, makeHmmPfns } from '../abi/hmm-pfn.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
 import { isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
@@ -288,11 +288,11 @@ export class TestHmmMirror implements DriverMirror {
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
     if (start < 0 || end > TASK_SIZE || end <= start) return 'EINVAL';
     const { mm } = this.#dmirror;
-    const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+    const hmmPfns = makeHmmPfns((end - start) / PAGE_SIZE);
     yield* mm.mmapLock.downRead();
     try {
       for (;;) {
-        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0n);
+        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0);
         if (outcome === 'EBUSY') continue;
         if (outcome !== 0) return outcome;
         return this.#snapshotCodes(hmmPfns);
@@ -302,20 +302,20 @@ export class TestHmmMirror implements DriverMirror {
     }
   }
 
-  #snapshotCodes(hmmPfns: BigUint64Array): Uint8Array {
-    const codes = new Uint8Array(hmmPfns.length);
-    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns[i] as HmmPfn);
+  #snapshotCodes(hmmPfns: HmmPfns): Uint8Array {
+    const codes = new Uint8Array(hmmPfns.length / 2);
+    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns, i);
     return codes;
   }
 
   /** `dmirror_mkentry()`. */
-  #snapshotCode(pfn: HmmPfn): number {
+  #snapshotCode(hmmPfns: HmmPfns, i: number): number {
     const { kernel } = this.#device.migration;
-    if (pfn === 0n) return DMIRROR_PROT.NONE;
-    if ((pfn & HMM_PFN_ERROR) !== 0n) return DMIRROR_PROT.ERROR;
-    if ((pfn & HMM_PFN_VALID) === 0n) return DMIRROR_PROT.NONE;
-    const access = (pfn & HMM_PFN_WRITE) !== 0n ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;
-    const page = kernel.addressing.hmmPfnToPage(pfn);
+    const flags = hmmPfnFlags(hmmPfns, i);
+    if ((flags & HMM_PFN_ERROR) !== 0) return DMIRROR_PROT.ERROR;
+    if ((flags & HMM_PFN_VALID) === 0) return DMIRROR_PROT.NONE;
+    const access = (flags & HMM_PFN_WRITE) !== 0 ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;
+    const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
     if (isDevicePrivatePage(kernel.memmap.words, page)) return access | DMIRROR_PROT.DEV_PRIVATE_LOCAL;
     return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
   }

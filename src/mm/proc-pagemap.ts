@@ -54,15 +54,19 @@ export function visitEntries(
   visit: (addr: number, low: number, high: number) => void,
 ): void {
   const { halves } = kernel.ram;
-  for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
-    const stop = Math.min(nextLeaf(at), end);
+  for (let at = start; at < end; ) {
     const table = leafTable(kernel, mm, at as VirtAddr);
+    if (table === NO_TABLE) {
+      at = nextMappedLeaf(kernel, mm, at, end);
+      continue;
+    }
+    const stop = Math.min(nextLeaf(at), end);
     for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
       const low = load32(halves, word);
       const high = load32(halves, word + 1);
       if ((low | high) !== 0) visit(addr, low, high);
     }
-    at = nextMappedLeaf(kernel, mm, stop, end);
+    at = stop;
   }
 }
 
