@@ -1,4 +1,5 @@
 /** `struct dev_pagemap` and its ops. Linux: include/linux/memremap.h (nr_pages and pages as the series adds them). */
+import type { MemoryId } from '../abi/device-pte.js';
 import type { VmFault } from '../abi/errno.js';
 import type { Page, PhysAddr, Pte, VirtAddr } from '../base/brand.js';
 import type { PercpuRef } from '../sync/percpu-ref.js';
@@ -35,6 +36,14 @@ export interface ByteRange {
   readonly end: PhysAddr | number;
 }
 
+/** What answers at the physical addresses of a coherent pagemap. */
+export interface CoherentMemory {
+  /** The number by which devices know the memory. */
+  readonly id: MemoryId;
+  /** Its bytes: the first page of the range is the first page here. */
+  readonly bytes: SharedArrayBuffer;
+}
+
 export interface DevPagemap {
   readonly type: MemoryType;
   /** Identity of the owner: compared with `===` only. */
@@ -44,6 +53,8 @@ export interface DevPagemap {
   readonly nrPages: number;
   /** Input of `memremapPages`: the physical range. Output of `memremapDevicePrivatePagemap`: the range of offsets, in bytes. */
   range: ByteRange | null;
+  /** MEMORY_DEVICE_COHERENT only: in Linux the address that `memremap_pages()` returns leads there. */
+  readonly memory?: CoherentMemory;
   /** First struct page. */
   pages: Page;
   /** Number in struct pages; 0 while not mapped. */

@@ -22,6 +22,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import { copyHighpage } from './highmem.js';
 import type { Kernel } from './kernel.js';
 import { createMm, exitMm, type MmStruct } from './mm-struct.js';
 import {
@@ -157,7 +158,7 @@ function copyPinned(kernel: Kernel, child: VmArea, addr: VirtAddr, to: number, o
   const { buddy, memmap, ram } = kernel;
   const page = buddy.allocPages(0);
   if (page === NULL_PAGE) return false;
-  ram.copyFrame(memmap.ramFrame(old), memmap.ramFrame(page));
+  copyHighpage(kernel, page, old);
   pageAddNewAnonRmap(kernel, page, child, addr);
   pageSetFlag(memmap.words, page, PAGE_FLAGS.PG_uptodate | PAGE_FLAGS.PG_lru);
   child.mm.rssAnon++;

@@ -6,7 +6,10 @@
  * once. A read pin must see what the process writes later, so it first breaks the sharing of a copy-on-write page (and of the
  * zero page, if it is for long).
  *
- * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, long-term pins of device coherent pages (which move them to RAM first).
+ * A page of a coherent device is had like any other; but a long-term pin would take from the driver the power to evict it, so
+ * the page first moves to RAM.
+ *
+ * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';
@@ -19,8 +22,16 @@ import type { Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
+import { migrateDeviceCoherentPage } from './migrate-device/device.js';
 import type { MmStruct } from './mm-struct.js';
-import { GUP_PIN_COUNTING_BIAS, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag } from './page.js';
+import {
+  GUP_PIN_COUNTING_BIAS,
+  isDeviceCoherentPage,
+  pageIsAnon,
+  pagePincountAdd,
+  pageSetFlag,
+  pageTestFlag,
+} from './page.js';
 import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { isCowMapping, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
@@ -45,7 +56,10 @@ export interface GupResult {
   readonly errno: 0 | Errno;
 }
 
-/** `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM. Takes mmap_lock. Give back with `unpinUserPages`. */
+/**
+ * `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM; with `longterm` also EBUSY, when a page on a coherent device
+ * is held there by somebody else. Takes mmap_lock. Give back with `unpinUserPages`.
+ */
 export function* pinUserPages(
   kernel: Kernel,
   mm: MmStruct,
@@ -53,10 +67,38 @@ export function* pinUserPages(
   pages: number,
   flags: { readonly write: boolean; readonly longterm: boolean },
 ): Sleeps<readonly Page[] | Errno> {
-  const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
-  if (got.errno === 0) return got.pages;
-  unpinUserPages(kernel, got.pages);
-  return got.errno;
+  for (;;) {
+    const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
+    if (got.errno !== 0) {
+      unpinUserPages(kernel, got.pages);
+      return got.errno;
+    }
+    const { words } = kernel.memmap;
+    if (!flags.longterm || !got.pages.some((page) => isDeviceCoherentPage(words, page))) return got.pages;
+    if ((yield* moveUnpinnable(kernel, got.pages)) !== 0) return 'EBUSY';
+  }
+}
+
+/**
+ * `migrate_longterm_unpinnable_folios()`: none of the pages stays pinned, and those on coherent devices go to RAM. The others
+ * may have moved by the time they are pinned again.
+ */
+function* moveUnpinnable(kernel: Kernel, pages: readonly Page[]): Sleeps<0 | 'EBUSY'> {
+  const { words } = kernel.memmap;
+  for (const [at, page] of pages.entries()) {
+    if (!isDeviceCoherentPage(words, page)) {
+      unpinUserPages(kernel, [page]);
+      continue;
+    }
+    // Nobody moves a pinned page: the pin becomes an ordinary reference.
+    pageRefAdd(words, page, 1);
+    unpinUserPages(kernel, [page]);
+    if ((yield* migrateDeviceCoherentPage(kernel, page)) !== 0) {
+      unpinUserPages(kernel, pages.slice(at + 1));
+      return 'EBUSY';
+    }
+  }
+  return 0;
 }
 
 /** `get_user_pages_fast()`, as vmsplice has it: as many pages as can be had. Takes mmap_lock. Give back with `putUserPages`. */

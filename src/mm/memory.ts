@@ -25,6 +25,7 @@ import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js'
 import { folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { copyHighpage } from './highmem.js';
 import type { Kernel } from './kernel.js';
 import {
   type MmuNotifierRange,
@@ -160,7 +161,7 @@ function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   return true;
 }
 
-/** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. */
+/** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. The copy is in RAM, also of a page on a coherent device. */
 function* wpPageCopy(
   kernel: Kernel,
   vma: VmArea,
@@ -174,9 +175,8 @@ function* wpPageCopy(
   const { mm } = vma;
   const page = kernel.buddy.allocPages(0);
   if (page === NULL_PAGE) return VM_FAULT_OOM;
-  const frame = kernel.memmap.ramFrame(page);
-  if (old === NULL_PAGE) kernel.ram.zeroFrame(frame);
-  else kernel.ram.copyFrame(kernel.memmap.ramFrame(old), frame);
+  if (old === NULL_PAGE) kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
+  else copyHighpage(kernel, page, old);
   pageSetFlag(kernel.memmap.words, page, PG_uptodate);
   anonVmaPrepare(kernel, vma);
 

@@ -10,6 +10,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { load32 } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
+import { isDeviceCoherentPage } from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
 import type { VmArea } from './vma.js';
@@ -37,6 +38,17 @@ function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: W
   const kind = kernel.addressing.swapTypes.kindOf[type];
   const wanted = mode === 'migration' ? isMigration(kind) : isDevicePrivate(kind) || kind === 'device-exclusive';
   return wanted && kernel.addressing.leafToPage(type, halvesNumber(low, high)) === page;
+}
+
+/** Is a page of a coherent device mapped at an address? */
+export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const table = leafTable(kernel, mm, addr);
+  if (table === NO_TABLE) return false;
+  const at = 2 * (table + pteIndex(addr));
+  const low = load32(kernel.ram.halves, at);
+  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return false;
+  const page = kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, at + 1)) as Pfn);
+  return isDeviceCoherentPage(kernel.memmap.words, page);
 }
 
 /** The device private page that stands at an address, NULL_PAGE for anything else. */

@@ -2,10 +2,9 @@
 import { PAGE_SIZE } from '../../abi/address.js';
 import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
 import {
+  LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_PRESENT,
   LOW_SPECIAL,
-  LOW_USER,
   LOW_WRITE,
   leafHigh,
   leafLow,
@@ -35,10 +34,10 @@ import {
 import { allocLeafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from '../pgtable.js';
 import { anonVmaPrepare, pageAddNewAnonRmap } from '../rmap.js';
 import { flushTlbRange } from '../tlbflush.js';
-import { VM_WRITE, vmaIsAnonymous } from '../vma.js';
+import { VM_WRITE, vmaIsAnonymous, vmaPageProt } from '../vma.js';
 import type { MigrateVma } from './args.js';
 
-const { PG_uptodate, PG_lru } = PAGE_FLAGS;
+const { PG_uptodate } = PAGE_FLAGS;
 
 /**
  * @param migrate the range that the pages belong to; `null` for a migration by physical pages, which has no holes to fill
@@ -112,7 +111,6 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
   if (free) {
     vma.mm.rssAnon++;
     pageAddNewAnonRmap(kernel, page, vma, addr);
-    if (!isPrivate) pageSetFlag(words, page, PG_lru);
     pageRefAdd(words, page, 1);
     if (zero) {
       setPteHalves(entries, at, 0, 0);
@@ -123,7 +121,7 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
       const type = kernel.addressing.devicePrivateType(writable);
       setPteHalves(entries, at, leafLow(number, 0), leafHigh(type, number, 0));
     } else {
-      const flags = LOW_PRESENT | LOW_USER | (writable ? LOW_WRITE | LOW_DIRTY : 0);
+      const flags = vmaPageProt(vma) | LOW_ACCESSED | (writable ? LOW_WRITE | LOW_DIRTY : 0);
       setPteHalves(entries, at, presentLow(number, flags), presentHigh(number));
     }
     kernel.stats.migratedToDevice++;
