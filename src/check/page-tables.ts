@@ -53,6 +53,21 @@ export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, v
   }
 }
 
+/** The entry of one address: the page as `CpuEntry` has it, and the flags of its low half; `null` for none. */
+export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): { page: Page; low: number } | null {
+  const { halves } = kernel.ram;
+  let table = kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE;
+  for (const shift of SHIFTS) {
+    const at = 2 * (table + (Math.floor(address / 2 ** shift) % PTRS_PER_TABLE));
+    const low = halves[at]!;
+    const high = halves[at + 1]!;
+    if ((low | high) === 0) return null;
+    if (shift === PAGE_SHIFT) return { page: describe(kernel, mm, address, low, high).page, low };
+    table = kernel.memmap.ramFrame(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn)) * PTRS_PER_TABLE;
+  }
+  return null;
+}
+
 /** Every table of an address space: index of its first word; `base` is the first address of a leaf table, `null` above. */
 export function* cpuTables(
   kernel: Kernel,
