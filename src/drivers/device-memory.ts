@@ -7,9 +7,9 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
-import { NULL_PAGE, type Page } from '../base/brand.js';
+import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import type { DevPagemap, DevPagemapOps } from '../mm/dev-pagemap.js';
+import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
   memremapDevicePrivatePagemap,
@@ -29,11 +29,16 @@ const REFCOUNT = STRUCT_PAGE.word.refcount;
 
 interface Chunk {
   readonly pgmap: DevPagemap;
-  /** The physical region under legacy addressing. */
+  /** The physical region: under legacy addressing, and of a coherent device. */
   readonly resource: Resource | null;
   /** First frame of the chunk in the device's memory. */
   readonly firstFrame: number;
   readonly pages: number;
+}
+
+/** The memory of a coherent device: where in the physical map it stands, and what answers there. */
+export interface CoherentWindow extends CoherentMemory {
+  readonly address: PhysAddr;
 }
 
 export interface DeviceMemoryOptions {
@@ -46,6 +51,8 @@ export interface DeviceMemoryOptions {
   readonly bytes: number;
   readonly chunkBytes: number;
   readonly numaNode: number;
+  /** `null`: the memory is private. Otherwise it is one chunk, as the window shows it. */
+  readonly coherent: CoherentWindow | null;
 }
 
 export class DeviceMemory {
@@ -74,6 +81,10 @@ export class DeviceMemory {
     const blocks = Math.ceil(this.totalPages / BLOCK_PAGES);
     this.#blockUsed = new Int32Array(blocks);
     this.#blockStamp = new Float64Array(blocks);
+  }
+
+  get type(): MemoryType {
+    return this.#options.coherent === null ? 'MEMORY_DEVICE_PRIVATE' : 'MEMORY_DEVICE_COHERENT';
   }
 
   get totalPages(): number {
@@ -127,12 +138,15 @@ export class DeviceMemory {
 
   /** Add a chunk: 0, ENOMEM (no struct pages, or all of the device's memory is in chunks), ERANGE (no address space). */
   grow(): Result {
-    const { kernel, name, chunkBytes, bytes, numaNode } = this.#options;
+    const { kernel, name, chunkBytes, bytes, numaNode, coherent } = this.#options;
     const size = Math.min(chunkBytes, bytes - this.#framesInChunks * PAGE_SIZE);
     if (size <= 0) return 'ENOMEM';
     let resource: Resource | null = null;
-    if (!kernel.seriesApplied) {
-      const found = kernel.iomem.requestFreeMemRegion(size, name);
+    if (coherent !== null || !kernel.seriesApplied) {
+      const found =
+        coherent === null
+          ? kernel.iomem.requestFreeMemRegion(size, name)
+          : kernel.iomem.requestMemRegion({ start: coherent.address, end: coherent.address + size - 1, name });
       if (typeof found === 'string') return found;
       resource = found;
     }
@@ -209,10 +223,11 @@ export class DeviceMemory {
   }
 
   #pagemap(size: number, resource: Resource | null): DevPagemap {
-    const { owner, ops } = this.#options;
+    const { owner, ops, coherent } = this.#options;
     const range = resource === null ? null : { start: resource.start, end: resource.start + size - 1 };
     return {
-      type: 'MEMORY_DEVICE_PRIVATE',
+      type: this.type,
+      ...(coherent === null ? {} : { memory: coherent }),
       owner,
       ops: { ...ops, folioFree: (page) => this.#folioFree(page) },
       nrPages: size / PAGE_SIZE,

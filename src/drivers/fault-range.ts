@@ -3,10 +3,10 @@
  * Linux: dmirror_fault(), dmirror_range_fault(), dmirror_do_update() in lib/test_hmm.c.
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
-import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import type { Errno } from '../abi/errno.js';
 import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
 import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
@@ -20,8 +20,8 @@ import type { MigrationContext } from './migration.js';
 const REQUEST_WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
 /**
- * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Pages of our own memory are mapped
- * there, everything else where it is in RAM. EFAULT or EPERM when some page cannot be had; EBUSY when invalidations came in
+ * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Each page is mapped where it is: in our
+ * own memory, in RAM, or in the memory of another device that is coherent. EFAULT or EPERM when some page cannot be had; EBUSY when invalidations came in
  * between `attempts` times.
  * Precondition: mmap_lock held for reading.
  */
@@ -101,9 +101,10 @@ function mapPfns(
     // A page of our own memory that is shared after fork stays read-only on the device: nobody breaks COW there.
     if ((pfn & HMM_PFN_VALID) === 0n || (write && !writable)) return 'EFAULT';
     const page = kernel.addressing.hmmPfnToPage(pfn);
+    // A private page that is reported is ours; what has a physical address names its memory itself.
     const own = isDevicePrivatePage(kernel.memmap.words, page);
-    const target: MemoryId = own ? memoryId : MEMORY_RAM;
-    const frame = own ? memory.frameOf(page) : kernel.memmap.ramFrame(page);
+    const target = own ? memoryId : pageMemory(kernel, page);
+    const frame = own ? memory.frameOf(page) : pageFrame(kernel, page);
     const addr = start + i * PAGE_SIZE;
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.
     if (!dmirror.map(addr, target, frame, writable)) return 'ENOMEM';

@@ -12,8 +12,10 @@ import { softleafFromPte } from '../abi/softleaf.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import type { VmFaultContext } from '../mm/dev-pagemap.js';
+import { pageFrame, pageMemory } from '../mm/highmem.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
+  MIGRATE_VMA_SELECT_DEVICE_COHERENT,
   MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
   MIGRATE_VMA_SELECT_SYSTEM,
   type MigrateVma,
@@ -186,25 +188,30 @@ function settleEntries(
   { vma, start, end }: MigrateVma,
 ): void {
   const { words } = kernel.ram;
+  const names = (page: Page, word: number, frame: number): boolean =>
+    devicePteMemory(word) === pageMemory(kernel, page) && pageFrame(kernel, page) === frame;
   const still = (addr: number, word: number, frame: number): boolean | undefined => {
     const table = leafTable(kernel, vma.mm, addr as VirtAddr);
     const pte = table === NO_TABLE ? (0n as Pte) : readPte(words, table + pteIndex(addr));
     if (pteNone(pte)) return false;
-    const ram = devicePteMemory(word) === MEMORY_RAM;
     const write = (word & DEVICE_PTE_WRITE) !== 0;
     if (ptePresent(pte)) {
-      return ram && kernel.memmap.ramFrame(kernel.memmap.pfnToPage(ptePfn(pte))) === frame && (!write || pteWrite(pte));
+      return names(kernel.memmap.pfnToPage(ptePfn(pte)), word, frame) && (!write || pteWrite(pte));
     }
     const entry = softleafFromPte(pte);
     const kind = leafKind(kernel, entry);
     if (isMigration(kind)) return undefined;
     const page = kernel.addressing.softleafToPage(entry);
-    if (kind === 'device-exclusive') return ram && kernel.memmap.ramFrame(page) === frame;
+    if (kind === 'device-exclusive') return names(page, word, frame);
     if (!isDevicePrivate(kind) || devicePteMemory(word) !== memoryId || !memory.owns(page)) return false;
     return memory.frameOf(page) === frame && (!write || kind === 'device-private-write');
   };
   for (const mirror of mirrorsOf(vma.mm)) mirror.settle(start, end, still);
 }
+
+/** `dmirror_select_device()`: the pages of our own memory, whichever kind they are. */
+const selectDevice = ({ type }: DeviceMemory): number =>
+  type === 'MEMORY_DEVICE_PRIVATE' ? MIGRATE_VMA_SELECT_DEVICE_PRIVATE : MIGRATE_VMA_SELECT_DEVICE_COHERENT;
 
 /**
  * Device → RAM for a part of one VMA, bulk or (with `faultPage`) for a CPU fault, up to the copy. Same preconditions.
@@ -220,7 +227,7 @@ export function* beginToSystem(
   batch: CopyBatch,
 ): Sleeps<Round> {
   const mirrors = [...ctx.mirrorsOf(vma.mm)];
-  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, ctx.owner, faultPage);
+  const args = migrateArgs(vma, start, end, selectDevice(ctx.memory), ctx.owner, faultPage);
   for (const mirror of mirrors) mirror.migrationsHome++;
   const setup = yield* migrateVmaSetup(ctx.kernel, args);
   for (const mirror of mirrors) mirror.migrationsHome--;

@@ -10,7 +10,8 @@ import type { Errno, Result } from '../abi/errno.js';
 import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
 import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
-import { isDevicePrivatePage } from '../mm/page.js';
+import { pageFrame, pageMemory } from '../mm/highmem.js';
+import { isDeviceCoherentPage, isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
 import { folioUnlock } from '../sync/page-ref.js';
@@ -203,7 +204,7 @@ export class TestHmmMirror implements DriverMirror {
         const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
         if (typeof page === 'string') return nothing(page);
         // While the page is locked the CPU cannot have it back.
-        const mapped = dmirror.mapExclusive(addr, kernel.memmap.ramFrame(page));
+        const mapped = dmirror.mapExclusive(addr, pageMemory(kernel, page), pageFrame(kernel, page));
         folioUnlock(words, page);
         putPage(kernel, page);
         if (!mapped) return nothing('ENOMEM');
@@ -310,13 +311,16 @@ export class TestHmmMirror implements DriverMirror {
 
   /** `dmirror_mkentry()`. */
   #snapshotCode(pfn: HmmPfn): number {
-    const { kernel } = this.#device.migration;
+    const { kernel, memory } = this.#device.migration;
     if (pfn === 0n) return DMIRROR_PROT.NONE;
     if ((pfn & HMM_PFN_ERROR) !== 0n) return DMIRROR_PROT.ERROR;
     if ((pfn & HMM_PFN_VALID) === 0n) return DMIRROR_PROT.NONE;
     const access = (pfn & HMM_PFN_WRITE) !== 0n ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;
     const page = kernel.addressing.hmmPfnToPage(pfn);
     if (isDevicePrivatePage(kernel.memmap.words, page)) return access | DMIRROR_PROT.DEV_PRIVATE_LOCAL;
+    if (isDeviceCoherentPage(kernel.memmap.words, page)) {
+      return access | (memory.owns(page) ? DMIRROR_PROT.DEV_COHERENT_LOCAL : DMIRROR_PROT.DEV_COHERENT_REMOTE);
+    }
     return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
   }
 

@@ -2,7 +2,7 @@
  * The test driver: what Linux's lib/test_hmm.c owes its users, with real device memory behind it.
  *
  * One `TestHmm` a device (struct dmirror_device); `open` makes a mirror of an address space (struct dmirror, an open file of
- * /dev/hmm_dmirrorN); an address space may have several. Not modelled yet: coherent memory, huge pages.
+ * /dev/hmm_dmirrorN); an address space may have several. Not modelled yet: huge pages.
  */
 import type { MemoryId } from '../abi/device-pte.js';
 import type { Result } from '../abi/errno.js';
@@ -13,7 +13,7 @@ import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { SCHEDULE_POINT, type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
-import { DeviceMemory } from './device-memory.js';
+import { type CoherentWindow, DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
 import type { DeviceDriver, DriverInspection, DriverMirror, DriverStats } from './driver.js';
@@ -33,6 +33,8 @@ export interface TestHmmOptions {
   readonly chunk: number;
   readonly numaNode: number;
   readonly memoryId: MemoryId;
+  /** `null`: the CPU cannot reach the memory. */
+  readonly coherent: CoherentWindow | null;
 }
 
 export function createTestHmm(options: TestHmmOptions): DeviceDriver {
@@ -73,6 +75,7 @@ class TestHmm implements DeviceDriver {
       bytes: options.memory,
       chunkBytes: options.chunk,
       numaNode: options.numaNode,
+      coherent: options.coherent,
     });
     this.migration = {
       kernel,

@@ -253,12 +253,6 @@ describe('boot', () => {
     });
   });
 
-  it('refuses what is not modelled yet', async () => {
-    await expect(boot({ devices: [{ memory: '8MiB', type: 'coherent' }] })).rejects.toMatchObject({
-      code: 'ERR_PFNLESS_UNSUPPORTED',
-    });
-  });
-
   it('boots a machine without devices', async () => {
     const machine = await boot({ executor: 'inline', memory: { ram: '16MiB' }, devices: [] });
     machines.push(machine);
