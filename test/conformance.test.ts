@@ -98,13 +98,6 @@ describe('an altered trace', () => {
     expect(divergences[0]).toMatchObject({ op: 'migrate_to_dev', field: 'st0.pm[0]', expected: '1', actual: '6402' });
     expect(divergences[0]!.page.join('\n')).toMatch(/device-private-write.*\n.*refcount 1, mapcount 1/);
   });
-
-  test('huge pages are refused with a sentence', async () => {
-    const huge = text.replace('"scenario":"fork_child_writes"', '"scenario":"thp_close"');
-    const { unsupported, operations } = await replayer.replay(parseTrace(huge, NAME));
-    expect(unsupported).toMatch(/2 MiB pages/);
-    expect(operations).toBe(0);
-  });
 });
 
 describe('a malformed trace', () => {

@@ -1,9 +1,10 @@
 /**
  * HMM_PFN_* words: what `hmm_range_fault` returns. Linux: include/linux/hmm.h; bit 57 and the order's place are the series'.
- * The flags fill the top of the word, so this is a bigint.
+ *
+ * A range's words are seen as 32-bit halves, low half first (decision 15): a snapshot reads and writes one for every page.
+ * All flags, and the order, stand in the upper half.
  */
-import type { DevicePrivateOffset, HmmPfn, Pfn } from '../base/brand.js';
-import { bit, bits, defineBits } from './layout.js';
+import { type BitFieldLayout, bit, bits, defineBits } from './layout.js';
 
 export const HMM = defineBits('hmm pfn', 64, {
   number: bits(0, 51, 'PFN, or offset in the device private address space'),
@@ -17,14 +18,15 @@ export const HMM = defineBits('hmm pfn', 64, {
   valid: bit(63, 'HMM_PFN_VALID'),
 });
 
-export const HMM_PFN_VALID = HMM.valid.mask;
-export const HMM_PFN_WRITE = HMM.write.mask;
-export const HMM_PFN_ERROR = HMM.error.mask;
-export const HMM_PFN_DMA_MAPPED = HMM.dmaMapped.mask;
-export const HMM_PFN_P2PDMA = HMM.p2pdma.mask;
-export const HMM_PFN_P2PDMA_BUS = HMM.p2pdmaBus.mask;
-export const HMM_PFN_DEVICE_PRIVATE = HMM.devicePrivate.mask;
-export const HMM_PFN_ORDER_SHIFT = HMM.order.low;
+const upperMask = ({ mask }: BitFieldLayout): number => Number(mask >> 32n) | 0;
+
+export const HMM_PFN_VALID = upperMask(HMM.valid);
+export const HMM_PFN_WRITE = upperMask(HMM.write);
+export const HMM_PFN_ERROR = upperMask(HMM.error);
+export const HMM_PFN_DMA_MAPPED = upperMask(HMM.dmaMapped);
+export const HMM_PFN_P2PDMA = upperMask(HMM.p2pdma);
+export const HMM_PFN_P2PDMA_BUS = upperMask(HMM.p2pdmaBus);
+export const HMM_PFN_DEVICE_PRIVATE = upperMask(HMM.devicePrivate);
 /** Input: fault the page in. */
 export const HMM_PFN_REQ_FAULT = HMM_PFN_VALID;
 /** Input: fault the page in for writing. */
@@ -32,10 +34,27 @@ export const HMM_PFN_REQ_WRITE = HMM_PFN_WRITE;
 /** Flags which survive from input to output. */
 export const HMM_PFN_INOUT_FLAGS = HMM_PFN_DMA_MAPPED | HMM_PFN_P2PDMA | HMM_PFN_P2PDMA_BUS;
 
-const NUMBER_MASK = HMM.number.mask;
+const ORDER_SHIFT = HMM.order.low - 32;
+const ORDER_MASK = Number(HMM.order.valueMask);
+const HALF = 2 ** 32;
+const NUMBER_UPPER_MASK = upperMask(HMM.number);
 
-export const hmmPfnOfPfn = (pfn: Pfn, flags: bigint): HmmPfn => (BigInt(pfn) | flags) as HmmPfn;
-export const hmmPfnOfOffset = (offset: DevicePrivateOffset, flags: bigint): HmmPfn =>
-  (BigInt(offset) | flags | HMM_PFN_DEVICE_PRIVATE) as HmmPfn;
-export const hmmPfnNumber = (pfn: HmmPfn): number => Number(pfn & NUMBER_MASK);
-export const hmmPfnMapOrder = (pfn: HmmPfn): number => Number((pfn >> HMM.order.shift) & HMM.order.valueMask);
+/** The words of a range: the halves of page i at 2i (lower) and 2i + 1 (upper). */
+export type HmmPfns = Int32Array;
+export const makeHmmPfns = (pages: number): HmmPfns => new Int32Array(2 * pages);
+
+/** HMM_PFN_* flags of page `i`, with whatever else the upper half holds. */
+export const hmmPfnFlags = (pfns: HmmPfns, i: number): number => pfns[2 * i + 1];
+/** The number of page `i`, of whichever kind the flags say. */
+export const hmmPfnNumber = (pfns: HmmPfns, i: number): number =>
+  (pfns[2 * i] >>> 0) + (pfns[2 * i + 1] & NUMBER_UPPER_MASK) * HALF;
+/** `hmm_pfn_to_map_order()`. */
+export const hmmPfnMapOrder = (pfns: HmmPfns, i: number): number => (pfns[2 * i + 1] >>> ORDER_SHIFT) & ORDER_MASK;
+
+/** Report page `i`. The input's sticky flags stay. */
+export function setHmmPfn(pfns: HmmPfns, i: number, number: number, flags: number): void {
+  pfns[2 * i] = number;
+  pfns[2 * i + 1] = (pfns[2 * i + 1] & HMM_PFN_INOUT_FLAGS) | Math.floor(number / HALF) | flags;
+}
+/** The flags that say of which order a mapping is (`hmm_pfn_flags_order()`). */
+export const hmmPfnOrderFlags = (order: number): number => order << ORDER_SHIFT;

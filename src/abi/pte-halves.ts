@@ -13,6 +13,8 @@ export const LOW_WRITE = 1 << PTE.write.low;
 export const LOW_USER = 1 << PTE.user.low;
 export const LOW_ACCESSED = 1 << PTE.accessed.low;
 export const LOW_DIRTY = 1 << PTE.dirty.low;
+/** In an entry of an upper level: maps a huge page. */
+export const LOW_HUGE = 1 << PTE.pageSize.low;
 export const LOW_SPECIAL = 1 << PTE.special.low;
 export const LOW_UFFD_WP = 1 << PTE.uffdWp.low;
 export const LOW_SOFT_DIRTY = 1 << PTE.softDirty.low;

@@ -17,7 +17,7 @@ export const STRUCT_PAGE = defineRecord('struct page', STRUCT_PAGE_BYTES, {
   compoundHead: field(8, 'u32', 'tail page: (slot of the head << 1) | 1; otherwise 0'),
   pgmap: field(12, 'u32', 'ZONE_DEVICE: id of the dev_pagemap, kept on the head page'),
   zoneDeviceData: field(16, 'i32', 'ZONE_DEVICE: word of the driver that owns the page'),
-  lruNext: field(20, 'u32', 'free page: next page of its free list'),
+  lruNext: field(20, 'u32', 'free page: next page of its free list; page table: next deposited table'),
   lruPrev: field(24, 'u32', 'free page: previous page of its free list'),
   mapping: field(
     28,
@@ -25,11 +25,19 @@ export const STRUCT_PAGE = defineRecord('struct page', STRUCT_PAGE_BYTES, {
     '(id of the anon_vma << 1) | 1 for anonymous pages; id of the file << 1 in a page cache; 0 for none',
   ),
   index: field(32, 'f64', 'page offset of the page inside its mapping'),
-  private: field(40, 'u32', 'free page: buddy order; swap cache: entry'),
+  private: field(
+    40,
+    'u32',
+    'free page: buddy order; page table: its lock; first tail of a large folio: all its mapcounts; swap cache: entry',
+  ),
   order: field(44, 'u32', 'compound order, kept on the head page'),
   mapcount: field(48, 'i32', 'page table entries that map this page, minus one'),
   refcount: field(52, 'i32', 'references: 0 free or frozen, negative never'),
-  pincount: field(56, 'i32', 'FOLL_PIN references (of small folios too, beside GUP_PIN_COUNTING_BIAS in refcount)'),
+  pincount: field(
+    56,
+    'i32',
+    'FOLL_PIN references, kept on the head page (of small folios too, beside GUP_PIN_COUNTING_BIAS in refcount)',
+  ),
   entireMapcount: field(60, 'i32', 'large folio: page middle directory entries that map it, minus one'),
 });
 

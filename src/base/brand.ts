@@ -21,8 +21,6 @@ export type FrameIndex = Brand<number, 'FrameIndex'>;
 export type Page = Brand<number, 'Page'>;
 /** A `MIGRATE_PFN_*` word (46 significant bits, so a plain number holds it). */
 export type Mpfn = Brand<number, 'Mpfn'>;
-/** An `HMM_PFN_*` word: all 64 bits are used. */
-export type HmmPfn = Brand<bigint, 'HmmPfn'>;
 /** A page table entry as it stands in memory. */
 export type Pte = Brand<bigint, 'Pte'>;
 /** A non-present page table entry with a meaning (`softleaf_t`). */

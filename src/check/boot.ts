@@ -3,6 +3,7 @@ import { bootMachine } from '../machine/boot.js';
 import type { MachineInput } from '../machine/spec.js';
 import type { Checker } from '../machine/state.js';
 import type { Machine } from '../machine/types.js';
+import { cpuTlb } from './cpu-tlb.js';
 import { deviceMappings } from './device-mappings.js';
 import { framesConserved } from './frames-conserved.js';
 import { kernelLog } from './kernel-log.js';
@@ -15,6 +16,7 @@ export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   pageAccounting,
   rmap,
   deviceMappings,
+  cpuTlb,
   noLeftovers,
   kernelLog,
 ]);

@@ -1,13 +1,13 @@
 /**
  * Holds: each valid entry of a device's page tables is a subset of what the CPU's page tables allow. It names the same page
- * (RAM, or this device's own memory), and is writable only where a CPU entry of a writable mapping is; so no device
- * mapping has outlived its invalidation.
+ * (in RAM, in this device's own memory, or in that of a coherent device), and is writable only where a CPU entry of a writable
+ * mapping is; so no device mapping has outlived its invalidation.
  *
  * Does not see: stale entries in a device's TLB; drivers without `inspect`. Suspended while an invalidation is in flight,
  * and for devices that are lost.
  */
 import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM, memoryOfDevice } from '../abi/device-pte.js';
-import { NULL_PAGE, type Page } from '../base/brand.js';
+import type { Page } from '../base/brand.js';
 import type { DriverInspection } from '../drivers/driver.js';
 import type { Checker, MachineDevice } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -21,26 +21,40 @@ interface Allowed {
   readonly write: boolean;
 }
 
-function allowed(kernel: Kernel, device: MachineDevice, inspection: DriverInspection, entry: CpuEntry): Allowed | null {
-  const { kind, page, writable } = entry;
-  const own = page === NULL_PAGE ? null : inspection.frameOf(page);
-  const memory = own === null ? MEMORY_RAM : memoryOfDevice(device.index);
-  const frame = own ?? kernel.memmap.ramFrame(pageOrZero(kernel, page));
+/** A device and what its driver says of it. */
+interface Inspected {
+  readonly device: MachineDevice;
+  readonly inspection: DriverInspection;
+}
+
+/** The device whose memory a page is in, if any, and the frame there. */
+function holderOf(all: readonly Inspected[], page: Page): { readonly device: MachineDevice; frame: number } | null {
+  for (const { device, inspection } of all) {
+    const frame = inspection.frameOf(page);
+    if (frame !== null) return { device, frame };
+  }
+  return null;
+}
+
+function allowed(kernel: Kernel, device: MachineDevice, all: readonly Inspected[], entry: CpuEntry): Allowed | null {
+  const { kind, writable, content: page } = entry;
+  const holder = holderOf(all, page);
+  const memory = holder === null ? MEMORY_RAM : memoryOfDevice(holder.device.index);
+  const frame = holder === null ? kernel.memmap.ramFrame(page) : holder.frame;
+  // Whoever follows a physical address reaches the memory of a coherent device; private memory, only the device that has it.
   switch (kind) {
     case 'present':
-      return { memory, frame, write: writable };
+      return holder?.device.spec.type === 'private' ? null : { memory, frame, write: writable };
     case 'device-private-write':
-      return own === null ? null : { memory, frame, write: true };
+      return holder?.device === device ? { memory, frame, write: true } : null;
     case 'device-private-read':
-      return own === null ? null : { memory, frame, write: false };
+      return holder?.device === device ? { memory, frame, write: false } : null;
     case 'device-exclusive':
-      return { memory, frame, write: true };
+      return holder?.device.spec.type === 'private' ? null : { memory, frame, write: true };
     default:
       return null;
   }
 }
-
-const pageOrZero = (kernel: Kernel, page: Page): Page => (page === NULL_PAGE ? kernel.zeroPage : page);
 
 function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
   if (cpu === null) return 'is mapped on the device, but the CPU has nothing there that it could map';
@@ -52,14 +66,14 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
   return null;
 }
 
-function* lookAt(kernel: Kernel, device: MachineDevice, inspection: DriverInspection, mm: MmStruct, root: number) {
+function* lookAt(kernel: Kernel, device: MachineDevice, all: readonly Inspected[], mm: MmStruct, root: number) {
   // Both walks go by address.
   const cpuWalk = cpuEntries(kernel, mm);
   let cpu = cpuWalk.next();
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
     while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();
     const isThere = !cpu.done && cpu.value.address === entry.address;
-    const problem = wrong(entry, isThere ? allowed(kernel, device, inspection, cpu.value as CpuEntry) : null);
+    const problem = wrong(entry, isThere ? allowed(kernel, device, all, cpu.value as CpuEntry) : null);
     if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
   }
 }
@@ -68,9 +82,13 @@ export const deviceMappings: Checker = {
   invariant: 'device-mappings',
   statement: 'each device mapping is a subset of what the CPU page table allows',
   *look({ kernel, devices }) {
-    for (const device of devices) {
-      const inspection = device.link.lost ? undefined : device.driver.inspect?.();
-      for (const { mm, root } of inspection?.contexts ?? []) yield* lookAt(kernel, device, inspection!, mm, root);
+    const all = devices.flatMap((device): Inspected[] => {
+      const inspection = device.driver.inspect?.();
+      return inspection === undefined ? [] : [{ device, inspection }];
+    });
+    for (const { device, inspection } of all) {
+      if (device.link.lost) continue;
+      for (const { mm, root } of inspection.contexts) yield* lookAt(kernel, device, all, mm, root);
     }
   },
 };

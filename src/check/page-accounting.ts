@@ -6,27 +6,50 @@
  * Does not see: who holds a reference, only how many there should be; contents. Suspended while anything is in flight: a
  * migration and the copy engine hold references of their own.
  */
-import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { GUP_PIN_COUNTING_BIAS, pageFileId, pageMapcount } from '../mm/page.js';
-import { pageRefCount } from '../sync/page-ref.js';
-import { load32 } from '../sync/word.js';
-import { cpuEntries, cpuTables } from './page-tables.js';
+import { folioMapcount, pageFileId, pageMapcount, pagePincount, pinBias } from '../mm/page.js';
+import { folioHead, pageRefCount } from '../sync/page-ref.js';
+import { type CpuEntry, cpuEntries, cpuTables } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
 
-const PINCOUNT = STRUCT_PAGE.word.pincount;
+/** Entries that map each page, and references that those of each folio hold, over all address spaces. */
+class Mappings {
+  readonly #words: Int32Array;
+  readonly #ofPage = new Map<Page, number>();
+  readonly #ofFolio = new Map<Page, number>();
 
-/** Entries that map each page, over all address spaces; says what is wrong with an address space's own counters. */
-function* census(kernel: Kernel, mappings: Map<Page, number>): Generator<string, void, void> {
+  constructor(words: Int32Array) {
+    this.#words = words;
+  }
+
+  add({ page, inHuge }: CpuEntry): void {
+    this.#ofPage.set(page, this.ofPage(page) + 1);
+    // A huge entry holds one reference, however many pages it maps.
+    if (inHuge > 0) return;
+    const head = folioHead(this.#words, page);
+    this.#ofFolio.set(head, this.ofFolio(head) + 1);
+  }
+
+  ofPage(page: Page): number {
+    return this.#ofPage.get(page) ?? 0;
+  }
+
+  ofFolio(head: Page): number {
+    return this.#ofFolio.get(head) ?? 0;
+  }
+}
+
+/** Count what the page tables map; says what is wrong with an address space's own counters. */
+function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, void> {
   for (const mm of kernel.mms) {
     let rss = 0;
-    for (const { kind, page } of cpuEntries(kernel, mm)) {
-      if (page === NULL_PAGE) continue;
+    for (const entry of cpuEntries(kernel, mm)) {
+      if (entry.page === NULL_PAGE) continue;
       rss++;
       // A migration entry counts as resident but maps nothing.
-      if (!kind.startsWith('migration')) mappings.set(page, (mappings.get(page) ?? 0) + 1);
+      if (!entry.kind.startsWith('migration')) mappings.add(entry);
     }
     const counted = mm.rssAnon + mm.rssShmem;
     if (rss !== counted) yield `process ${mm.pid}: ${counted} pages are counted as resident, there are ${rss}`;
@@ -36,15 +59,20 @@ function* census(kernel: Kernel, mappings: Map<Page, number>): Generator<string,
 }
 
 /** Compare one page's counts with what was found. */
-function* compare(kernel: Kernel, page: Page, mapped: number, name: string): Generator<string, void, void> {
+function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string): Generator<string, void, void> {
   const { words } = kernel.memmap;
+  const mapped = mappings.ofPage(page);
   const mapcount = pageMapcount(words, page);
-  const references = pageRefCount(words, page);
-  const pins = load32(words, (page << STRUCT_PAGE_WORD_SHIFT) + PINCOUNT);
   if (mapcount !== mapped) yield `${name}: mapcount ${mapcount}, but ${mapped} page table entries map it`;
+  if (folioHead(words, page) !== page) return;
+  const references = pageRefCount(words, page);
+  const entries = mappings.ofFolio(page);
+  const ofFolio = folioMapcount(words, page);
+  if (ofFolio !== entries) yield `${name}: its folio counts ${ofFolio} mappings, but ${entries} entries map it`;
+  const pins = pagePincount(words, page);
   const cached = pageFileId(words, page) === 0 ? 0 : 1;
-  if (references !== mapped + cached + pins * GUP_PIN_COUNTING_BIAS) {
-    const holders = `${mapped} page table entries, ${cached} page caches and ${pins} pins`;
+  if (references !== entries + cached + pins * pinBias(words, page)) {
+    const holders = `${entries} page table entries, ${cached} page caches and ${pins} pins`;
     yield `${name}: refcount ${references}, but ${holders} hold it`;
   }
 }
@@ -53,15 +81,15 @@ export const pageAccounting: Checker = {
   invariant: 'page-accounting',
   statement: 'refcounts, mapcounts and rss counters are what page tables, page caches and pins hold',
   *look({ kernel }) {
-    const mappings = new Map<Page, number>();
+    const mappings = new Mappings(kernel.memmap.words);
     yield* census(kernel, mappings);
     for (const page of ramPages(kernel)) {
-      if (ramUse(kernel, page) === 'used') yield* compare(kernel, page, mappings.get(page) ?? 0, `RAM page ${page}`);
+      if (ramUse(kernel, page) === 'used') yield* compare(kernel, page, mappings, `RAM page ${page}`);
     }
     for (const pgmap of kernel.pagemaps) {
       let inUse = 0;
       for (let page = pgmap.pages; page < pgmap.pages + pgmap.nrPages; page++) {
-        yield* compare(kernel, page, mappings.get(page) ?? 0, `page ${page - pgmap.pages} of pagemap ${pgmap.id}`);
+        yield* compare(kernel, page, mappings, `page ${page - pgmap.pages} of pagemap ${pgmap.id}`);
         if (pageRefCount(kernel.memmap.words, page) > 0) inUse++;
       }
       const references = pgmap.ref?.count ?? 0;

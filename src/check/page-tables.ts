@@ -4,8 +4,18 @@
  */
 import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
 import { DEVICE_PTE_VALID } from '../abi/device-pte.js';
-import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  highType,
+  LOW_HUGE,
+  LOW_PRESENT,
+  LOW_SPECIAL,
+  LOW_WRITE,
+  lowPresent,
+} from '../abi/pte-halves.js';
 import type { SoftLeafKind } from '../abi/softleaf.js';
+import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -14,7 +24,7 @@ import type { MmStruct } from '../mm/mm-struct.js';
 const SHIFTS = [PGD_SHIFT, PUD_SHIFT, PMD_SHIFT, PAGE_SHIFT] as const;
 const LEAF = SHIFTS.length - 1;
 
-/** One entry of a leaf table that is not none. */
+/** What the page tables say of one page, where it is not none: an entry of a leaf table, or one page of a huge entry. */
 export interface CpuEntry {
   readonly mm: MmStruct;
   readonly address: VirtAddr;
@@ -22,59 +32,105 @@ export interface CpuEntry {
   readonly writable: boolean;
   /** What a non-present entry means; `present` for the others. */
   readonly kind: SoftLeafKind | 'present';
-  /** The page that it maps or names; NULL_PAGE for the zero page and for entries that name none. */
+  /** The page that it maps or names; NULL_PAGE for the zero pages and for entries that name none. */
   readonly page: Page;
+  /** The same, but with the zero pages. */
+  readonly content: Page;
+  /** How many pages into a huge entry's folio this one is; -1: the entry is a small one. */
+  readonly inHuge: number;
 }
 
 /** Page that a device or migration entry names, kinds without a page apart. */
 const NO_PAGE_KINDS: readonly SoftLeafKind[] = ['none', 'swap', 'hwpoison', 'marker'];
 
-function describe(kernel: Kernel, mm: MmStruct, address: VirtAddr, low: number, high: number): CpuEntry {
+function describe(
+  kernel: Kernel,
+  mm: MmStruct,
+  address: VirtAddr,
+  low: number,
+  high: number,
+  inHuge: number,
+): CpuEntry {
+  const offset = Math.max(0, inHuge);
   if (lowPresent(low)) {
-    const page = low & LOW_SPECIAL ? NULL_PAGE : kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
-    return { mm, address, writable: (low & LOW_WRITE) !== 0, kind: 'present', page };
+    const content = (kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn) + offset) as Page;
+    const page = low & LOW_SPECIAL ? NULL_PAGE : content;
+    return { mm, address, writable: (low & LOW_WRITE) !== 0, kind: 'present', page, content, inHuge };
   }
   const type = highType(high);
   const kind = kernel.addressing.swapTypes.kindOf[type]!;
-  const page = NO_PAGE_KINDS.includes(kind) ? NULL_PAGE : kernel.addressing.leafToPage(type, halvesNumber(low, high));
-  return { mm, address, writable: false, kind, page };
+  const named = NO_PAGE_KINDS.includes(kind) ? NULL_PAGE : kernel.addressing.leafToPage(type, halvesNumber(low, high));
+  const page = (named === NULL_PAGE ? named : named + offset) as Page;
+  return { mm, address, writable: false, kind, page, content: page, inHuge };
 }
+
+/** Does an entry of an upper table point to a table? Otherwise it is a huge one. */
+const pointsToTable = (low: number): boolean => (low & (LOW_PRESENT | LOW_HUGE)) === LOW_PRESENT;
+
+const tableBelow = (kernel: Kernel, low: number, high: number): number =>
+  kernel.memmap.ramFrame(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn)) * PTRS_PER_TABLE;
 
 /** Every entry of an address space that is not none, by address. */
 export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, void, void> {
   const { halves } = kernel.ram;
-  for (const { table, base } of cpuTables(kernel, mm)) {
-    if (base === null) continue;
+  yield* below(kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0);
+
+  function* below(table: number, level: number, base: number): Generator<CpuEntry, void, void> {
     for (let index = 0; index < PTRS_PER_TABLE; index++) {
       const low = halves[2 * (table + index)]!;
       const high = halves[2 * (table + index) + 1]!;
-      if ((low | high) !== 0) yield describe(kernel, mm, (base + index * PAGE_SIZE) as VirtAddr, low, high);
+      if ((low | high) === 0) continue;
+      const address = (base + index * 2 ** SHIFTS[level]!) as VirtAddr;
+      if (level === LEAF) yield describe(kernel, mm, address, low, high, -1);
+      else if (pointsToTable(low)) yield* below(tableBelow(kernel, low, high), level + 1, address);
+      else {
+        for (let i = 0; i < PTRS_PER_TABLE; i++) {
+          yield describe(kernel, mm, (address + i * PAGE_SIZE) as VirtAddr, low, high, i);
+        }
+      }
     }
   }
 }
 
-/** Every table of an address space: index of its first word; `base` is the first address of a leaf table, `null` above. */
-export function* cpuTables(
-  kernel: Kernel,
-  mm: MmStruct,
-): Generator<{ table: number; base: number | null }, void, void> {
-  const tableOf = (page: Page): number => kernel.memmap.ramFrame(page) * PTRS_PER_TABLE;
-  yield* below(tableOf(mm.pgd), 0, 0);
-
-  function* below(
-    table: number,
-    level: number,
-    base: number,
-  ): Generator<{ table: number; base: number | null }, void, void> {
-    yield { table, base: level === LEAF ? base : null };
-    if (level === LEAF) return;
-    for (let index = 0; index < PTRS_PER_TABLE; index++) {
-      const low = kernel.ram.halves[2 * (table + index)]!;
-      const high = kernel.ram.halves[2 * (table + index) + 1]!;
-      if ((low | high) === 0) continue;
-      const child = tableOf(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn));
-      yield* below(child, level + 1, base + index * 2 ** SHIFTS[level]!);
+/** What stands at one address, and the flags of the entry's low half; `null` for none. */
+export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): (CpuEntry & { low: number }) | null {
+  const { halves } = kernel.ram;
+  let table = kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE;
+  for (const shift of SHIFTS) {
+    const at = 2 * (table + (Math.floor(address / 2 ** shift) % PTRS_PER_TABLE));
+    const low = halves[at]!;
+    const high = halves[at + 1]!;
+    if ((low | high) === 0) return null;
+    if (shift === PAGE_SHIFT) return { ...describe(kernel, mm, address, low, high, -1), low };
+    if (!pointsToTable(low)) {
+      const inHuge = Math.floor(address / PAGE_SIZE) % PTRS_PER_TABLE;
+      return { ...describe(kernel, mm, address, low, high, inHuge), low };
     }
+    table = tableBelow(kernel, low, high);
+  }
+  return null;
+}
+
+/** Every table of an address space: index of its first word. Those that are deposited beside huge pages count too. */
+export function* cpuTables(kernel: Kernel, mm: MmStruct): Generator<number, void, void> {
+  const { memmap, ram } = kernel;
+  yield* below(memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0);
+
+  function* below(table: number, level: number): Generator<number, void, void> {
+    yield table;
+    if (level === LEAF) return;
+    for (let page = deposited(table); page !== NULL_PAGE; page = deposited(memmap.ramFrame(page) * PTRS_PER_TABLE)) {
+      yield memmap.ramFrame(page) * PTRS_PER_TABLE;
+    }
+    for (let index = 0; index < PTRS_PER_TABLE; index++) {
+      const low = ram.halves[2 * (table + index)]!;
+      if (pointsToTable(low)) yield* below(tableBelow(kernel, low, ram.halves[2 * (table + index) + 1]!), level + 1);
+    }
+  }
+
+  function deposited(table: number): Page {
+    const page = memmap.ramPage + table / PTRS_PER_TABLE;
+    return memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.lruNext] as Page;
   }
 }
 

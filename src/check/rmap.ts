@@ -16,7 +16,7 @@ import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
 /** Does the reverse map of the page lead to the entry? */
 function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
   const { words, floats } = kernel.memmap;
-  const index = pageIndex(floats, page);
+  const index = pageIndex(words, floats, page);
   if (pageFileId(words, page) !== 0) {
     return pageFileVmas(kernel, page).some((vma) => vma.mm === mm && rmapAddress(vma, index) === address);
   }

@@ -100,10 +100,7 @@ export class TraceReplayer {
 }
 
 /** One sentence about what the trace needs and nobody has; `null` if all is there. */
-function whyNot({ header }: Trace): string | null {
-  if (header.scenario.startsWith('thp_') || header.scenario === 'random-thp') {
-    return 'The trace needs 2 MiB pages, which are not modelled yet.';
-  }
+function whyNot(_trace: Trace): string | null {
   return null;
 }
 
@@ -114,7 +111,7 @@ function bootMachineFor({ header }: Trace, { addressing, executor }: ReplayOptio
     memory: 256 * 2 ** 20,
     chunk: 256 * 2 ** 20,
   }));
-  const memory = { ram: 64 * 2 ** 20, physicalBits: 40 };
+  const memory = { ram: 256 * 2 ** 20, physicalBits: 40 };
   return bootWithState({ name: 'conform', addressing, executor, memory, devices }, ALL_CHECKERS);
 }
 

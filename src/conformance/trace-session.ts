@@ -164,8 +164,8 @@ export class TraceSession {
         return errno === 0 ? withWords(await mirror.peekPages(range)) : { errno };
       }
       case 'migrate_to_sys': {
-        const { errno, migrated } = await mirror.migrate(this.#rangeOf(operation), 'system');
-        return errno === 0 ? { errno: '0', cpages: migrated } : { errno };
+        const { errno, folios } = await mirror.migrate(this.#rangeOf(operation), 'system');
+        return errno === 0 ? { errno: '0', cpages: folios } : { errno };
       }
       case 'dev_read': {
         const access = await mirror.readPages(this.#rangeOf(operation));

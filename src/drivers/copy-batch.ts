@@ -20,7 +20,7 @@ export class CopyBatch {
   readonly runs: CopyRun[] = [];
   #last: CopyRun | null = null;
 
-  /** Copy one page between memories; struct pages are named so that the copy engine can hold them. */
+  /** Copy pages between memories; struct pages are named so that the copy engine can hold them. */
   copy(
     sourceMemory: MemoryId,
     sourceFrame: number,
@@ -28,6 +28,7 @@ export class CopyBatch {
     targetMemory: MemoryId,
     targetFrame: number,
     targetPage: Page,
+    pages = 1,
   ): void {
     const memories = sourceMemory | (targetMemory << 8);
     const last = this.#last;
@@ -39,15 +40,15 @@ export class CopyBatch {
       last.sourcePage + last.pages === sourcePage &&
       last.targetPage + last.pages === targetPage
     ) {
-      last.pages++;
+      last.pages += pages;
       return;
     }
-    this.#last = { memories, sourceFrame, targetFrame, sourcePage, targetPage, pages: 1 };
+    this.#last = { memories, sourceFrame, targetFrame, sourcePage, targetPage, pages };
     this.runs.push(this.#last);
   }
 
-  /** Fill one page with zeroes. */
-  zero(memory: MemoryId, frame: number, page: Page): void {
+  /** Fill pages with zeroes. */
+  zero(memory: MemoryId, frame: number, page: Page, pages = 1): void {
     const memories = (memory << 8) | COPY_ZERO;
     const last = this.#last;
     if (
@@ -56,10 +57,10 @@ export class CopyBatch {
       last.targetFrame + last.pages === frame &&
       last.targetPage + last.pages === page
     ) {
-      last.pages++;
+      last.pages += pages;
       return;
     }
-    this.#last = { memories, sourceFrame: 0, targetFrame: frame, sourcePage: 0 as Page, targetPage: page, pages: 1 };
+    this.#last = { memories, sourceFrame: 0, targetFrame: frame, sourcePage: 0 as Page, targetPage: page, pages };
     this.runs.push(this.#last);
   }
 }

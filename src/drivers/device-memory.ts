@@ -1,15 +1,15 @@
 /**
- * A device's memory as its driver manages it: chunks of struct pages that are added as memory is needed, a free list, and an
+ * A device's memory as its driver manages it: chunks of struct pages that are added as memory is needed, free frames, and an
  * order of eviction by blocks of 2 MiB, least recently filled first.
  *
  * Counterpart: the chunks of lib/test_hmm.c and nouveau_dmem.c; blocks and their order as in NVIDIA's UVM.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_ORDER, PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
-import { NULL_PAGE, type Page } from '../base/brand.js';
+import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import type { DevPagemap, DevPagemapOps } from '../mm/dev-pagemap.js';
+import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
   memremapDevicePrivatePagemap,
@@ -17,23 +17,29 @@ import {
   memunmapDevicePrivatePagemap,
   memunmapPages,
 } from '../mm/memremap.js';
-import { pagePgmapId } from '../mm/page.js';
+import { pagePgmapId, prepCompoundPage } from '../mm/page.js';
 import type { Resource } from '../mm/resource.js';
 import { folioTrylock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { store32 } from '../sync/word.js';
+import { BLOCK_PAGES, FrameAllocator } from './frame-allocator.js';
 
-/** Pages of a block of eviction: 2 MiB. */
-export const BLOCK_PAGES = 512;
 const REFCOUNT = STRUCT_PAGE.word.refcount;
+/** The allocator has none. */
+const NO_FRAME = -1;
 
 interface Chunk {
   readonly pgmap: DevPagemap;
-  /** The physical region under legacy addressing. */
+  /** The physical region: under legacy addressing, and of a coherent device. */
   readonly resource: Resource | null;
   /** First frame of the chunk in the device's memory. */
   readonly firstFrame: number;
   readonly pages: number;
+}
+
+/** The memory of a coherent device: where in the physical map it stands, and what answers there. */
+export interface CoherentWindow extends CoherentMemory {
+  readonly address: PhysAddr;
 }
 
 export interface DeviceMemoryOptions {
@@ -46,6 +52,8 @@ export interface DeviceMemoryOptions {
   readonly bytes: number;
   readonly chunkBytes: number;
   readonly numaNode: number;
+  /** `null`: the memory is private. Otherwise it is one chunk, as the window shows it. */
+  readonly coherent: CoherentWindow | null;
 }
 
 export class DeviceMemory {
@@ -53,10 +61,7 @@ export class DeviceMemory {
   readonly #chunks: Chunk[] = [];
   /** Chunk of a pagemap's id. */
   readonly #byPgmap: Chunk[] = [];
-  /** Free pages, a queue: pages that were freed in ascending order are handed out so, and make long runs for the copy engine. */
-  readonly #free: Int32Array;
-  #freeHead = 0;
-  #freeCount = 0;
+  readonly #frames: FrameAllocator;
   /** By frame: number of the mirror that the page was handed out for (`zone_device_data`). */
   readonly #mirrors: Uint16Array;
   /** By block: pages in use, and when a page of it was last handed out. */
@@ -69,11 +74,15 @@ export class DeviceMemory {
 
   constructor(options: DeviceMemoryOptions) {
     this.#options = options;
-    this.#free = new Int32Array(this.totalPages);
+    this.#frames = new FrameAllocator(this.totalPages);
     this.#mirrors = new Uint16Array(this.totalPages);
     const blocks = Math.ceil(this.totalPages / BLOCK_PAGES);
     this.#blockUsed = new Int32Array(blocks);
     this.#blockStamp = new Float64Array(blocks);
+  }
+
+  get type(): MemoryType {
+    return this.#options.coherent === null ? 'MEMORY_DEVICE_PRIVATE' : 'MEMORY_DEVICE_COHERENT';
   }
 
   get totalPages(): number {
@@ -107,32 +116,54 @@ export class DeviceMemory {
    * @param mirror number of the mirror that it is for
    */
   allocPage(mirror: number): Page {
-    if (this.#closed || (this.#freeCount === 0 && this.grow() !== 0)) return NULL_PAGE;
-    const page = this.#free[this.#freeHead] as Page;
-    this.#freeHead = (this.#freeHead + 1) % this.#free.length;
-    this.#freeCount--;
+    let frame = this.#closed ? NO_FRAME : this.#frames.take();
+    if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.take();
+    return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, 1, mirror);
+  }
+
+  /** The same of 2 MiB: the first page of a large folio. */
+  allocFolio(mirror: number): Page {
+    let frame = this.#closed ? NO_FRAME : this.#frames.takeBlock();
+    if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.takeBlock();
+    return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, BLOCK_PAGES, mirror);
+  }
+
+  /** A page of a large folio becomes a folio of its own, for the same mirror. */
+  folioSplit(head: Page, tail: Page): void {
+    if (tail !== NULL_PAGE) this.#mirrors[this.frameOf(tail)] = this.mirrorOf(head);
+  }
+
+  #handOut(frame: number, pages: number, mirror: number): Page {
     const { words } = this.#options.kernel.memmap;
-    const chunk = this.#byPgmap[pagePgmapId(words, page)];
-    chunk.pgmap.ref!.get();
+    const chunk = this.#chunkOf(frame);
+    const page = (chunk.pgmap.pages + (frame - chunk.firstFrame)) as Page;
+    chunk.pgmap.ref!.get(pages);
     store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
+    if (pages > 1) prepCompoundPage(words, page, HPAGE_PMD_ORDER);
     assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
-    const frame = chunk.firstFrame + (page - chunk.pgmap.pages);
     this.#mirrors[frame] = mirror;
     const block = Math.floor(frame / BLOCK_PAGES);
-    this.#blockUsed[block]++;
+    this.#blockUsed[block] += pages;
     this.#blockStamp[block] = ++this.#clock;
-    this.#used++;
+    this.#used += pages;
     return page;
+  }
+
+  #chunkOf(frame: number): Chunk {
+    return this.#chunks.find((each) => frame >= each.firstFrame && frame < each.firstFrame + each.pages)!;
   }
 
   /** Add a chunk: 0, ENOMEM (no struct pages, or all of the device's memory is in chunks), ERANGE (no address space). */
   grow(): Result {
-    const { kernel, name, chunkBytes, bytes, numaNode } = this.#options;
+    const { kernel, name, chunkBytes, bytes, numaNode, coherent } = this.#options;
     const size = Math.min(chunkBytes, bytes - this.#framesInChunks * PAGE_SIZE);
     if (size <= 0) return 'ENOMEM';
     let resource: Resource | null = null;
-    if (!kernel.seriesApplied) {
-      const found = kernel.iomem.requestFreeMemRegion(size, name);
+    if (coherent !== null || !kernel.seriesApplied) {
+      const found =
+        coherent === null
+          ? kernel.iomem.requestFreeMemRegion(size, name)
+          : kernel.iomem.requestMemRegion({ start: coherent.address, end: coherent.address + size - 1, name });
       if (typeof found === 'string') return found;
       resource = found;
     }
@@ -149,7 +180,7 @@ export class DeviceMemory {
     this.#chunks.push(chunk);
     this.#byPgmap[pgmap.id] = chunk;
     this.#framesInChunks += chunk.pages;
-    for (let i = 0; i < chunk.pages; i++) this.#pushFree((pgmap.pages + i) as Page);
+    this.#frames.add(chunk.firstFrame, chunk.pages);
     return 0;
   }
 
@@ -196,25 +227,26 @@ export class DeviceMemory {
     }
     this.#chunks.length = 0;
     this.#byPgmap.length = 0;
-    this.#freeCount = 0;
+    this.#frames.clear();
     this.#framesInChunks = 0;
     this.#closed = closed;
   }
 
   #block(block: number): { readonly first: Page; readonly pages: number } {
     const frame = block * BLOCK_PAGES;
-    const chunk = this.#chunks.find((each) => frame >= each.firstFrame && frame < each.firstFrame + each.pages)!;
+    const chunk = this.#chunkOf(frame);
     const first = (chunk.pgmap.pages + (frame - chunk.firstFrame)) as Page;
     return { first, pages: Math.min(BLOCK_PAGES, chunk.firstFrame + chunk.pages - frame) };
   }
 
   #pagemap(size: number, resource: Resource | null): DevPagemap {
-    const { owner, ops } = this.#options;
+    const { owner, ops, coherent } = this.#options;
     const range = resource === null ? null : { start: resource.start, end: resource.start + size - 1 };
     return {
-      type: 'MEMORY_DEVICE_PRIVATE',
+      type: this.type,
+      ...(coherent === null ? {} : { memory: coherent }),
       owner,
-      ops: { ...ops, folioFree: (page) => this.#folioFree(page) },
+      ops: { ...ops, folioFree: (page, pages) => this.#folioFree(page, pages) },
       nrPages: size / PAGE_SIZE,
       range,
       pages: NULL_PAGE,
@@ -223,14 +255,10 @@ export class DeviceMemory {
     };
   }
 
-  #folioFree(page: Page): void {
-    this.#blockUsed[Math.floor(this.frameOf(page) / BLOCK_PAGES)]--;
-    this.#used--;
-    this.#pushFree(page);
-  }
-
-  #pushFree(page: Page): void {
-    this.#free[(this.#freeHead + this.#freeCount) % this.#free.length] = page;
-    this.#freeCount++;
+  #folioFree(page: Page, pages: number): void {
+    const frame = this.frameOf(page);
+    this.#blockUsed[Math.floor(frame / BLOCK_PAGES)] -= pages;
+    this.#used -= pages;
+    this.#frames.give(frame, pages);
   }
 }

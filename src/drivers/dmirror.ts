@@ -74,15 +74,18 @@ export class Dmirror {
     return failAlloc;
   }
 
-  /** Map one page of some memory. Atomics are allowed where no CPU can interfere: on device memory. False: no table memory. */
+  /**
+   * Map one page of some memory. Atomics are allowed on device memory: on private memory no CPU can interfere, and a coherent
+   * device takes part in the CPU's. False: no table memory.
+   */
   map(addr: number, memory: MemoryId, frame: number, write: boolean): boolean {
     return this.mapRun(addr, 1, memory, frame, write);
   }
 
   /** Map pages whose frames are neighbours. */
   mapRun(addr: number, pages: number, memory: MemoryId, frame: number, write: boolean): boolean {
-    const { tables, ownMemory } = this.#options;
-    const atomic = write && memory === ownMemory ? DEVICE_PTE_ATOMIC : 0;
+    const { tables } = this.#options;
+    const atomic = write && memory !== MEMORY_RAM ? DEVICE_PTE_ATOMIC : 0;
     return tables.mapRange(
       this.root,
       addr,
@@ -92,10 +95,10 @@ export class Dmirror {
     );
   }
 
-  /** Map a page of RAM that the CPU has given up: atomics are allowed. False: no table memory. */
-  mapExclusive(addr: number, frame: number): boolean {
+  /** Map a page that the CPU has given up: atomics are allowed. False: no table memory. */
+  mapExclusive(addr: number, memory: MemoryId, frame: number): boolean {
     const flags = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC | DEVICE_PTE_EXCLUSIVE;
-    return this.#options.tables.mapRange(this.root, addr, 1, frame, devicePteWord(MEMORY_RAM, flags));
+    return this.#options.tables.mapRange(this.root, addr, 1, frame, devicePteWord(memory, flags));
   }
 
   /** Flags of the device's entry for a page, 0 for none. */

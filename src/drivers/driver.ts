@@ -11,6 +11,8 @@ export interface MigrateOutcome {
   readonly requested: number;
   readonly collected: number;
   readonly migrated: number;
+  /** Folios that the migrated pages were: a huge page is one. */
+  readonly folios: number;
 }
 
 /** Pages that the driver itself read or wrote through the device's page table (Linux: struct hmm_dmirror_cmd). */

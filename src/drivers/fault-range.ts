@@ -3,10 +3,18 @@
  * Linux: dmirror_fault(), dmirror_range_fault(), dmirror_do_update() in lib/test_hmm.c.
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
-import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import type { Errno } from '../abi/errno.js';
-import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
-import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import {
+  HMM_PFN_REQ_FAULT,
+  HMM_PFN_REQ_WRITE,
+  HMM_PFN_VALID,
+  HMM_PFN_WRITE,
+  type HmmPfns,
+  hmmPfnFlags,
+  makeHmmPfns,
+} from '../abi/hmm-pfn.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
@@ -15,13 +23,13 @@ import { devicePrivatePageAt } from '../mm/page-vma-mapped.js';
 import { vmaLookup } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Dmirror } from './dmirror.js';
-import type { MigrationContext } from './migration.js';
+import type { MigrationContext } from './migration-targets.js';
 
 const REQUEST_WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
 /**
- * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Pages of our own memory are mapped
- * there, everything else where it is in RAM. EFAULT or EPERM when some page cannot be had; EBUSY when invalidations came in
+ * `dmirror_fault()`: make the CPU's page table allow the access, and mirror what it says. Each page is mapped where it is: in our
+ * own memory, in RAM, or in the memory of another device that is coherent. EFAULT or EPERM when some page cannot be had; EBUSY when invalidations came in
  * between `attempts` times.
  * Precondition: mmap_lock held for reading.
  */
@@ -34,7 +42,7 @@ export function* faultRange(
   attempts = Number.POSITIVE_INFINITY,
 ): Sleeps<0 | Errno> {
   if (start < 0 || end > TASK_SIZE) return 'EFAULT';
-  const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+  const hmmPfns = makeHmmPfns((end - start) / PAGE_SIZE);
   for (let attempt = 0; attempt < attempts; attempt++) {
     const outcome = yield* lookUp(ctx, dmirror, start, hmmPfns, write ? REQUEST_WRITE : HMM_PFN_REQ_FAULT);
     if (outcome === 'EBUSY') continue;
@@ -53,19 +61,19 @@ export function* lookUp(
   ctx: MigrationContext,
   { notifier }: Dmirror,
   start: number,
-  hmmPfns: BigUint64Array,
-  defaultFlags: bigint,
+  hmmPfns: HmmPfns,
+  defaultFlags: number,
 ): Sleeps<HmmResult> {
   const notifierSeq = yield* mmuIntervalReadBegin(notifier);
-  hmmPfns.fill(0n);
+  hmmPfns.fill(0);
   const outcome = yield* hmmRangeFault(ctx.kernel, {
     notifier,
     notifierSeq,
     start: start as VirtAddr,
-    end: (start + hmmPfns.length * PAGE_SIZE) as VirtAddr,
+    end: (start + (hmmPfns.length / 2) * PAGE_SIZE) as VirtAddr,
     hmmPfns,
     defaultFlags,
-    pfnFlagsMask: 0n,
+    pfnFlagsMask: 0,
     devPrivateOwner: ctx.owner,
   });
   return outcome === 0 && mmuIntervalReadRetry(notifier, notifierSeq) ? 'EBUSY' : outcome;
@@ -87,23 +95,18 @@ export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: numbe
 }
 
 /** `dmirror_do_update()`. Atomic: between the sequence test and the last entry nobody else runs. */
-function mapPfns(
-  ctx: MigrationContext,
-  dmirror: Dmirror,
-  start: number,
-  hmmPfns: BigUint64Array,
-  write: boolean,
-): 0 | Errno {
+function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns: HmmPfns, write: boolean): 0 | Errno {
   const { kernel, memory, memoryId } = ctx;
-  for (let i = 0; i < hmmPfns.length; i++) {
-    const pfn = hmmPfns[i] as HmmPfn;
-    const writable = (pfn & HMM_PFN_WRITE) !== 0n;
+  for (let i = 0; i < hmmPfns.length / 2; i++) {
+    const flags = hmmPfnFlags(hmmPfns, i);
+    const writable = (flags & HMM_PFN_WRITE) !== 0;
     // A page of our own memory that is shared after fork stays read-only on the device: nobody breaks COW there.
-    if ((pfn & HMM_PFN_VALID) === 0n || (write && !writable)) return 'EFAULT';
-    const page = kernel.addressing.hmmPfnToPage(pfn);
+    if ((flags & HMM_PFN_VALID) === 0 || (write && !writable)) return 'EFAULT';
+    const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
+    // A private page that is reported is ours; what has a physical address names its memory itself.
     const own = isDevicePrivatePage(kernel.memmap.words, page);
-    const target: MemoryId = own ? memoryId : MEMORY_RAM;
-    const frame = own ? memory.frameOf(page) : kernel.memmap.ramFrame(page);
+    const target = own ? memoryId : pageMemory(kernel, page);
+    const frame = own ? memory.frameOf(page) : pageFrame(kernel, page);
     const addr = start + i * PAGE_SIZE;
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.
     if (!dmirror.map(addr, target, frame, writable)) return 'ENOMEM';

@@ -10,7 +10,8 @@ import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
 import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET } from '../abi/packet.js';
 import { RINGS } from '../abi/queue.js';
-import { NULL_PAGE } from '../base/brand.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
 import { VM_READ, VM_WRITE, vmaLookup } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
@@ -18,14 +19,8 @@ import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
 import { bringHome, faultRange } from './fault-range.js';
-import {
-  beginToDevice,
-  copyPages,
-  endToDevice,
-  MIGRATE_BATCH_PAGES,
-  type MigrationContext,
-  type Round,
-} from './migration.js';
+import { beginToDevice, endToDevice, MIGRATE_BATCH_PAGES, type Round } from './migration.js';
+import { copyPages, type MigrationContext } from './migration-targets.js';
 
 const { word: FAULT } = FAULT_PACKET;
 /** Batches in which a page may find device memory full before its lanes are told: pages are mostly only held for a moment. */
@@ -127,9 +122,9 @@ export class FaultService {
     yield* mmapLock.downRead();
     try {
       const runs = gather(faults);
-      const moving = (
-        mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC)
-      ).filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
+      const moving = (mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC))
+        .flatMap((run) => this.#movable(dmirror, run))
+        .filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
       for (const { start, end } of moving) yield* bringHome(this.#ctx, dmirror, start, end);
       const starved = yield* this.#bringToDevice(dmirror, moving);
       const missing = runs.filter(({ start, end, access }) => !satisfied(dmirror, start, end, access));
@@ -139,13 +134,24 @@ export class FaultService {
       for (const run of missing) {
         // A fault on one page is a fault on all that follow: pages of our own memory are asked for apart from the others, or
         // they would be sent home.
-        for (const part of apart(dmirror, run)) yield* this.#serveRun(dmirror, part, starved);
+        for (const part of apart(run, (at) => dmirror.mapsOwnMemory(at, at + PAGE_SIZE)))
+          yield* this.#serveRun(dmirror, part, starved);
       }
       yield* queue.replay(dmirror.context, upTo);
     } finally {
       mmapLock.upRead();
       dmirror.serving--;
     }
+  }
+
+  /**
+   * A run without what is in coherent memory: that is within the device's reach, and nobody but the driver of that memory moves
+   * it. An attempt would only take the page from all devices that have it mapped.
+   */
+  #movable(dmirror: Dmirror, run: Run): Run[] {
+    const { kernel } = this.#ctx;
+    const isCoherent = (at: number): boolean => mapsCoherentPage(kernel, dmirror.mm, at as VirtAddr);
+    return apart(run, isCoherent).filter(({ start }) => !isCoherent(start));
   }
 
   /** Pages that are neighbours and want the same access: make the device's page table allow it, if they are to be had now. */
@@ -219,15 +225,15 @@ function gather(faults: readonly PageFault[]): Run[] {
   return runs;
 }
 
-/** The pieces of a run which the device has in its own memory, and those which it has not. */
-function apart(dmirror: Dmirror, { start, end, access }: Run): Run[] {
+/** The pieces of a run of whose pages `test` says the same. */
+function apart({ start, end, access }: Run, test: (at: number) => boolean): Run[] {
   const parts: Run[] = [];
-  let wasOwn: boolean | undefined;
+  let last: boolean | undefined;
   for (let at = start; at < end; at += PAGE_SIZE) {
-    const own = dmirror.mapsOwnMemory(at, at + PAGE_SIZE);
-    if (own === wasOwn) parts.at(-1)!.end += PAGE_SIZE;
+    const found = test(at);
+    if (found === last) parts.at(-1)!.end += PAGE_SIZE;
     else parts.push({ start: at, end: at + PAGE_SIZE, access });
-    wasOwn = own;
+    last = found;
   }
   return parts;
 }

@@ -2,15 +2,24 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_ORDER, isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { DMIRROR_PROT } from '../abi/dmirror.js';
 import type { Errno, Result } from '../abi/errno.js';
-import { HMM_PFN_ERROR, HMM_PFN_VALID, HMM_PFN_WRITE } from '../abi/hmm-pfn.js';
-import { type HmmPfn, NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import {
+  HMM_PFN_ERROR,
+  HMM_PFN_VALID,
+  HMM_PFN_WRITE,
+  type HmmPfns,
+  hmmPfnFlags,
+  hmmPfnMapOrder,
+  makeHmmPfns,
+} from '../abi/hmm-pfn.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
-import { isDevicePrivatePage } from '../mm/page.js';
+import { pageFrame, pageMemory } from '../mm/highmem.js';
+import { isDeviceCoherentPage, isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
 import { folioUnlock } from '../sync/page-ref.js';
@@ -22,15 +31,14 @@ import type { Dmirror } from './dmirror.js';
 import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
 import { faultRange, lookUp } from './fault-range.js';
 import {
-  awaitCopies,
   beginToDevice,
   beginToSystem,
   endToDevice,
   endToSystem,
   MIGRATE_BATCH_PAGES,
-  type MigrationContext,
   type Round,
 } from './migration.js';
+import { awaitCopies, type MigrationContext, type Moved } from './migration-targets.js';
 
 /** What a mirror needs of its device. */
 export interface MirroredDevice {
@@ -49,8 +57,8 @@ const PAGE_WORDS = PAGE_SIZE / 8;
 /** The two halves of a round, one way or the other. */
 interface Direction {
   begin(vma: VmArea, start: number, end: number, batch: CopyBatch): Sleeps<Round>;
-  /** Returns the pages that moved. */
-  end(round: Round): Sleeps<number>;
+  /** Returns what moved. */
+  end(round: Round): Sleeps<Moved>;
   /** When memory runs out, nothing after it is tried. */
   readonly stopsStarved: boolean;
 }
@@ -111,6 +119,7 @@ export class TestHmmMirror implements DriverMirror {
     let errno: Result = end > start ? 0 : 'EINVAL';
     let collected = 0;
     let migrated = 0;
+    let folios = 0;
     let starved = false;
     let flying: { readonly round: Round; readonly ticket: CopyTicket } | null = null;
     yield* mm.mmapLock.downRead();
@@ -133,12 +142,14 @@ export class TestHmmMirror implements DriverMirror {
         }
         if (landing === null) continue;
         yield* awaitCopies(migration, landing.ticket, [landing.round.args.dst], NULL_PAGE);
-        migrated += yield* direction.end(landing.round);
+        const moved = yield* direction.end(landing.round);
+        migrated += moved.pages;
+        folios += moved.words;
       }
     } finally {
       mm.mmapLock.upRead();
     }
-    return { errno, requested, collected, migrated, starved };
+    return { errno, requested, collected, migrated, folios, starved };
   }
 
   deviceRead(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
@@ -203,7 +214,7 @@ export class TestHmmMirror implements DriverMirror {
         const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
         if (typeof page === 'string') return nothing(page);
         // While the page is locked the CPU cannot have it back.
-        const mapped = dmirror.mapExclusive(addr, kernel.memmap.ramFrame(page));
+        const mapped = dmirror.mapExclusive(addr, pageMemory(kernel, page), pageFrame(kernel, page));
         folioUnlock(words, page);
         putPage(kernel, page);
         if (!mapped) return nothing('ENOMEM');
@@ -288,11 +299,11 @@ export class TestHmmMirror implements DriverMirror {
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
     if (start < 0 || end > TASK_SIZE || end <= start) return 'EINVAL';
     const { mm } = this.#dmirror;
-    const hmmPfns = new BigUint64Array((end - start) / PAGE_SIZE);
+    const hmmPfns = makeHmmPfns((end - start) / PAGE_SIZE);
     yield* mm.mmapLock.downRead();
     try {
       for (;;) {
-        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0n);
+        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0);
         if (outcome === 'EBUSY') continue;
         if (outcome !== 0) return outcome;
         return this.#snapshotCodes(hmmPfns);
@@ -302,21 +313,25 @@ export class TestHmmMirror implements DriverMirror {
     }
   }
 
-  #snapshotCodes(hmmPfns: BigUint64Array): Uint8Array {
-    const codes = new Uint8Array(hmmPfns.length);
-    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns[i] as HmmPfn);
+  #snapshotCodes(hmmPfns: HmmPfns): Uint8Array {
+    const codes = new Uint8Array(hmmPfns.length / 2);
+    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns, i);
     return codes;
   }
 
   /** `dmirror_mkentry()`. */
-  #snapshotCode(pfn: HmmPfn): number {
-    const { kernel } = this.#device.migration;
-    if (pfn === 0n) return DMIRROR_PROT.NONE;
-    if ((pfn & HMM_PFN_ERROR) !== 0n) return DMIRROR_PROT.ERROR;
-    if ((pfn & HMM_PFN_VALID) === 0n) return DMIRROR_PROT.NONE;
-    const access = (pfn & HMM_PFN_WRITE) !== 0n ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ;
-    const page = kernel.addressing.hmmPfnToPage(pfn);
+  #snapshotCode(hmmPfns: HmmPfns, i: number): number {
+    const { kernel, memory } = this.#device.migration;
+    const flags = hmmPfnFlags(hmmPfns, i);
+    if ((flags & HMM_PFN_ERROR) !== 0) return DMIRROR_PROT.ERROR;
+    if ((flags & HMM_PFN_VALID) === 0) return DMIRROR_PROT.NONE;
+    const huge = hmmPfnMapOrder(hmmPfns, i) === HPAGE_PMD_ORDER ? DMIRROR_PROT.PMD : 0;
+    const access = huge | ((flags & HMM_PFN_WRITE) !== 0 ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ);
+    const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
     if (isDevicePrivatePage(kernel.memmap.words, page)) return access | DMIRROR_PROT.DEV_PRIVATE_LOCAL;
+    if (isDeviceCoherentPage(kernel.memmap.words, page)) {
+      return access | (memory.owns(page) ? DMIRROR_PROT.DEV_COHERENT_LOCAL : DMIRROR_PROT.DEV_COHERENT_REMOTE);
+    }
     return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
   }
 

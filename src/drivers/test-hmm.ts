@@ -2,7 +2,7 @@
  * The test driver: what Linux's lib/test_hmm.c owes its users, with real device memory behind it.
  *
  * One `TestHmm` a device (struct dmirror_device); `open` makes a mirror of an address space (struct dmirror, an open file of
- * /dev/hmm_dmirrorN); an address space may have several. Not modelled yet: coherent memory, huge pages.
+ * /dev/hmm_dmirrorN); an address space may have several.
  */
 import type { MemoryId } from '../abi/device-pte.js';
 import type { Result } from '../abi/errno.js';
@@ -13,12 +13,14 @@ import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { SCHEDULE_POINT, type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
-import { DeviceMemory } from './device-memory.js';
+import { type CoherentWindow, DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
 import type { DeviceDriver, DriverInspection, DriverMirror, DriverStats } from './driver.js';
+import { evict } from './eviction.js';
 import { FaultService, type ServedMirror } from './fault-service.js';
-import { evict, type MigrationContext, migrateToRam } from './migration.js';
+import { migrateToRam } from './migration.js';
+import type { MigrationContext } from './migration-targets.js';
 import { TestHmmMirror } from './test-hmm-mirror.js';
 
 /** Evictions of everything before `releaseChunks` gives up: pages may be held for a moment. */
@@ -33,6 +35,8 @@ export interface TestHmmOptions {
   readonly chunk: number;
   readonly numaNode: number;
   readonly memoryId: MemoryId;
+  /** `null`: the CPU cannot reach the memory. */
+  readonly coherent: CoherentWindow | null;
 }
 
 export function createTestHmm(options: TestHmmOptions): DeviceDriver {
@@ -69,10 +73,14 @@ class TestHmm implements DeviceDriver {
       kernel,
       name: options.name,
       owner: this.owner,
-      ops: { migrateToRam: (fault) => migrateToRam(this.migration, fault) },
+      ops: {
+        migrateToRam: (fault) => migrateToRam(this.migration, fault),
+        folioSplit: (head, tail) => this.memory.folioSplit(head, tail),
+      },
       bytes: options.memory,
       chunkBytes: options.chunk,
       numaNode: options.numaNode,
+      coherent: options.coherent,
     });
     this.migration = {
       kernel,

@@ -9,6 +9,7 @@ import type { DeviceConfig, DeviceMemories } from '../abi/control.js';
 import { memoryOfDevice } from '../abi/device-pte.js';
 import type { Errno } from '../abi/errno.js';
 import { HOST_DOORBELL, QUEUE_BYTES } from '../abi/queue.js';
+import type { PhysAddr } from '../base/brand.js';
 import { formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { EngineControl } from '../device/control.js';
@@ -22,6 +23,7 @@ import { ThreadsExecutor } from '../sched/threads-executor.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { createInlineLink } from '../transport/inline-link.js';
+import { windowEntries } from './coherent-windows.js';
 import { BootError } from './errors.js';
 import { physicalLayout } from './layout.js';
 import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
@@ -56,7 +58,6 @@ export async function bootWithState(
   checkers: readonly Checker[],
 ): Promise<BootedMachine> {
   const spec = parseMachineSpec(input);
-  requireSupported(spec);
   const log: string[] = [];
   const hostDoorbell = allocate(HOST_DOORBELL.bytes, 'the doorbell');
   const engines: EngineControl[] = [];
@@ -84,14 +85,6 @@ export async function bootWithState(
   }
 }
 
-/** What a spec may say already, but nobody can build yet. */
-function requireSupported(spec: MachineSpec): void {
-  const coherent = spec.devices.find(({ type }) => type === 'coherent');
-  if (coherent === undefined) return;
-  const message = `${coherent.name} is coherent: only private device memory is modelled yet.`;
-  throw new PfnlessError('ERR_PFNLESS_UNSUPPORTED', message);
-}
-
 function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outside: () => boolean): Executor {
   if (spec.executor === 'threads') return new ThreadsExecutor(hostDoorbell);
   const chooser = spec.schedule === 'random' ? randomChooser(spec.seed) : roundRobin();
@@ -101,9 +94,10 @@ function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outs
 function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): Kernel {
   return fromHost('the RAM and its struct pages', spec.memory.ram, () =>
     createKernel({
-      layout: physicalLayout(spec.memory),
+      layout: physicalLayout(spec.memory, windowEntries(spec.memory, spec.devices)),
       addressing: spec.addressing,
       checked: spec.checks,
+      hugePages: spec.hugePages,
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
       preempt: () => executor.preempt('preempt task'),
@@ -155,9 +149,11 @@ async function createLink(
 }
 
 function createDevice(spec: DeviceSpec, link: DeviceLink, kernel: Kernel): MachineDevice {
-  const { name, memory, chunk, numaNode } = spec;
+  const { name, memory, chunk, numaNode, address } = spec;
   const memoryId = memoryOfDevice(link.index);
-  const driver = createTestHmm({ kernel, link, name, memory, chunk, numaNode, memoryId });
+  const bytes = link.memories.memories[memoryId]!;
+  const coherent = address === null ? null : { id: memoryId, bytes, address: address as PhysAddr };
+  const driver = createTestHmm({ kernel, link, name, memory, chunk, numaNode, memoryId, coherent });
   return { index: link.index, spec, link, driver };
 }
 

@@ -76,15 +76,23 @@ const KERNEL_IMAGE: readonly LayoutEntry[] = [
   entry(0x1bd7000, 0x1c1cfff, 'Kernel bss'),
 ];
 
-/** The map that a memory spec describes. Preconditions: the spec was checked (`layoutProblem` found nothing). */
-export function physicalLayout(memory: MemorySpec): PhysicalLayout {
+/** What a memory spec itself has in its map, the windows after the rest. */
+export function mapEntries(memory: MemorySpec): LayoutEntry[] {
   const windows = memory.windows.map((window) =>
     entry(window.start, window.end, window.name, window.kind === 'pci' ? 'window' : 'reserved'),
   );
+  return [...(memory.map ?? pcMap(memory.ram)), ...windows];
+}
+
+/**
+ * The map that a memory spec describes, with what the devices add to it. Preconditions: the spec was checked
+ * (`layoutProblem` found nothing), and so were the additions.
+ */
+export function physicalLayout(memory: MemorySpec, additions: readonly LayoutEntry[]): PhysicalLayout {
   return {
     physBits: memory.physicalBits,
     maxPhysmemBits: memory.fiveLevelPaging ? 52 : 46,
-    entries: [...(memory.map ?? pcMap(memory.ram)), ...windows].sort((a, b) => a.start - b.start),
+    entries: [...mapEntries(memory), ...additions].sort((a, b) => a.start - b.start),
   };
 }
 

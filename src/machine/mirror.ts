@@ -54,10 +54,10 @@ export class DeviceMirror implements Mirror {
       const end = requirePageRange(range);
       requireDestination(to);
       const mirror = this.#mirror;
-      const { errno, requested, collected, migrated } = await this.#run(`migrate to ${to}`, () =>
+      const { errno, requested, collected, migrated, folios } = await this.#run(`migrate to ${to}`, () =>
         to === 'device' ? mirror.migrateToDevice(range.start, end) : mirror.migrateToSystem(range.start, end),
       );
-      return { requested, collected, migrated, errno };
+      return { requested, collected, migrated, folios, errno };
     });
   }
 

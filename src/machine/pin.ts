@@ -1,7 +1,8 @@
 /** References on a process's pages, as a device that accesses them directly holds them: what `Process.pin` returns. */
 import { PAGE_SIZE } from '../abi/address.js';
-import type { FrameIndex, Page } from '../base/brand.js';
+import type { Page } from '../base/brand.js';
 import { putUserPages, unpinUserPages } from '../mm/gup.js';
+import { kmapLocalPage } from '../mm/highmem.js';
 import { Lifetime } from './lifetime.js';
 import type { MachineState } from './state.js';
 import type { Pin } from './types.js';
@@ -30,10 +31,10 @@ export class PagePin implements Pin {
 
   read(): Promise<Uint8Array> {
     return this.#life.call(async () => {
-      const { ram, memmap } = this.#parts.machine.kernel;
+      const { kernel } = this.#parts.machine;
       const bytes = new Uint8Array(this.pages * PAGE_SIZE);
       for (const [index, page] of this.#parts.pages.entries()) {
-        bytes.set(ram.bytes(memmap.ramFrame(page) as FrameIndex, 0, PAGE_SIZE), index * PAGE_SIZE);
+        bytes.set(kmapLocalPage(kernel, page), index * PAGE_SIZE);
       }
       return bytes;
     });

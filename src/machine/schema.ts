@@ -85,6 +85,7 @@ export const deviceSchema = z.strictObject({
   driver: z.enum(['test-hmm']).default('test-hmm'),
   memory: size({ min: DEVICE_MEMORY_MIN, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).default(64 * MiB),
   type: z.enum(['private', 'coherent']).default('private'),
+  address: bytes().nullable().default(null),
   chunk: size({ min: 4 * KiB, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).optional(),
   tlbSets: whole(1, 65536)
     .refine((sets) => (sets & (sets - 1)) === 0, { error: 'must be a power of two from 1 to 65536' })
@@ -102,6 +103,7 @@ export const machineSchema = z.strictObject({
   schedule: z.enum(['round-robin', 'random']).default('round-robin'),
   seed: whole(0, 0xffff_ffff).default(1),
   checks: flag().default(true),
+  hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
   memory: memorySchema.prefault({}),
   devices: z.array(deviceSchema, { error: devicesMessage }).max(MAX_DEVICES, { error: devicesMessage }).default([]),
 });

@@ -10,6 +10,7 @@ import { PMD_SIZE } from '../abi/address.js';
 import { formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { suggestion } from '../base/nearest.js';
+import { placeWindows } from './coherent-windows.js';
 import { type LayoutEntry, layoutProblem, type MemorySpec, ramBytes } from './layout.js';
 import { DEFAULT_PRESET, isPresetName, MACHINE_PRESETS, PRESET_NAMES, type PresetName } from './presets.js';
 import {
@@ -33,7 +34,12 @@ export interface DeviceSpec {
   readonly memory: number;
   /** `private`: the CPU cannot reach the memory. `coherent`: it can. */
   readonly type: 'private' | 'coherent';
-  /** Bytes that the driver asks for at a time, one pagemap each. */
+  /**
+   * Physical address of coherent memory; where it is left out, the first gap from 4 GiB up is taken. `null` for private memory,
+   * which has none of its own.
+   */
+  readonly address: number | null;
+  /** Bytes that the driver asks for at a time, one pagemap each. Coherent memory is there all at once. */
   readonly chunk: number;
   /** Sets of the device's TLB, four ways each. */
   readonly tlbSets: number;
@@ -52,6 +58,8 @@ export interface MachineSpec {
   readonly seed: number;
   /** Checked run: freed frames are poisoned, numbers that cross interfaces are verified. */
   readonly checks: boolean;
+  /** Which anonymous memory gets 2 MiB pages when it is touched (/sys/kernel/mm/transparent_hugepage/enabled). */
+  readonly hugePages: 'always' | 'madvise' | 'never';
   readonly memory: MemorySpec;
   readonly devices: readonly DeviceSpec[];
 }
@@ -105,8 +113,9 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     schedule: parsed.schedule,
     seed: parsed.seed,
     checks: parsed.checks,
+    hugePages: parsed.hugePages,
     memory,
-    devices: resolveDevices(parsed.devices, fail),
+    devices: placeDevices(memory, resolveDevices(parsed.devices, fail), fail),
   });
 }
 
@@ -164,7 +173,8 @@ function deviceCopies<T extends { readonly name?: string | undefined }>(
   const names = new Set(kept.map(({ name }) => name));
   for (let number = kept.length; kept.length < count; number++) {
     const name = `gpu${number}`;
-    if (!names.has(name)) kept.push({ ...devices[0], name });
+    // A copy has memory of its own, so its place in the physical map is another.
+    if (!names.has(name)) kept.push({ ...devices[0], name, address: null });
   }
   return kept;
 }
@@ -231,7 +241,8 @@ function resolveDevices(parsed: readonly z.output<typeof deviceSchema>[], fail: 
       driver,
       memory,
       type,
-      chunk = Math.min(DEFAULT_CHUNK, memory),
+      address,
+      chunk = type === 'coherent' ? memory : Math.min(DEFAULT_CHUNK, memory),
       tlbSets,
       numaNode,
     } = device;
@@ -241,8 +252,21 @@ function resolveDevices(parsed: readonly z.output<typeof deviceSchema>[], fail: 
       const allowed = `a multiple of ${formatBytes(PMD_SIZE)} up to the device's ${formatBytes(memory)}, or all of them`;
       fail(['devices', index, 'chunk'], `must be ${allowed}, not ${formatBytes(chunk)}`);
     }
-    return { name, driver, memory, type, chunk, tlbSets, numaNode };
+    if (type === 'coherent' && chunk !== memory) {
+      fail(['devices', index, 'chunk'], 'must be left out: the memory of a coherent device is there all at once');
+    }
+    if (type === 'coherent' && memory % PMD_SIZE !== 0) {
+      const multiple = `a multiple of ${formatBytes(PMD_SIZE)}`;
+      fail(['devices', index, 'memory'], `must be ${multiple} for a coherent device, not ${formatBytes(memory)}`);
+    }
+    return { name, driver, memory, type, address, chunk, tlbSets, numaNode };
   });
+}
+
+/** Give coherent memory its place in the physical map. */
+function placeDevices(memory: MemorySpec, devices: readonly DeviceSpec[], fail: Fail): DeviceSpec[] {
+  const addresses = placeWindows(memory, devices, (index, field, message) => fail(['devices', index, field], message));
+  return devices.map((device, index) => ({ ...device, address: addresses[index]! }));
 }
 
 /** The predicate of a sentence about one zod issue. */

@@ -29,6 +29,8 @@ export interface MigrateResult {
   readonly requested: number;
   readonly collected: number;
   readonly migrated: number;
+  /** Folios that they were: a huge page is one. */
+  readonly folios: number;
   /** 0, or why not all of the range could be moved. */
   readonly errno: 0 | Errno;
 }
@@ -69,7 +71,7 @@ export type { Advice } from '../mm/madvise.js';
 export interface MirrorOptions {
   /**
    * What the driver does with a device fault: `migrate` brings the page into the device's memory (default, what GPU drivers
-   * do), `mirror` maps the page where it is (what Linux's test_hmm does).
+   * do), `mirror` maps the page where it is (what Linux's test_hmm does). In the memory of a coherent device it stays anyway.
    */
   readonly onFault?: 'migrate' | 'mirror';
 }
@@ -199,7 +201,10 @@ export interface Process extends AsyncDisposable {
   mincore(range: VirtRange): Promise<Int32Array>;
   /** The sums of /proc/PID/smaps over a range, in kB, and its mappings. */
   smaps(range: VirtRange): Promise<SmapsSummary>;
-  /** Hold pages of a range; device private ones come home first. @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM) */
+  /**
+   * Hold pages of a range. Device private ones come home first, and for long also those of coherent devices.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM; EBUSY: a coherent page must leave its device, but is held there)
+   */
   pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;

@@ -1,4 +1,5 @@
 /** `struct dev_pagemap` and its ops. Linux: include/linux/memremap.h (nr_pages and pages as the series adds them). */
+import type { MemoryId } from '../abi/device-pte.js';
 import type { VmFault } from '../abi/errno.js';
 import type { Page, PhysAddr, Pte, VirtAddr } from '../base/brand.js';
 import type { PercpuRef } from '../sync/percpu-ref.js';
@@ -18,14 +19,16 @@ export interface VmFaultContext {
   /** The entry as it was found. */
   readonly origPte: Pte;
   readonly write: boolean;
+  /** A huge entry stands for the whole folio (Linux: `vmf->pte` is NULL); otherwise `page` alone is wanted. */
+  readonly huge: boolean;
 }
 
 export interface DevPagemapOps {
-  /** The last reference of a folio is gone: take it back. Atomic context. */
-  folioFree?(page: Page): void;
+  /** The last reference of a folio of `pages` pages is gone: take them back, as single pages. Atomic context. */
+  folioFree?(page: Page, pages: number): void;
   /** The CPU touched the page: bring it to system memory. Called with mmap_lock held for reading. */
   migrateToRam?(fault: VmFaultContext): Sleeps<VmFault>;
-  /** A large folio is split: `tail` becomes a folio of its own. `tail` 0 says that the head is done. */
+  /** A large folio is split: `tail` becomes a folio of its own; NULL_PAGE says that the head is done. Atomic context. */
   folioSplit?(head: Page, tail: Page): void;
 }
 
@@ -33,6 +36,14 @@ export interface ByteRange {
   readonly start: PhysAddr | number;
   /** Included. */
   readonly end: PhysAddr | number;
+}
+
+/** What answers at the physical addresses of a coherent pagemap. */
+export interface CoherentMemory {
+  /** The number by which devices know the memory. */
+  readonly id: MemoryId;
+  /** Its bytes: the first page of the range is the first page here. */
+  readonly bytes: SharedArrayBuffer;
 }
 
 export interface DevPagemap {
@@ -44,6 +55,8 @@ export interface DevPagemap {
   readonly nrPages: number;
   /** Input of `memremapPages`: the physical range. Output of `memremapDevicePrivatePagemap`: the range of offsets, in bytes. */
   range: ByteRange | null;
+  /** MEMORY_DEVICE_COHERENT only: in Linux the address that `memremap_pages()` returns leads there. */
+  readonly memory?: CoherentMemory;
   /** First struct page. */
   pages: Page;
   /** Number in struct pages; 0 while not mapped. */

@@ -26,7 +26,7 @@ import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable
 import { putPage } from './put-page.js';
 import { flushTlbRange } from './tlbflush.js';
 
-const WRITE_ACCESS = { write: true, pin: false, longterm: false, touch: true } as const;
+const WRITE_ACCESS = { write: true, pin: false, longterm: false, touch: true, splitHuge: true } as const;
 
 /**
  * Take one page away from the CPU. On success the page is locked and held: until the caller unlocks it (`folioUnlock`, then

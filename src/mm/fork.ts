@@ -22,6 +22,8 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import { copyHighpage } from './highmem.js';
+import { copyHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { createMm, exitMm, type MmStruct } from './mm-struct.js';
 import {
@@ -32,12 +34,14 @@ import {
 import { pageIsAnon, pageMapcountAdd, pageSetFlag } from './page.js';
 import {
   allocLeafTable,
+  allocPmd,
   leafTable,
   lockTable,
   NO_TABLE,
   nextLeaf,
   nextMappedLeaf,
   pteIndex,
+  tableOf,
   unlockTable,
 } from './pgtable.js';
 import { tryRestoreExclusivePte } from './restore-exclusive.js';
@@ -89,11 +93,30 @@ function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<b
   let complete = true;
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end && complete; ) {
     const stop = Math.min(nextLeaf(at), end);
+    if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {
+      const outcome = copyHuge(kernel, child, mm, at);
+      if (outcome === 'split') yield* splitHugePmd(kernel, parent, at);
+      complete = outcome !== 'nomem';
+      if (outcome === 'copied') at = nextMappedLeaf(kernel, mm, stop, end);
+      continue;
+    }
     complete = copyTable(kernel, child, parent, at as VirtAddr, stop);
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
   if (cow) mmuNotifierInvalidateRangeEnd(range);
   return complete;
+}
+
+function copyHuge(kernel: Kernel, child: VmArea, mm: MmStruct, addr: number): ReturnType<typeof copyHugePmd> {
+  const from = findHugePmd(kernel, mm, addr);
+  const to = allocPmd(kernel, child.mm, addr);
+  if (to === NO_TABLE) return 'nomem';
+  lockTable(kernel, tableOf(to));
+  lockTable(kernel, tableOf(from));
+  const outcome = copyHugePmd(kernel, child, from, to);
+  unlockTable(kernel, tableOf(from));
+  unlockTable(kernel, tableOf(to));
+  return outcome;
 }
 
 /** `copy_pte_range()`: the entries of one leaf table. False when something cannot be had. */
@@ -157,7 +180,7 @@ function copyPinned(kernel: Kernel, child: VmArea, addr: VirtAddr, to: number, o
   const { buddy, memmap, ram } = kernel;
   const page = buddy.allocPages(0);
   if (page === NULL_PAGE) return false;
-  ram.copyFrame(memmap.ramFrame(old), memmap.ramFrame(page));
+  copyHighpage(kernel, page, old);
   pageAddNewAnonRmap(kernel, page, child, addr);
   pageSetFlag(memmap.words, page, PAGE_FLAGS.PG_uptodate | PAGE_FLAGS.PG_lru);
   child.mm.rssAnon++;

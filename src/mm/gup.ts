@@ -6,21 +6,26 @@
  * once. A read pin must see what the process writes later, so it first breaks the sharing of a copy-on-write page (and of the
  * zero page, if it is for long).
  *
- * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, long-term pins of device coherent pages (which move them to RAM first).
+ * A page of a coherent device is had like any other; but a long-term pin would take from the driver the power to evict it, so
+ * the page first moves to RAM.
+ *
+ * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';
 import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import type { Page, VirtAddr } from '../base/brand.js';
+import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
+import { findHugePmd, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
+import { migrateDeviceCoherentPage } from './migrate-device/device.js';
 import type { MmStruct } from './mm-struct.js';
-import { GUP_PIN_COUNTING_BIAS, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag } from './page.js';
+import { isDeviceCoherentPage, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag, pinBias } from './page.js';
 import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { isCowMapping, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
@@ -37,6 +42,8 @@ export interface GupFlags {
   readonly longterm: boolean;
   /** FOLL_TOUCH: a page that is got for writing counts as dirty. */
   readonly touch: boolean;
+  /** FOLL_SPLIT_PMD: a huge entry becomes small ones first. */
+  readonly splitHuge?: boolean;
 }
 
 /** What was had: pages from the start on, and why not more. */
@@ -45,7 +52,10 @@ export interface GupResult {
   readonly errno: 0 | Errno;
 }
 
-/** `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM. Takes mmap_lock. Give back with `unpinUserPages`. */
+/**
+ * `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM; with `longterm` also EBUSY, when a page on a coherent device
+ * is held there by somebody else. Takes mmap_lock. Give back with `unpinUserPages`.
+ */
 export function* pinUserPages(
   kernel: Kernel,
   mm: MmStruct,
@@ -53,10 +63,38 @@ export function* pinUserPages(
   pages: number,
   flags: { readonly write: boolean; readonly longterm: boolean },
 ): Sleeps<readonly Page[] | Errno> {
-  const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
-  if (got.errno === 0) return got.pages;
-  unpinUserPages(kernel, got.pages);
-  return got.errno;
+  for (;;) {
+    const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
+    if (got.errno !== 0) {
+      unpinUserPages(kernel, got.pages);
+      return got.errno;
+    }
+    const { words } = kernel.memmap;
+    if (!flags.longterm || !got.pages.some((page) => isDeviceCoherentPage(words, page))) return got.pages;
+    if ((yield* moveUnpinnable(kernel, got.pages)) !== 0) return 'EBUSY';
+  }
+}
+
+/**
+ * `migrate_longterm_unpinnable_folios()`: none of the pages stays pinned, and those on coherent devices go to RAM. The others
+ * may have moved by the time they are pinned again.
+ */
+function* moveUnpinnable(kernel: Kernel, pages: readonly Page[]): Sleeps<0 | 'EBUSY'> {
+  const { words } = kernel.memmap;
+  for (const [at, page] of pages.entries()) {
+    if (!isDeviceCoherentPage(words, page)) {
+      unpinUserPages(kernel, [page]);
+      continue;
+    }
+    // Nobody moves a pinned page: the pin becomes an ordinary reference.
+    pageRefAdd(words, page, 1);
+    unpinUserPages(kernel, [page]);
+    if ((yield* migrateDeviceCoherentPage(kernel, page)) !== 0) {
+      unpinUserPages(kernel, pages.slice(at + 1));
+      return 'EBUSY';
+    }
+  }
+  return 0;
 }
 
 /** `get_user_pages_fast()`, as vmsplice has it: as many pages as can be had. Takes mmap_lock. Give back with `putUserPages`. */
@@ -74,9 +112,9 @@ export function getUserPages(
 export function unpinUserPages(kernel: Kernel, pages: readonly Page[]): void {
   const { words } = kernel.memmap;
   for (const page of pages) {
-    if (page === kernel.zeroPage) continue;
+    if (isZeroPage(kernel, page)) continue;
     pagePincountAdd(words, page, -1);
-    pageRefAdd(words, page, 1 - GUP_PIN_COUNTING_BIAS);
+    pageRefAdd(words, page, 1 - pinBias(words, page));
     putPage(kernel, page);
   }
 }
@@ -121,6 +159,10 @@ export function* getUserPagesLocked(
         pages.push(found);
         break;
       }
+      if (found === 'split') {
+        yield* splitHugePmd(kernel, vma, addr);
+        continue;
+      }
       const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, flags.write, found === 'unshare');
       if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: outcome & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT' };
     }
@@ -133,13 +175,23 @@ const vmaAllows = (vma: VmArea, write: boolean): boolean =>
   (vma.flags & (VM_IO | VM_PFNMAP)) === 0 && (vma.flags & (write ? VM_WRITE : VM_READ)) !== 0;
 
 /** `follow_page_pte()`: the page with its reference, or which kind of fault is needed first. */
-function followPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, flags: GupFlags): Page | 'fault' | 'unshare' {
+function followPage(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  flags: GupFlags,
+): Page | 'fault' | 'unshare' | 'split' {
   const table = leafTable(kernel, vma.mm, addr);
-  if (table === NO_TABLE) return 'fault';
-  const pte = readPte(kernel.ram.words, table + pteIndex(addr));
-  if (!ptePresent(pte) || (flags.write && !pteWrite(pte))) return 'fault';
-  const page = pteSpecial(pte) ? kernel.zeroPage : kernel.memmap.pfnToPage(ptePfn(pte));
-  if (!pteWrite(pte) && mustUnshare(kernel, vma, page, flags)) return 'unshare';
+  const at = table === NO_TABLE ? findHugePmd(kernel, vma.mm, addr) : table + pteIndex(addr);
+  if (at === NO_TABLE) return 'fault';
+  const pte = readPte(kernel.ram.words, at);
+  if (!ptePresent(pte)) return 'fault';
+  if (table === NO_TABLE && flags.splitHuge) return 'split';
+  if (flags.write && !pteWrite(pte)) return 'fault';
+  // Of a huge page its first says whether it is shared.
+  const first = pteSpecial(pte) && table !== NO_TABLE ? kernel.zeroPage : kernel.memmap.pfnToPage(ptePfn(pte));
+  if (!pteWrite(pte) && mustUnshare(kernel, vma, first, flags)) return 'unshare';
+  const page = (table === NO_TABLE ? first + pteIndex(addr) : first) as Page;
   grab(kernel, page, flags.pin);
   const { words } = kernel.memmap;
   if (flags.touch && flags.write && !pteDirty(pte)) pageSetFlag(words, page, PG_dirty);
@@ -154,13 +206,20 @@ function mustUnshare(kernel: Kernel, vma: VmArea, page: Page, flags: GupFlags): 
   return !pageTestFlag(words, page, PG_anon_exclusive);
 }
 
-/** `try_grab_folio()`. The zero page is never pinned. */
+/** `is_zero_page()`, or a page of the huge one. */
+function isZeroPage({ zeroPage, hugeZero }: Kernel, page: Page): boolean {
+  return (
+    page === zeroPage || (hugeZero.page !== NULL_PAGE && page >= hugeZero.page && page < hugeZero.page + HPAGE_PMD_NR)
+  );
+}
+
+/** `try_grab_folio()`. The zero pages are never pinned. */
 function grab(kernel: Kernel, page: Page, pin: boolean): void {
   const { words } = kernel.memmap;
   if (!pin) {
     pageRefAdd(words, page, 1);
-  } else if (page !== kernel.zeroPage) {
-    pageRefAdd(words, page, GUP_PIN_COUNTING_BIAS);
+  } else if (!isZeroPage(kernel, page)) {
+    pageRefAdd(words, page, pinBias(words, page));
     pagePincountAdd(words, page, 1);
   }
 }

@@ -8,31 +8,37 @@
  *   private page of another owner            0                        fault: it comes home
  *   migration entry                          0                        wait, look again
  *   no VMA, or no VM_READ                    ERROR                    EFAULT
- *   anything else                            ERROR                    EFAULT
+ *   anything else                            0                        EFAULT
+ *
+ * A huge entry is reported page by page, with its order; one that cannot be reported is ERROR where a small one would be 0.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_ORDER, PAGE_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR } from '../abi/errno.js';
 import {
   HMM_PFN_ERROR,
-  HMM_PFN_INOUT_FLAGS,
   HMM_PFN_REQ_FAULT,
   HMM_PFN_REQ_WRITE,
   HMM_PFN_VALID,
   HMM_PFN_WRITE,
-  hmmPfnOfPfn,
+  type HmmPfns,
+  hmmPfnFlags,
+  hmmPfnOrderFlags,
+  setHmmPfn,
 } from '../abi/hmm-pfn.js';
-import { pteHardwarePresent, pteNone, ptePfn, ptePresent, pteWrite } from '../abi/pte.js';
+import { halvesNumber, halvesPfn, highType, LOW_PRESENT, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
 import { softleafFromPte } from '../abi/softleaf.js';
-import type { Page, Pte, VirtAddr } from '../base/brand.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { readPte } from '../sync/word.js';
+import { load32, readPte } from '../sync/word.js';
+import { findHugePmd, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { handleMmFault, migrationEntryWait } from './memory.js';
+import { handleMmFault } from './memory.js';
+import { migrationEntryWait } from './migration-entry.js';
 import { type MmuIntervalNotifier, mmuIntervalReadRetry } from './mmu-notifier.js';
 import { pagePgmapId } from './page.js';
-import { leafTable, NO_TABLE, nextLeaf, pteIndex, type TableIndex } from './pgtable.js';
-import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
+import { leafTable, NO_TABLE, nextLeaf, pteIndex } from './pgtable.js';
+import { isDevicePrivate, isMigration } from './softleaf.js';
 import { VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
 
 /** `struct hmm_range`. */
@@ -43,11 +49,11 @@ export interface HmmRange {
   readonly start: VirtAddr;
   readonly end: VirtAddr;
   /** In: request flags of each page; out: HMM_PFN_* words. One for each page of the range. */
-  readonly hmmPfns: BigUint64Array;
+  readonly hmmPfns: HmmPfns;
   /** Request flags for all pages: HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE. */
-  readonly defaultFlags: bigint;
+  readonly defaultFlags: number;
   /** Which of the flags in `hmmPfns` count as requests. */
-  readonly pfnFlagsMask: bigint;
+  readonly pfnFlagsMask: number;
   /** Private pages of this owner are reported, not faulted back. */
   readonly devPrivateOwner: object | null;
 }
@@ -73,11 +79,11 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
       continue;
     }
     const reached = walkVma(kernel, range, vma, addr, stop);
-    if (reached.addr < stop) {
+    if (reached !== null) {
       const failed = yield* resolve(kernel, range, vma, reached, Math.min(stop, nextLeaf(reached.addr)));
       if (failed !== 0) return failed;
     }
-    addr = reached.addr;
+    addr = reached?.addr ?? stop;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   return mmuIntervalReadRetry(range.notifier, range.notifierSeq) ? 'EBUSY' : 0;
@@ -90,50 +96,105 @@ const nextVmaStart = (range: HmmRange, addr: number): number =>
 interface Stop {
   readonly addr: number;
   readonly need: number;
-  readonly why: 'end' | 'fault' | 'migration' | 'error';
-  readonly pte: Pte;
+  readonly why: 'fault' | 'migration' | 'error';
+  /** Index of the entry; means nothing where there is no table. */
   readonly at: number;
 }
 
-/** Report pages from `addr` on, up to the first that cannot be reported as it is. */
-function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, stop: number): Stop {
-  const { words } = kernel.ram;
-  let table: TableIndex = NO_TABLE;
-  for (let addr = from, i = (from - range.start) / PAGE_SIZE; addr < stop; addr += PAGE_SIZE, i++) {
-    const index = pteIndex(addr);
-    if (addr === from || index === 0) table = leafTable(kernel, vma.mm, addr as VirtAddr);
-    const at = table + index;
-    const pte = table === NO_TABLE ? (0n as Pte) : readPte(words, at);
-    const cpuFlags = pteCpuFlags(pte);
-    const need = needFault(range, i, cpuFlags);
-    if (cpuFlags !== 0n && need === 0) {
-      setPfn(range, i, hmmPfnOfPfn(ptePfn(pte), cpuFlags));
-      continue;
-    }
-    if (pteNone(pte) || ptePresent(pte)) {
-      if (need !== 0) return { addr, need, why: 'fault', pte, at };
-      setPfn(range, i, 0n);
-      continue;
-    }
-    const entry = softleafFromPte(pte);
-    const kind = leafKind(kernel, entry);
-    if (isDevicePrivate(kind)) {
-      const page = kernel.addressing.softleafToPage(entry);
-      if (ownedBy(kernel, range, page)) {
-        const flags = HMM_PFN_VALID | (kind === 'device-private-write' ? HMM_PFN_WRITE : 0n);
-        setPfn(range, i, kernel.addressing.hmmPfnFromPage(page, flags));
-        continue;
-      }
-    }
-    if (need === 0) {
-      setPfn(range, i, 0n);
-      continue;
-    }
-    if (isMigration(kind)) return { addr, need, why: 'migration', pte, at };
-    const faultable = isDevicePrivate(kind) || kind === 'device-exclusive' || kind === 'swap';
-    return { addr, need, why: faultable ? 'fault' : 'error', pte, at };
+/** Report pages from `addr` on, up to the first that cannot be reported as it is; `null` if all can. */
+function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, stop: number): Stop | null {
+  for (let addr = from; addr < stop; addr = nextLeaf(addr)) {
+    const reached = walkTable(kernel, range, vma, addr, Math.min(stop, nextLeaf(addr)));
+    if (reached !== null) return reached;
   }
-  return { addr: stop, need: 0, why: 'end', pte: 0n as Pte, at: -1 };
+  return null;
+}
+
+/** The same for pages of one leaf table. */
+function walkTable(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, stop: number): Stop | null {
+  const { halves } = kernel.ram;
+  const { hmmPfns } = range;
+  const table = leafTable(kernel, vma.mm, from as VirtAddr);
+  const huge = table === NO_TABLE ? findHugePmd(kernel, vma.mm, from) : NO_TABLE;
+  if (huge !== NO_TABLE) return walkHuge(kernel, range, from, stop, huge);
+  let i = (from - range.start) / PAGE_SIZE;
+  let at = table + pteIndex(from);
+  for (let addr = from; addr < stop; addr += PAGE_SIZE, i++, at++) {
+    const low = table === NO_TABLE ? 0 : load32(halves, 2 * at);
+    const high = table === NO_TABLE ? 0 : load32(halves, 2 * at + 1);
+    const cpuFlags = lowCpuFlags(low);
+    const need = needFault(range, i, cpuFlags);
+    if (need === 0 && cpuFlags !== 0) {
+      setHmmPfn(hmmPfns, i, halvesPfn(low, high), cpuFlags);
+      continue;
+    }
+    const isLeaf = (low | high) !== 0 && !lowPresent(low);
+    if (isLeaf && reportOwn(kernel, range, i, low, high)) continue;
+    if (need === 0) {
+      setHmmPfn(hmmPfns, i, 0, 0);
+      continue;
+    }
+    return { addr, need, why: isLeaf ? remedy(kernel, high) : 'fault', at };
+  }
+  return null;
+}
+
+/** `hmm_vma_handle_pmd()`, `hmm_vma_handle_absent_pmd()`: pages behind one huge entry. */
+function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, at: number): Stop | null {
+  const low = load32(kernel.ram.halves, 2 * at);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const present = lowPresent(low);
+  const page = pageOfPmd(kernel, low, high);
+  if (present || isOwnPrivate(kernel, range, high, page)) {
+    const access = present ? lowCpuFlags(low) : privateFlags(kernel, high, page);
+    const need = needOfAny(range, from, stop, access);
+    if (present && need !== 0) return { addr: from, need, why: 'fault', at };
+    const first = (present ? halvesPfn(low, high) : halvesNumber(low, high)) + pteIndex(from);
+    const flags = access === 0 ? 0 : access | hmmPfnOrderFlags(HPAGE_PMD_ORDER);
+    for (let addr = from, i = 0; addr < stop; addr += PAGE_SIZE, i++) {
+      setHmmPfn(range.hmmPfns, (addr - range.start) / PAGE_SIZE, flags === 0 ? 0 : first + i, flags);
+    }
+    return null;
+  }
+  const need = needOfAny(range, from, stop, 0);
+  const why = remedy(kernel, high);
+  if (need !== 0) return { addr: from, need, why, at };
+  fill(range, from, stop, why === 'migration' ? 0 : HMM_PFN_ERROR);
+  return null;
+}
+
+function needOfAny(range: HmmRange, from: number, stop: number, cpuFlags: number): number {
+  let need = 0;
+  for (let addr = from; addr < stop; addr += PAGE_SIZE) {
+    need |= needFault(range, (addr - range.start) / PAGE_SIZE, cpuFlags);
+  }
+  return need;
+}
+
+const isOwnPrivate = (kernel: Kernel, range: HmmRange, high: number, page: Page): boolean =>
+  isDevicePrivate(kernel.addressing.swapTypes.kindOf[highType(high)]) && ownedBy(kernel, range, page);
+
+function privateFlags({ addressing }: Kernel, high: number, page: Page): number {
+  const write = addressing.swapTypes.kindOf[highType(high)] === 'device-private-write';
+  return (write ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID) | addressing.hmmPfnKind(page);
+}
+
+/** A private page of the asking owner is reported as it is. False: it is none. */
+function reportOwn(kernel: Kernel, range: HmmRange, i: number, low: number, high: number): boolean {
+  const type = highType(high);
+  if (!isDevicePrivate(kernel.addressing.swapTypes.kindOf[type])) return false;
+  const number = halvesNumber(low, high);
+  const page = kernel.addressing.leafToPage(type, number);
+  if (!ownedBy(kernel, range, page)) return false;
+  setHmmPfn(range.hmmPfns, i, number, privateFlags(kernel, high, page));
+  return true;
+}
+
+/** What makes an entry that is not present a page that can be reported. */
+function remedy(kernel: Kernel, high: number): Stop['why'] {
+  const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
+  if (isMigration(kind)) return 'migration';
+  return isDevicePrivate(kind) || kind === 'device-exclusive' || kind === 'swap' ? 'fault' : 'error';
 }
 
 /**
@@ -142,12 +203,12 @@ function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, sto
  */
 function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop, end: number): Sleeps<HmmResult> {
   if (stop.why === 'error') {
-    setPfn(range, (stop.addr - range.start) / PAGE_SIZE, HMM_PFN_ERROR);
+    setHmmPfn(range.hmmPfns, (stop.addr - range.start) / PAGE_SIZE, 0, HMM_PFN_ERROR);
     return 'EFAULT';
   }
   if (stop.why === 'migration') {
-    const page = kernel.addressing.softleafToPage(softleafFromPte(stop.pte));
-    yield* migrationEntryWait(kernel, stop.at, page, stop.pte);
+    const pte = readPte(kernel.ram.words, stop.at);
+    yield* migrationEntryWait(kernel, stop.at, kernel.addressing.softleafToPage(softleafFromPte(pte)), pte);
     return 0;
   }
   const write = (stop.need & NEED_WRITE_FAULT) !== 0;
@@ -160,33 +221,30 @@ function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop, end:
 }
 
 /** `pte_to_hmm_pfn_flags()`. */
-function pteCpuFlags(pte: Pte): bigint {
-  if (!pteHardwarePresent(pte)) return 0n;
-  return pteWrite(pte) ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID;
+function lowCpuFlags(low: number): number {
+  if ((low & LOW_PRESENT) === 0) return 0;
+  return (low & LOW_WRITE) !== 0 ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID;
 }
 
 /** `hmm_pte_need_fault()`. */
-function needFault(range: HmmRange, i: number, cpuFlags: bigint): number {
-  const request = (range.hmmPfns[i] & range.pfnFlagsMask) | range.defaultFlags;
-  if ((request & HMM_PFN_REQ_FAULT) === 0n) return 0;
-  if ((request & HMM_PFN_REQ_WRITE) !== 0n && (cpuFlags & HMM_PFN_WRITE) === 0n) return NEED_FAULT | NEED_WRITE_FAULT;
-  return (cpuFlags & HMM_PFN_VALID) === 0n ? NEED_FAULT : 0;
+function needFault(range: HmmRange, i: number, cpuFlags: number): number {
+  const request = (hmmPfnFlags(range.hmmPfns, i) & range.pfnFlagsMask) | range.defaultFlags;
+  if ((request & HMM_PFN_REQ_FAULT) === 0) return 0;
+  if ((request & HMM_PFN_REQ_WRITE) !== 0 && (cpuFlags & HMM_PFN_WRITE) === 0) return NEED_FAULT | NEED_WRITE_FAULT;
+  return (cpuFlags & HMM_PFN_VALID) === 0 ? NEED_FAULT : 0;
 }
 
 function anyNeedsFault(range: HmmRange, from: number, stop: number): boolean {
   for (let addr = from; addr < stop; addr += PAGE_SIZE) {
-    if (needFault(range, (addr - range.start) / PAGE_SIZE, 0n) !== 0) return true;
+    if (needFault(range, (addr - range.start) / PAGE_SIZE, 0) !== 0) return true;
   }
   return false;
 }
 
-function fill(range: HmmRange, from: number, stop: number, value: bigint): void {
-  for (let addr = from; addr < stop; addr += PAGE_SIZE) setPfn(range, (addr - range.start) / PAGE_SIZE, value);
-}
-
-/** Store a result; the sticky flags of the input stay. */
-function setPfn(range: HmmRange, i: number, value: bigint): void {
-  range.hmmPfns[i] = (range.hmmPfns[i] & HMM_PFN_INOUT_FLAGS) | value;
+function fill(range: HmmRange, from: number, stop: number, flags: number): void {
+  for (let addr = from; addr < stop; addr += PAGE_SIZE) {
+    setHmmPfn(range.hmmPfns, (addr - range.start) / PAGE_SIZE, 0, flags);
+  }
 }
 
 const ownedBy = (kernel: Kernel, range: HmmRange, page: Page): boolean =>

@@ -45,6 +45,8 @@ export interface KernelOptions {
   readonly checked: boolean;
   /** The kernel log: WARN and friends. */
   warn(text: string): void;
+  /** /sys/kernel/mm/transparent_hugepage/enabled: which memory gets huge pages when it is touched. */
+  readonly hugePages: 'always' | 'madvise' | 'never';
   /** Struct pages that devices will need, summed over all chunks. */
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
@@ -75,6 +77,8 @@ export interface Kernel {
   /** Files that somebody maps, the objects of shared anonymous memory among them. */
   readonly files: IdTable<VmFile>;
   readonly stats: KernelStats;
+  /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
+  readonly hugeZero: { page: Page; users: number };
   /** The page of zeroes that untouched anonymous memory reads. */
   readonly zeroPage: Page;
   readonly zeroPfn: Pfn;
@@ -153,6 +157,7 @@ export function createKernel(options: KernelOptions): Kernel {
     anonVmas: new IdTable(),
     files: new IdTable(),
     stats: { cpuFaults: 0, migratedToDevice: 0, migratedToRam: 0, tlbShootdowns: 0 },
+    hugeZero: { page: NULL_PAGE, users: 0 },
     zeroPage,
     zeroPfn,
     zeroPte: makePte(zeroPfn, PTE_SPECIAL),

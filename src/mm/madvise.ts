@@ -1,27 +1,32 @@
 /** Advice on ranges of an address space. Linux: mm/madvise.c. */
-import { isPageAligned, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, isPageAligned, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import type { Pfn, VirtAddr } from '../base/brand.js';
-import { folioTrylock, folioUnlock } from '../sync/page-ref.js';
+import { NULL_PAGE, type Pfn, type VirtAddr } from '../base/brand.js';
+import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32 } from '../sync/word.js';
+import { findHugePmd, isHugeZero, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
+import { madviseCollapse } from './khugepaged.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { isZoneDevicePage, pageClearFlag, pageMapcount, pageTestFlag } from './page.js';
-import { leafTable, lockTable, nextLeaf, nextMappedLeaf, pteIndex, unlockTable } from './pgtable.js';
+import { folioMapcount, folioNrPages, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
+import { folioMappings, normalPageAt } from './page-vma-mapped.js';
+import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
+import { putPage } from './put-page.js';
+import { splitFolio } from './split-folio.js';
 import { flushTlbRange } from './tlbflush.js';
 import { VM_HUGEPAGE, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 import { zapRange } from './zap.js';
 
-/** MADV_*. COLLAPSE is refused (EINVAL) until there are huge pages. */
+/** MADV_*. */
 export type Advice = 'DONTNEED' | 'FREE' | 'HUGEPAGE' | 'NOHUGEPAGE' | 'COLLAPSE';
 
 const { PG_dirty, PG_referenced, PG_swapbacked } = PAGE_FLAGS;
@@ -70,23 +75,23 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
   switch (advice) {
     case 'DONTNEED':
       if ((vma.flags & VM_PFNMAP) !== 0) return 'EINVAL';
-      yield* cleared(vma, start, end, () => zapRange(kernel, vma.mm, start, end));
+      yield* cleared(vma, start, end, zapRange(kernel, vma, start, end, true));
       return 0;
     case 'FREE':
       if (!vmaIsAnonymous(vma)) return 'EINVAL';
-      yield* cleared(vma, start, end, () => freeRange(kernel, vma.mm, start, end));
+      yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
       return 0;
     case 'HUGEPAGE':
-      return adviseHuge(kernel, vma, start, end, VM_HUGEPAGE, VM_NOHUGEPAGE);
+      return yield* adviseHuge(kernel, vma, start, end, VM_HUGEPAGE, VM_NOHUGEPAGE);
     case 'NOHUGEPAGE':
-      return adviseHuge(kernel, vma, start, end, VM_NOHUGEPAGE, VM_HUGEPAGE);
+      return yield* adviseHuge(kernel, vma, start, end, VM_NOHUGEPAGE, VM_HUGEPAGE);
     case 'COLLAPSE':
-      return 'EINVAL';
+      return yield* madviseCollapse(kernel, vma, start, end);
   }
 }
 
 /** Do something between the two halves of a notification. */
-function* cleared(vma: VmArea, start: number, end: number, body: () => void): Sleeps<void> {
+function* cleared(vma: VmArea, start: number, end: number, body: Sleeps<void>): Sleeps<void> {
   const range: MmuNotifierRange = {
     mm: vma.mm,
     start: start as VirtAddr,
@@ -95,32 +100,96 @@ function* cleared(vma: VmArea, start: number, end: number, body: () => void): Sl
     owner: null,
   };
   yield* mmuNotifierInvalidateRangeStart(range);
-  body();
+  yield* body;
   mmuNotifierInvalidateRangeEnd(range);
 }
 
 /** `hugepage_madvise()`, `madvise_update_vma()`. */
-function adviseHuge(kernel: Kernel, vma: VmArea, start: number, end: number, set: number, clear: number): Result {
+function* adviseHuge(
+  kernel: Kernel,
+  vma: VmArea,
+  start: number,
+  end: number,
+  set: number,
+  clear: number,
+): Sleeps<Result> {
   const flags = (vma.flags & ~clear) | set;
-  if (flags !== vma.flags) modifyVmaFlags(kernel, vma, start, end, flags);
+  if (flags !== vma.flags) yield* modifyVmaFlags(kernel, vma, start, end, flags);
   return 0;
 }
 
 /** `madvise_free_pte_range()`: what nobody writes to until memory is short may then be dropped. Device entries stay. */
-function freeRange(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
+function* freeRange(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<void> {
+  const { mm } = vma;
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
     const stop = Math.min(nextLeaf(at), end);
+    if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) yield* freeHuge(kernel, mm, at as VirtAddr, stop);
+    else yield* freeSplit(kernel, mm, at, stop);
     const table = leafTable(kernel, mm, at as VirtAddr);
-    lockTable(kernel, table);
-    for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) freePte(kernel, entry);
-    // Before the lock goes: a store through an old, dirty translation would not be seen.
-    flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
-    unlockTable(kernel, table);
+    if (table !== NO_TABLE) {
+      lockTable(kernel, table);
+      for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
+        freePte(kernel, entry, isPartOf(kernel, mm, addr, at, stop));
+      }
+      // Before the lock goes: a store through an old, dirty translation would not be seen.
+      flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
+      unlockTable(kernel, table);
+    }
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
 }
 
-function freePte(kernel: Kernel, at: number): void {
+/** `madvise_free_huge_pmd()`: the folio as a whole, or split where only a part of it is meant. */
+function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): Sleeps<void> {
+  const { halves } = kernel.ram;
+  const { words } = kernel.memmap;
+  const at = findHugePmd(kernel, mm, addr);
+  const low = load32(halves, 2 * at);
+  if (!lowPresent(low) || isHugeZero(low)) return;
+  const page = pageOfPmd(kernel, low, load32(halves, 2 * at + 1));
+  if (folioMapcount(words, page) !== 1 || !folioTrylock(words, page)) return;
+  if (stop - addr < PMD_SIZE) {
+    pageRefAdd(words, page, 1);
+    yield* splitFolio(kernel, page, page);
+    folioUnlock(words, page);
+    putPage(kernel, page);
+    return;
+  }
+  pageClearFlag(words, page, PG_dirty);
+  folioUnlock(words, page);
+  lockTable(kernel, tableOf(at));
+  and32(halves, 2 * at, ~(LOW_ACCESSED | LOW_DIRTY));
+  flushTlbRange(kernel, mm, addr, stop as VirtAddr);
+  unlockTable(kernel, tableOf(at));
+  pageClearFlag(words, page, PG_referenced | PG_swapbacked);
+}
+
+/** Large folios that small entries map, and of which the range has only a part, come apart first. */
+function* freeSplit(kernel: Kernel, mm: MmStruct, start: number, stop: number): Sleeps<void> {
+  const { words } = kernel.memmap;
+  for (let addr = start; addr < stop; addr += PAGE_SIZE) {
+    if (!isPartOf(kernel, mm, addr, start, stop)) continue;
+    const head = folioHead(words, normalPageAt(kernel, mm, addr as VirtAddr));
+    if (folioMappings(kernel, head, mm) !== folioMapcount(words, head) || !folioTrylock(words, head)) continue;
+    pageRefAdd(words, head, 1);
+    yield* splitFolio(kernel, head, head);
+    folioUnlock(words, head);
+    putPage(kernel, head);
+  }
+}
+
+/** Is the page at `addr` one of a large folio that [start, stop) does not map whole? */
+function isPartOf(kernel: Kernel, mm: MmStruct, addr: number, start: number, stop: number): boolean {
+  const { words } = kernel.memmap;
+  const page = normalPageAt(kernel, mm, addr as VirtAddr);
+  if (page === NULL_PAGE || folioNrPages(words, page) === 1) return false;
+  const head = folioHead(words, page);
+  const begin = addr - (page - head) * PAGE_SIZE;
+  return begin < start || begin + PMD_SIZE > stop || folioMappings(kernel, head, mm) !== HPAGE_PMD_NR;
+}
+
+function freePte(kernel: Kernel, at: number, partOfFolio: boolean): void {
+  if (partOfFolio) return;
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   const low = load32(halves, 2 * at);
@@ -130,7 +199,7 @@ function freePte(kernel: Kernel, at: number): void {
   if (pageTestFlag(words, page, PG_dirty)) {
     // Dirty for all who map it: only its single user may say that the contents do not matter.
     if (!folioTrylock(words, page)) return;
-    const alone = pageMapcount(words, page) === 1;
+    const alone = folioMapcount(words, folioHead(words, page)) === folioNrPages(words, page);
     if (alone) pageClearFlag(words, page, PG_dirty);
     folioUnlock(words, page);
     if (!alone) return;

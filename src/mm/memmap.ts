@@ -100,7 +100,7 @@ export class Memmap {
     return (base < 0 ? -1 : base + (page % PAGES_PER_SECTION)) as Pfn;
   }
 
-  /** Frame of a RAM page in RAM's buffer. */
+  /** Frame of a RAM page in RAM's buffer. (Slots of other pages come after RAM's: theirs lie beyond its last frame.) */
   ramFrame(page: Page): FrameIndex {
     return (page - this.ramPage) as FrameIndex;
   }

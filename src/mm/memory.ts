@@ -5,7 +5,14 @@
  * mappings: shmem.ts. Not modelled yet: private file mappings, swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
+import {
+  VM_FAULT_FALLBACK,
+  VM_FAULT_HWPOISON,
+  VM_FAULT_OOM,
+  VM_FAULT_SIGBUS,
+  VM_FAULT_SIGSEGV,
+  type VmFault,
+} from '../abi/errno.js';
 import {
   makePte,
   PTE_ACCESSED,
@@ -22,18 +29,23 @@ import {
 import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
-import { folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { copyHighpage } from './highmem.js';
+import { handleHugeFault } from './huge-memory.js';
+import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
+import { migrationEntryWait } from './migration-entry.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { changePte } from './mprotect.js';
-import { pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
-import { allocLeafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
+import { isLargeFolio, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
+import { folioMappings } from './page-vma-mapped.js';
+import { allocLeafTable, leafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
+import { changePte } from './pte-protect.js';
 import { putPage } from './put-page.js';
 import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } from './rmap.js';
@@ -62,8 +74,14 @@ export function* handleMmFault(
   kernel.stats.cpuFaults++;
   const page = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
   if (kernel.options.preempt()) yield SCHEDULE_POINT;
-  const table = allocLeafTable(kernel, vma.mm, page);
-  if (table === NO_TABLE) return VM_FAULT_OOM;
+  let table = leafTable(kernel, vma.mm, page);
+  if (table === NO_TABLE) {
+    const outcome = yield* handleHugeFault(kernel, vma, page, write, unshare);
+    if (outcome !== VM_FAULT_FALLBACK) return outcome;
+    if (findHugePmd(kernel, vma.mm, page) !== NO_TABLE) return 0;
+    table = allocLeafTable(kernel, vma.mm, page);
+    if (table === NO_TABLE) return VM_FAULT_OOM;
+  }
   const at = table + pteIndex(page);
   const pte = readPte(kernel.ram.words, at);
   if (pteNone(pte)) {
@@ -153,14 +171,17 @@ function* doWpPage(
 function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   const { words } = kernel.memmap;
   if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
-  if (pageRefCount(words, page) !== 1 || !folioTrylock(words, page)) return false;
+  const head = folioHead(words, page);
+  // A large folio may have many mappings, as long as all are of this process.
+  const ours = isLargeFolio(words, head) ? folioMappings(kernel, head, vma.mm) : 1;
+  if (pageRefCount(words, page) !== ours || !folioTrylock(words, page)) return false;
   pageMoveAnonRmap(kernel, page, vma);
   pageSetFlag(words, page, PG_anon_exclusive);
   folioUnlock(words, page);
   return true;
 }
 
-/** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. */
+/** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. The copy is in RAM, also of a page on a coherent device. */
 function* wpPageCopy(
   kernel: Kernel,
   vma: VmArea,
@@ -174,9 +195,8 @@ function* wpPageCopy(
   const { mm } = vma;
   const page = kernel.buddy.allocPages(0);
   if (page === NULL_PAGE) return VM_FAULT_OOM;
-  const frame = kernel.memmap.ramFrame(page);
-  if (old === NULL_PAGE) kernel.ram.zeroFrame(frame);
-  else kernel.ram.copyFrame(kernel.memmap.ramFrame(old), frame);
+  if (old === NULL_PAGE) kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
+  else copyHighpage(kernel, page, old);
   pageSetFlag(kernel.memmap.words, page, PG_uptodate);
   anonVmaPrepare(kernel, vma);
 
@@ -228,13 +248,6 @@ function* doSwapPage(
   return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
 }
 
-/** `migration_entry_wait()`: until the page is unlocked or the entry has changed. */
-export function* migrationEntryWait(kernel: Kernel, at: number, page: Page, pte: Pte): Sleeps<void> {
-  const { words } = kernel.memmap;
-  const ready = (): boolean => !folioLocked(words, page) || readPte(kernel.ram.words, at) !== pte;
-  while (!ready()) yield { what: `end of the migration of page ${page}`, ready };
-}
-
 /** The CPU touched a device private page: its driver brings it home. */
 function* faultDevicePrivate(
   kernel: Kernel,
@@ -264,7 +277,7 @@ function* faultDevicePrivate(
   const migrateToRam = kernel.pagemaps.get(pagePgmapId(words, page))?.ops?.migrateToRam;
   let outcome: VmFault = VM_FAULT_SIGBUS;
   if (migrateToRam !== undefined) {
-    outcome = yield* migrateToRam({ mm: vma.mm, vma, address: addr, page, origPte: pte, write });
+    outcome = yield* migrateToRam({ mm: vma.mm, vma, address: addr, page, origPte: pte, write, huge: false });
   }
   folioUnlock(words, page);
   putPage(kernel, page);

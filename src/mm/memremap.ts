@@ -181,6 +181,12 @@ export function memremapPages(deps: MemremapDeps, pgmap: DevPagemap, nid = NUMA_
   if (pfn % PAGES_PER_SUBSECTION !== 0 || pages % PAGES_PER_SUBSECTION !== 0) {
     return refuse(deps, `Misaligned add_pages start: 0x${pfn.toString(16)} end: 0x${(pfn + pages - 1).toString(16)}`);
   }
+  if (pgmap.type === 'MEMORY_DEVICE_COHERENT') {
+    assert(
+      (pgmap.memory?.bytes.byteLength ?? 0) >= pages * PAGE_SIZE,
+      'coherent memory that is shorter than its range',
+    );
+  }
   const conflict = sectionConflict(deps, pfn, pages);
   if (conflict !== 0) return conflict;
 

@@ -11,6 +11,7 @@ import {
   LOW_ACCESSED,
   LOW_DIRTY,
   LOW_SOFT_DIRTY,
+  LOW_SPECIAL,
   LOW_SWP_SOFT_DIRTY,
   LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
@@ -27,24 +28,34 @@ import type { Interval } from '../base/interval-tree.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
-import type { MigrationAccess } from './addressing/addressing.js';
+import {
+  findHugePmd,
+  isHugeAligned,
+  pageOfPmd,
+  removeMigrationPmd,
+  setPmdMigrationEntry,
+  splitHugePmdLocked,
+} from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
+import { setMigrationEntry } from './migration-entry.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
 import {
+  folioMapcount,
+  folioNrPages,
   isDevicePrivatePage,
+  isLargeFolio,
   pageClearFlag,
   pageIndex,
   pageIsAnon,
-  pageMapcount,
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
-import { pageVmaMapped } from './page-vma-mapped.js';
-import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { pageVmaMapped, type WalkMode } from './page-vma-mapped.js';
+import { lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import {
   type AnonVma,
@@ -56,54 +67,64 @@ import {
   rmapAddress,
   rmapLeadsTo,
 } from './rmap.js';
-import { isMigrationRead, isMigrationWrite } from './softleaf.js';
+import { isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { type VmArea, vmaLookup, vmaPageProt } from './vma.js';
+import { linearPageIndex, type VmArea, vmaLookup, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
 /**
- * Put a migration entry where `old` (its low half) mapped the page: it remembers whether the page was writable, exclusive,
- * young and dirty (the dirty bit must not be lost: fd35ca3d12cc), and carries soft-dirty and uffd-wp.
+ * `remove_migration_ptes()`: wherever a migration entry stands for `from` (or for one of its pages, if it is a large folio), map
+ * `to`. The two are the same when a migration is called off. Precondition: both are locked.
+ * @param useZeroPage where the page holds nothing but zeroes, map the zero page instead (RMP_USE_SHARED_ZEROPAGE)
  */
-export function setMigrationEntry(
-  kernel: Kernel,
-  at: number,
-  page: Page,
-  oldLow: number,
-  writable: boolean,
-  exclusive: boolean,
-): void {
-  const access: MigrationAccess = writable ? 'write' : exclusive ? 'read-exclusive' : 'read';
-  const number = kernel.addressing.pageNumber(page);
-  let low = oldLow & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
-  let flags = 0;
-  if (lowPresent(oldLow)) {
-    low = (oldLow & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (oldLow & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
-    flags = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
-  }
-  const type = kernel.addressing.migrationType(page, access);
-  setPteHalves(kernel.ram.words, at, leafLow(number, low), leafHigh(type, number, flags));
-}
-
-/**
- * `remove_migration_ptes()`: wherever a migration entry stands for `from`, map `to`. The two are the same page when a
- * migration is called off. Precondition: both are locked.
- */
-export function removeMigrationPtes(kernel: Kernel, from: Page, to: Page): void {
+export function removeMigrationPtes(kernel: Kernel, from: Page, to: Page, useZeroPage = false): void {
+  const { words, floats } = kernel.memmap;
   const anonVma = pageAnonVma(kernel, to);
-  const index = pageIndex(kernel.memmap.floats, to);
+  const index = pageIndex(words, floats, to);
+  const pages = folioNrPages(words, to);
   if (anonVma === undefined) {
-    for (const vma of pageFileVmas(kernel, to)) removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to);
+    for (const vma of pageFileVmas(kernel, to))
+      removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, false);
     return;
   }
-  let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + 1);
-  for (; at !== undefined; at = anonVma.tree.next(at, index, index + 1)) {
-    removeMigrationPte(kernel, at.value, rmapAddress(at.value, index), from, to);
+  let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + pages);
+  for (; at !== undefined; at = anonVma.tree.next(at, index, index + pages)) {
+    const vma = at.value;
+    if (pages === 1) {
+      removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, useZeroPage);
+      continue;
+    }
+    if (restoreHuge(kernel, vma, index, from, to)) continue;
+    for (let i = firstMapped(vma, index); i < endMapped(vma, index, pages); i++) {
+      removeMigrationPte(kernel, vma, rmapAddress(vma, index + i), (from + i) as Page, (to + i) as Page, false);
+    }
   }
 }
 
-function removeMigrationPte(kernel: Kernel, vma: VmArea, addr: VirtAddr, from: Page, to: Page): void {
+/** Of a folio whose first page has the offset `index`: the first page that the VMA may map, and the one after the last. */
+const firstMapped = (vma: VmArea, index: number): number => Math.max(0, vma.pgoff - index);
+const endMapped = (vma: VmArea, index: number, pages: number): number =>
+  Math.min(pages, linearPageIndex(vma, vma.end) - index);
+
+/** Is the folio behind a huge entry of the VMA? Then map it so again. */
+function restoreHuge(kernel: Kernel, vma: VmArea, index: number, from: Page, to: Page): boolean {
+  const at = hugePmdOf(kernel, vma, index, from, 'migration');
+  if (at === NO_TABLE) return false;
+  lockTable(kernel, tableOf(at));
+  removeMigrationPmd(kernel, vma, at, to);
+  unlockTable(kernel, tableOf(at));
+  return true;
+}
+
+function removeMigrationPte(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  from: Page,
+  to: Page,
+  useZeroPage: boolean,
+): void {
   const table = pageVmaMapped(kernel, vma, addr, from, 'migration');
   if (table === NO_TABLE) return;
   const { words } = kernel.memmap;
@@ -111,12 +132,28 @@ function removeMigrationPte(kernel: Kernel, vma: VmArea, addr: VirtAddr, from: P
   lockTable(kernel, table);
   const low = load32(kernel.ram.halves, 2 * at);
   const high = load32(kernel.ram.halves, 2 * at + 1);
-  const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
-  pageRefAdd(words, to, 1);
-  if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
-  else pageAddFileRmap(kernel, to);
-  restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kind));
+  if (useZeroPage && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
+    mapZeroPage(kernel, vma, at, low);
+  } else {
+    const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
+    pageRefAdd(words, to, 1);
+    if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
+    else pageAddFileRmap(kernel, to);
+    restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kind));
+  }
   unlockTable(kernel, table);
+}
+
+/** `try_to_map_unused_to_zeropage()`. */
+function mapZeroPage(kernel: Kernel, vma: VmArea, at: number, low: number): void {
+  const flags =
+    vmaPageProt(vma) |
+    LOW_SPECIAL |
+    LOW_ACCESSED |
+    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
+    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  setPteHalves(kernel.ram.words, at, presentLow(kernel.zeroPfn, flags), presentHigh(kernel.zeroPfn));
+  vma.mm.rssAnon--;
 }
 
 /** Map the page again, as the migration entry (given by its halves) remembers it. */
@@ -149,41 +186,46 @@ function restorePte(
 }
 
 /**
- * `try_to_migrate()`: replace every mapping of the page by a migration entry, telling notifiers first.
- * Precondition: the page is locked and held by the caller. It may still be mapped afterwards if a mapping came back.
+ * `try_to_migrate()`: replace every mapping of the folio by migration entries, telling notifiers first.
+ * Precondition: the folio is locked and held by the caller. It may still be mapped afterwards if a mapping came back.
+ * @param splitHuge huge entries become small ones (TTU_SPLIT_HUGE_PMD)
  */
-export function* tryToMigrate(kernel: Kernel, page: Page): Sleeps<void> {
-  const anonVma = pageAnonVma(kernel, page);
-  const index = pageIndex(kernel.memmap.floats, page);
+export function* tryToMigrate(kernel: Kernel, folio: Page, splitHuge = false): Sleeps<void> {
+  const { words, floats } = kernel.memmap;
+  const anonVma = pageAnonVma(kernel, folio);
+  const index = pageIndex(words, floats, folio);
   if (anonVma === undefined) {
-    for (const vma of pageFileVmas(kernel, page)) {
-      yield* tryToMigrateAt(kernel, vma, index, page, null);
-      if (pageMapcount(kernel.memmap.words, page) === 0) return;
+    for (const vma of pageFileVmas(kernel, folio)) {
+      yield* tryToMigrateAt(kernel, vma, index, folio, null, false);
+      if (folioMapcount(words, folio) === 0) return;
     }
     return;
   }
-  let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + 1);
-  for (; at !== undefined; at = anonVma.tree.next(at, index, index + 1)) {
-    const vma = at.value;
-    yield* tryToMigrateAt(kernel, vma, index, page, anonVma);
-    if (pageMapcount(kernel.memmap.words, page) === 0) return;
+  const pages = folioNrPages(words, folio);
+  let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + pages);
+  for (; at !== undefined; at = anonVma.tree.next(at, index, index + pages)) {
+    yield* tryToMigrateAt(kernel, at.value, index, folio, anonVma, splitHuge);
+    if (folioMapcount(words, folio) === 0) return;
   }
 }
 
-/** One VMA in which the page may be mapped, as its anon_vma said; `null` for a page of a file. */
+/** One VMA in which the folio may be mapped, as its anon_vma said; `null` for a page of a file. */
 function* tryToMigrateAt(
   kernel: Kernel,
   vma: VmArea,
   index: number,
-  page: Page,
+  folio: Page,
   anonVma: AnonVma | null,
+  splitHuge: boolean,
 ): Sleeps<void> {
-  const start = rmapAddress(vma, index);
+  const first = firstMapped(vma, index);
+  const end = endMapped(vma, index, folioNrPages(kernel.memmap.words, folio));
+  const start = rmapAddress(vma, index + first);
   // Notifiers are told before anybody looks whether the page is mapped here: also the process that has taken it out already.
   const range: MmuNotifierRange = {
     mm: vma.mm,
     start,
-    end: (start + PAGE_SIZE) as VirtAddr,
+    end: rmapAddress(vma, index + end),
     event: 'MMU_NOTIFY_CLEAR',
     owner: null,
   };
@@ -192,10 +234,41 @@ function* tryToMigrateAt(
   // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
   const stillThere =
     anonVma !== null
-      ? rmapLeadsTo(anonVma, index, vma, start)
+      ? rmapLeadsTo(anonVma, index + first, vma, start)
       : vmaLookup(vma.mm, start) === vma && rmapAddress(vma, index) === start;
-  if (stillThere) tryToMigrateOne(kernel, vma, start, page);
+  if (stillThere && !unmapHuge(kernel, vma, index, folio, splitHuge)) {
+    const stop = Math.min(end, endMapped(vma, index, end));
+    for (let i = first; i < stop; i++) {
+      tryToMigrateOne(kernel, vma, rmapAddress(vma, index + i), (folio + i) as Page);
+    }
+  }
   mmuNotifierInvalidateRangeEnd(range);
+}
+
+/** Where the VMA maps a large folio by a huge entry: take that away. False: there is none, or small ones are left. */
+function unmapHuge(kernel: Kernel, vma: VmArea, index: number, folio: Page, splitHuge: boolean): boolean {
+  if (!isLargeFolio(kernel.memmap.words, folio)) return false;
+  const at = hugePmdOf(kernel, vma, index, folio, 'mapped');
+  if (at === NO_TABLE) return false;
+  const addr = rmapAddress(vma, index);
+  lockTable(kernel, tableOf(at));
+  if (splitHuge) splitHugePmdLocked(kernel, vma, at, addr, true);
+  const unmapped = !splitHuge && setPmdMigrationEntry(kernel, vma, addr, at, folio);
+  unlockTable(kernel, tableOf(at));
+  if (unmapped) putPage(kernel, folio);
+  return !splitHuge;
+}
+
+/** Place of the huge entry by which the VMA maps the folio (or had mapped it), NO_TABLE for none. */
+function hugePmdOf(kernel: Kernel, vma: VmArea, index: number, folio: Page, mode: WalkMode): number {
+  const addr = rmapAddress(vma, index);
+  if (addr < vma.start || !isHugeAligned(addr)) return NO_TABLE;
+  const at = findHugePmd(kernel, vma.mm, addr);
+  if (at === NO_TABLE) return NO_TABLE;
+  const low = load32(kernel.ram.halves, 2 * at);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const migrating = !lowPresent(low) && isMigration(kernel.addressing.swapTypes.kindOf[highType(high)]);
+  return migrating === (mode === 'migration') && pageOfPmd(kernel, low, high) === folio ? at : NO_TABLE;
 }
 
 function tryToMigrateOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): void {

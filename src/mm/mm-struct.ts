@@ -8,6 +8,7 @@ import { NULL_PAGE, type Page } from '../base/brand.js';
 import { RangeTree } from '../base/range-tree.js';
 import { RwSemaphore } from '../sync/rwsem.js';
 import type { Sleeps } from '../sync/task.js';
+import { putHugeZero } from './huge-zero.js';
 import type { Kernel } from './kernel.js';
 import { unmapRegion } from './mmap.js';
 import { NotifierSubscriptions } from './mmu-notifier.js';
@@ -28,6 +29,8 @@ export class MmStruct {
   rssShmem = 0;
   /** Page table pages, the top level included. */
   tables = 0;
+  /** Has a reference on the huge zero page (huge-zero.ts). */
+  usesHugeZero = false;
   /** Address space is going away: `mm_users` reached zero. */
   exiting = false;
   /** Leaf table last walked to: its 2 MiB region, and the index of its first entry in RAM's words. */
@@ -58,6 +61,7 @@ export function* exitMm(kernel: Kernel, mm: MmStruct): Sleeps<void> {
   yield* mm.mmapLock.downWrite();
   for (const { start, end } of [...mm.vmas]) yield* unmapRegion(kernel, mm, start, end);
   mm.mmapLock.upWrite();
+  putHugeZero(kernel, mm);
   freeTable(kernel, mm.pgd);
   mm.tables--;
   kernel.mms.delete(mm);

@@ -94,8 +94,8 @@ export function* doMunmap(kernel: Kernel, mm: MmStruct, start: VirtAddr, length:
 
 /** Unmap [start, end), splitting the VMAs at its borders. Precondition: mmap_lock held for writing. */
 export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
-  splitVma(mm, start);
-  splitVma(mm, end);
+  yield* splitVma(kernel, mm, start);
+  yield* splitVma(kernel, mm, end);
   const victims = [...mm.vmas.from(start)].filter((range) => range.start < end).map((range) => range.value);
   for (const vma of victims) {
     const range: MmuNotifierRange = {
@@ -106,7 +106,7 @@ export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: n
       owner: null,
     };
     yield* mmuNotifierInvalidateRangeStart(range);
-    zapRange(kernel, mm, vma.start, vma.end);
+    yield* zapRange(kernel, vma, vma.start, vma.end);
     mmuNotifierInvalidateRangeEnd(range);
     anonVmaUnlink(kernel, vma);
     vmFilePut(kernel, vma.file);

@@ -1,31 +1,45 @@
 /** Moving page table entries to other addresses. Linux: mm/mremap.c move_page_tables(). */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { LOW_SOFT_DIRTY, LOW_SWP_SOFT_DIRTY, lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
 import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { findHugePmd, isHugeAligned, moveHugePmd, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   allocLeafTable,
+  allocPmd,
   leafTable,
   lockTable,
   NO_TABLE,
   nextLeaf,
   nextMappedLeaf,
   pteIndex,
+  tableOf,
   unlockTable,
 } from './pgtable.js';
 import { flushTlbRange } from './tlbflush.js';
+import type { VmArea } from './vma.js';
 
 /**
  * Every entry of [from, from + length) goes to the same place in [to, to + length), whatever it means: pages are not touched, and
  * their reverse map leads to the new place because the VMA there keeps the page offsets. Returns how far it got, less than
  * `length` when there was no RAM for a table.
  */
-export function movePageTables(kernel: Kernel, mm: MmStruct, from: number, to: number, length: number): number {
+export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: number, length: number): Sleeps<number> {
+  const { mm } = vma;
   const end = from + length;
   for (let at = nextMappedLeaf(kernel, mm, from, end); at < end; at = nextMappedLeaf(kernel, mm, at, end)) {
     const target = at - from + to;
+    if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {
+      const outcome =
+        end - at >= PMD_SIZE && isHugeAligned(at) && isHugeAligned(target) ? moveHuge(kernel, mm, at, target) : 'split';
+      if (outcome === 'nomem') return at - from;
+      if (outcome === 'moved') at += PMD_SIZE;
+      else yield* splitHugePmd(kernel, vma, at);
+      continue;
+    }
     const pages = (Math.min(nextLeaf(at), at + nextLeaf(target) - target, end) - at) / PAGE_SIZE;
     const source = leafTable(kernel, mm, at as VirtAddr);
     const destination = allocLeafTable(kernel, mm, target as VirtAddr);
@@ -41,6 +55,19 @@ export function movePageTables(kernel: Kernel, mm: MmStruct, from: number, to: n
     at = stop;
   }
   return length;
+}
+
+function moveHuge(kernel: Kernel, mm: MmStruct, from: number, to: number): 'moved' | 'split' | 'nomem' {
+  const source = findHugePmd(kernel, mm, from);
+  const target = allocPmd(kernel, mm, to);
+  if (target === NO_TABLE) return 'nomem';
+  const apart = tableOf(source) !== tableOf(target);
+  lockTable(kernel, tableOf(source));
+  if (apart) lockTable(kernel, tableOf(target));
+  const moved = moveHugePmd(kernel, mm, source, target, from as VirtAddr);
+  if (apart) unlockTable(kernel, tableOf(target));
+  unlockTable(kernel, tableOf(source));
+  return moved ? 'moved' : 'split';
 }
 
 /** `move_ptes()`. Returns whether a translation may be in a TLB. */

@@ -160,9 +160,10 @@ function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Err
       owner: null,
     };
     yield* mmuNotifierInvalidateRangeStart(range);
-    const moved = movePageTables(kernel, mm, addr, to, oldLen);
+    const vma = vmaLookup(mm, addr)!;
+    const moved = yield* movePageTables(kernel, vma, addr, to, oldLen);
     // The tables that it takes to go back are all there still.
-    if (moved < oldLen) movePageTables(kernel, mm, to, addr, moved);
+    if (moved < oldLen) yield* movePageTables(kernel, vmaLookup(mm, to)!, to, addr, moved);
     mmuNotifierInvalidateRangeEnd(range);
     if (moved < oldLen) {
       yield* unmapRegion(kernel, mm, to, to + newLen);

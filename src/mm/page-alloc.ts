@@ -72,6 +72,12 @@ export class PageAllocator {
     return this.#freePages;
   }
 
+  /** Is there a block of 2^order pages? */
+  has(order: number): boolean {
+    for (let each = order; each <= MAX_PAGE_ORDER; each++) if (this.#blocks[each] > 0) return true;
+    return false;
+  }
+
   /** Free blocks of each order (/proc/buddyinfo). */
   stats(): FreeArea[] {
     return Array.from(this.#blocks, (freeBlocks, order) => ({ order, freeBlocks }));

@@ -3,14 +3,17 @@
  *
  * Numbers of two kinds share entries, so a match needs the kind first and the number second: the entry's kind of number is
  * resolved to its page, and pages are compared (a page has one identity, whatever its number is called).
- * Large folios come with huge pages; a walk here looks at one entry.
+ * A walk here looks at one entry of a leaf table; huge entries: migrate.ts.
  */
 import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
+import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
+import { folioNrPages, isDeviceCoherentPage, pageIndex } from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
+import { pageAnonVma, rmapAddress } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
 import type { VmArea } from './vma.js';
 
@@ -39,15 +42,59 @@ function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: W
   return wanted && kernel.addressing.leafToPage(type, halvesNumber(low, high)) === page;
 }
 
+/** Where the entry stands that decides about an address, of whichever level; NO_TABLE for none. */
+function entryAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
+  const table = leafTable(kernel, mm, addr);
+  return table === NO_TABLE ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
+}
+
+/** Is a page of a coherent device mapped at an address? */
+export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const at = entryAt(kernel, mm, addr);
+  if (at === NO_TABLE) return false;
+  const low = load32(kernel.ram.halves, 2 * at);
+  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return false;
+  const page = kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, 2 * at + 1)) as Pfn);
+  return isDeviceCoherentPage(kernel.memmap.words, page);
+}
+
 /** The device private page that stands at an address, NULL_PAGE for anything else. */
 export function devicePrivatePageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
+  const at = entryAt(kernel, mm, addr);
+  if (at === NO_TABLE) return NULL_PAGE;
+  const low = load32(kernel.ram.halves, 2 * at);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  if ((low | high) === 0 || lowPresent(low)) return NULL_PAGE;
+  const type = highType(high);
+  if (!isDevicePrivate(kernel.addressing.swapTypes.kindOf[type])) return NULL_PAGE;
+  const page = kernel.addressing.leafToPage(type, halvesNumber(low, high));
+  return (leafTable(kernel, mm, addr) === NO_TABLE ? page + pteIndex(addr) : page) as Page;
+}
+
+/** The page that a present small entry maps at an address (`vm_normal_page`), NULL_PAGE for anything else. */
+export function normalPageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
   const table = leafTable(kernel, mm, addr);
   if (table === NO_TABLE) return NULL_PAGE;
   const at = 2 * (table + pteIndex(addr));
   const low = load32(kernel.ram.halves, at);
-  const high = load32(kernel.ram.halves, at + 1);
-  if ((low | high) === 0 || lowPresent(low)) return NULL_PAGE;
-  const type = highType(high);
-  if (!isDevicePrivate(kernel.addressing.swapTypes.kindOf[type])) return NULL_PAGE;
-  return kernel.addressing.leafToPage(type, halvesNumber(low, high));
+  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return NULL_PAGE;
+  return kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, at + 1)) as Pfn);
+}
+
+/** How many small entries of an address space map pages of a large anonymous folio. Linux keeps count by MM_ID; here we look. */
+export function folioMappings(kernel: Kernel, head: Page, mm: MmStruct): number {
+  const { words, floats } = kernel.memmap;
+  const anonVma = pageAnonVma(kernel, head);
+  const index = pageIndex(words, floats, head);
+  const pages = folioNrPages(words, head);
+  let count = 0;
+  for (const { value: vma } of anonVma?.tree.overlapping(index, index + pages) ?? []) {
+    if (vma.mm !== mm) continue;
+    for (let i = 0; i < pages; i++) {
+      const addr = rmapAddress(vma, index + i);
+      if (addr < vma.start || addr >= vma.end) continue;
+      if (pageVmaMapped(kernel, vma, addr, (head + i) as Page, 'mapped') !== NO_TABLE) count++;
+    }
+  }
+  return count;
 }

@@ -13,7 +13,8 @@ import {
   ZONE_BIT_DEVICE_PRIVATE,
   ZONE_DEVICE,
 } from '../abi/struct-page.js';
-import type { Page } from '../base/brand.js';
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { folioHead } from '../sync/page-ref.js';
 import { load32 } from '../sync/word.js';
 
 const { word } = STRUCT_PAGE;
@@ -25,17 +26,34 @@ const MAPCOUNT = word.mapcount;
 const REFCOUNT = word.refcount;
 const PINCOUNT = word.pincount;
 const PGMAP = word.pgmap;
+const COMPOUND_HEAD = word.compoundHead;
+const ORDER = word.order;
+const ENTIRE_MAPCOUNT = word.entireMapcount;
+/** In the first tail page of a large folio: the mapcounts of the folio and of all its pages, summed (`_large_mapcount`). */
+const LARGE_MAPCOUNT = word.private;
 /** `index` is a double: half as many of them fit in a slot. */
 const INDEX = word.index;
 
-export const pageFlags = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + FLAGS];
+/** Flags of each page; the others belong to the folio and stand on its head (the PF_ANY and PF_HEAD policies of page-flags.h). */
+const PAGE_LEVEL_FLAGS =
+  PAGE_FLAGS.PG_anon_exclusive |
+  PAGE_FLAGS.PG_hwpoison |
+  PAGE_FLAGS.PG_reserved |
+  PAGE_FLAGS.PG_buddy |
+  PAGE_FLAGS.PG_table;
+
+/** Flags of a page and of its folio. */
+export const pageFlags = (memmap: Int32Array, page: Page): number =>
+  memmap[(page << SHIFT) + FLAGS] | (memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
 export const pageTestFlag = (memmap: Int32Array, page: Page, flag: number): boolean =>
-  (memmap[(page << SHIFT) + FLAGS] & flag) !== 0;
+  (memmap[(((flag & PAGE_LEVEL_FLAGS) !== 0 ? page : folioHead(memmap, page)) << SHIFT) + FLAGS] & flag) !== 0;
 export const pageSetFlag = (memmap: Int32Array, page: Page, flag: number): void => {
-  memmap[(page << SHIFT) + FLAGS] |= flag;
+  memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] |= flag & ~PAGE_LEVEL_FLAGS;
+  memmap[(page << SHIFT) + FLAGS] |= flag & PAGE_LEVEL_FLAGS;
 };
 export const pageClearFlag = (memmap: Int32Array, page: Page, flag: number): void => {
-  memmap[(page << SHIFT) + FLAGS] &= ~flag;
+  memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] &= ~(flag & ~PAGE_LEVEL_FLAGS);
+  memmap[(page << SHIFT) + FLAGS] &= ~(flag & PAGE_LEVEL_FLAGS);
 };
 
 /** `is_device_private_page()`. */
@@ -48,42 +66,115 @@ export const isDeviceCoherentPage = (memmap: Int32Array, page: Page): boolean =>
 export const isZoneDevicePage = (memmap: Int32Array, page: Page): boolean =>
   (memmap[(page << SHIFT) + ZONE] & 0xff) === ZONE_DEVICE;
 
-/** Page table entries that map the page. */
-export const pageMapcount = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + MAPCOUNT] + 1;
+/** `folio_test_large()`. */
+export const isLargeFolio = (memmap: Int32Array, head: Page): boolean =>
+  (memmap[(head << SHIFT) + FLAGS] & PAGE_FLAGS.PG_head) !== 0;
+/** Is `head` the folio of the page whose fault asks for a migration (NULL_PAGE for none)? */
+export const isFaultFolio = (memmap: Int32Array, head: Page, faultPage: Page): boolean =>
+  faultPage !== NULL_PAGE && folioHead(memmap, faultPage) === head;
+/** `folio_order()` of the page's folio. */
+export const folioOrder = (memmap: Int32Array, page: Page): number => {
+  const head = folioHead(memmap, page);
+  return isLargeFolio(memmap, head) ? memmap[(head << SHIFT) + ORDER] : 0;
+};
+/** `folio_nr_pages()`. */
+export const folioNrPages = (memmap: Int32Array, page: Page): number => 1 << folioOrder(memmap, page);
+
+/** `prep_compound_page()`: the pages from `head` on become one folio. Device pages: only the head knows the pagemap any more. */
+export function prepCompoundPage(memmap: Int32Array, head: Page, order: number): void {
+  const first = head << SHIFT;
+  memmap[first + ORDER] = order;
+  memmap[first + ENTIRE_MAPCOUNT] = -1;
+  for (let page = head + 1; page < head + (1 << order); page++) {
+    memmap[(page << SHIFT) + COMPOUND_HEAD] = (head << 1) | 1;
+    memmap[(page << SHIFT) + PGMAP] = 0;
+  }
+  memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] = 0;
+  memmap[first + FLAGS] |= PAGE_FLAGS.PG_head;
+}
+
+/** The reverse: every page stands for itself again, with the head's pagemap. Nothing else is changed. */
+export function clearCompoundPage(memmap: Int32Array, head: Page): void {
+  const first = head << SHIFT;
+  const pages = 1 << memmap[first + ORDER];
+  memmap[first + FLAGS] &= ~PAGE_FLAGS.PG_head;
+  memmap[first + ORDER] = 0;
+  memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] = 0;
+  for (let page = head + 1; page < head + pages; page++) {
+    memmap[(page << SHIFT) + COMPOUND_HEAD] = 0;
+    memmap[(page << SHIFT) + PGMAP] = memmap[first + PGMAP];
+  }
+}
+
+/** `folio_precise_page_mapcount()`: entries that map the page, those of the level above included that map its whole folio. */
+export const pageMapcount = (memmap: Int32Array, page: Page): number => {
+  const own = memmap[(page << SHIFT) + MAPCOUNT] + 1;
+  const head = folioHead(memmap, page);
+  return isLargeFolio(memmap, head) ? own + folioEntireMapcount(memmap, head) : own;
+};
+/** `folio_entire_mapcount()`: page middle directory entries that map a large folio. */
+export const folioEntireMapcount = (memmap: Int32Array, head: Page): number =>
+  memmap[(head << SHIFT) + ENTIRE_MAPCOUNT] + 1;
+/** `folio_mapcount()`: entries of whichever level that map the folio or some of its pages. */
+export const folioMapcount = (memmap: Int32Array, head: Page): number =>
+  isLargeFolio(memmap, head) ? memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] : memmap[(head << SHIFT) + MAPCOUNT] + 1;
+/** One page table entry more or less maps the page. */
 export const pageMapcountAdd = (memmap: Int32Array, page: Page, delta: number): void => {
   memmap[(page << SHIFT) + MAPCOUNT] += delta;
+  const head = folioHead(memmap, page);
+  if (isLargeFolio(memmap, head)) memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] += delta;
+};
+/** One page middle directory entry more or less maps the large folio. */
+export const folioEntireMapcountAdd = (memmap: Int32Array, head: Page, delta: number): void => {
+  memmap[(head << SHIFT) + ENTIRE_MAPCOUNT] += delta;
+  memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] += delta;
 };
 
 /** What one FOLL_PIN adds to a small folio's refcount, so that a pin can be told from other references. */
 export const GUP_PIN_COUNTING_BIAS = 1024;
 
-/** `folio_maybe_dma_pinned()`: false positives only with a thousand references. */
-export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean =>
-  load32(memmap, (page << SHIFT) + REFCOUNT) >= GUP_PIN_COUNTING_BIAS;
-/** FOLL_PIN references. */
-export const pagePincount = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PINCOUNT];
-export const pagePincountAdd = (memmap: Int32Array, page: Page, delta: number): void => {
-  memmap[(page << SHIFT) + PINCOUNT] += delta;
+/** `folio_maybe_dma_pinned()`: a large folio counts its pins; of a small one false positives come with a thousand references. */
+export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean => {
+  const head = folioHead(memmap, page);
+  return isLargeFolio(memmap, head)
+    ? pagePincount(memmap, head) > 0
+    : load32(memmap, (head << SHIFT) + REFCOUNT) >= GUP_PIN_COUNTING_BIAS;
 };
+/** FOLL_PIN references of the page's folio. */
+export const pagePincount = (memmap: Int32Array, page: Page): number =>
+  memmap[(folioHead(memmap, page) << SHIFT) + PINCOUNT];
+export const pagePincountAdd = (memmap: Int32Array, page: Page, delta: number): void => {
+  memmap[(folioHead(memmap, page) << SHIFT) + PINCOUNT] += delta;
+};
+/** What a pin adds to the references of the page's folio. */
+export const pinBias = (memmap: Int32Array, page: Page): number =>
+  isLargeFolio(memmap, folioHead(memmap, page)) ? 1 : GUP_PIN_COUNTING_BIAS;
 
-/** `page_pgmap()`: id of the dev_pagemap. */
-export const pagePgmapId = (memmap: Int32Array, page: Page): number => memmap[(page << SHIFT) + PGMAP];
+/** `page_pgmap()`: id of the dev_pagemap, which the head of a folio knows. */
+export const pagePgmapId = (memmap: Int32Array, page: Page): number =>
+  memmap[(folioHead(memmap, page) << SHIFT) + PGMAP];
 
+/** `folio->mapping`. */
+const pageMapping = (memmap: Int32Array, page: Page): number => memmap[(folioHead(memmap, page) << SHIFT) + MAPPING];
 /** Id of the anon_vma of an anonymous page; 0 when the page has none. */
 export const pageAnonVmaId = (memmap: Int32Array, page: Page): number => {
-  const mapping = memmap[(page << SHIFT) + MAPPING];
+  const mapping = pageMapping(memmap, page);
   return (mapping & 1) !== 0 ? mapping >>> 1 : 0;
 };
 /** `PageAnon()`. */
-export const pageIsAnon = (memmap: Int32Array, page: Page): boolean => (memmap[(page << SHIFT) + MAPPING] & 1) !== 0;
+export const pageIsAnon = (memmap: Int32Array, page: Page): boolean => (pageMapping(memmap, page) & 1) !== 0;
 /** `folio->mapping`: the page belongs to an anon_vma or to a file. */
-export const pageHasMapping = (memmap: Int32Array, page: Page): boolean => memmap[(page << SHIFT) + MAPPING] !== 0;
+export const pageHasMapping = (memmap: Int32Array, page: Page): boolean => pageMapping(memmap, page) !== 0;
 /** Id of the file whose page cache has the page; 0 for none (`folio_mapping`). */
 export const pageFileId = (memmap: Int32Array, page: Page): number => {
-  const mapping = memmap[(page << SHIFT) + MAPPING];
+  const mapping = pageMapping(memmap, page);
   return (mapping & 1) !== 0 ? 0 : mapping >>> 1;
 };
-export const pageIndex = (floats: Float64Array, page: Page): number => floats[(page << (SHIFT - 1)) + INDEX];
+/** Page offset of the page in its mapping: the folio's, and how far the page lies in it. */
+export const pageIndex = (memmap: Int32Array, floats: Float64Array, page: Page): number => {
+  const head = folioHead(memmap, page);
+  return floats[(head << (SHIFT - 1)) + INDEX] + (page - head);
+};
 
 export function pageSetAnonMapping(
   memmap: Int32Array,

@@ -9,11 +9,12 @@
  */
 import { PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
 import { makePte, pteNone, ptePfn, TABLE_FLAGS } from '../abi/pte.js';
+import { LOW_HUGE, LOW_PRESENT } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
-import { readPte, setPte } from '../sync/word.js';
+import { load32, readPte, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
@@ -25,6 +26,8 @@ export const NO_TABLE: TableIndex = -1;
 /** Shifts of the levels above the leaf, top down. */
 const UPPER_SHIFTS = [PGD_SHIFT, PUD_SHIFT, PMD_SHIFT] as const;
 const LOCK_WORD = STRUCT_PAGE.word.private;
+/** Of a middle directory: the first of the tables that are kept for its huge pages; of such a table: the next. */
+const DEPOSIT_WORD = STRUCT_PAGE.word.lruNext;
 
 /** Index of `addr` in the table whose entries span `2 ** shift` bytes. */
 const indexAt = (addr: number, shift: number): number => Math.floor(addr / 2 ** shift) & (PTRS_PER_TABLE - 1);
@@ -32,7 +35,7 @@ const indexAt = (addr: number, shift: number): number => Math.floor(addr / 2 ** 
 export const pteIndex = (addr: number): number => Math.floor(addr / PAGE_SIZE) & (PTRS_PER_TABLE - 1);
 
 export const tableOfPage = (kernel: Kernel, page: Page): TableIndex => kernel.memmap.ramFrame(page) * PTRS_PER_TABLE;
-const pageOfTable = (kernel: Kernel, table: TableIndex): Page =>
+export const pageOfTable = (kernel: Kernel, table: TableIndex): Page =>
   (kernel.memmap.ramPage + table / PTRS_PER_TABLE) as Page;
 
 /** A zeroed page table page; NULL_PAGE when RAM is out. */
@@ -42,6 +45,7 @@ export function allocTable(kernel: Kernel): Page {
   kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
   pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_table);
   kernel.memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD] = 0;
+  kernel.memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + DEPOSIT_WORD] = NULL_PAGE;
   return page;
 }
 
@@ -51,50 +55,84 @@ export function freeTable(kernel: Kernel, page: Page): void {
   kernel.buddy.freePages(page, 0);
 }
 
-/** The table that an upper entry points to. Precondition: the entry is not none. */
+/** The table that an upper entry points to. Precondition: the entry is one of a table. */
 const tableOfEntry = (kernel: Kernel, entry: Pte): TableIndex =>
   tableOfPage(kernel, kernel.memmap.pfnToPage(ptePfn(entry)));
 
-/** The leaf table of `addr`, or NO_TABLE where nothing was ever mapped (`pte_offset_map`). */
+/** Does an upper entry (or its low half) point to a table? Otherwise it is none, maps a huge page, or stands for one. */
+const pointsToTable = (kernel: Kernel, at: number): boolean =>
+  (load32(kernel.ram.halves, 2 * at) & (LOW_PRESENT | LOW_HUGE)) === LOW_PRESENT;
+
+/** The leaf table of `addr`, or NO_TABLE: nothing was ever mapped there, or a huge page (`pte_offset_map`). */
 export function leafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): TableIndex {
   const region = Math.floor(addr / PMD_SIZE);
   if (mm.cachedRegion === region) return mm.cachedTable;
   let table = tableOfPage(kernel, mm.pgd);
   for (const shift of UPPER_SHIFTS) {
-    const entry = readPte(kernel.ram.words, table + indexAt(addr, shift));
-    if (pteNone(entry)) return NO_TABLE;
-    table = tableOfEntry(kernel, entry);
+    const at = table + indexAt(addr, shift);
+    if (!pointsToTable(kernel, at)) return NO_TABLE;
+    table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
   }
   mm.cachedRegion = region;
   mm.cachedTable = table;
   return table;
 }
 
-/** The same, making the tables that are missing (`pte_alloc`); NO_TABLE when RAM is out. */
+/**
+ * The same, making the tables that are missing (`pte_alloc`); NO_TABLE when RAM is out.
+ * Precondition: no huge page stands there.
+ */
 export function allocLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): TableIndex {
   const found = leafTable(kernel, mm, addr);
   if (found !== NO_TABLE) return found;
-  let table = tableOfPage(kernel, mm.pgd);
-  for (const shift of UPPER_SHIFTS) {
-    const at = table + indexAt(addr, shift);
-    const entry = readPte(kernel.ram.words, at);
-    if (pteNone(entry)) {
-      const page = allocTable(kernel);
-      if (page === NULL_PAGE) return NO_TABLE;
-      mm.tables++;
-      setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), TABLE_FLAGS));
-      table = tableOfPage(kernel, page);
-    } else {
-      table = tableOfEntry(kernel, entry);
-    }
-  }
-  return table;
+  const pmd = allocPmd(kernel, mm, addr);
+  return pmd === NO_TABLE ? NO_TABLE : allocBelow(kernel, mm, pmd);
 }
+
+/** The table below an upper entry, made if there is none. */
+function allocBelow(kernel: Kernel, mm: MmStruct, at: number): TableIndex {
+  if (pointsToTable(kernel, at)) return tableOfEntry(kernel, readPte(kernel.ram.words, at));
+  assert(pteNone(readPte(kernel.ram.words, at)), 'a page table is wanted where a huge page is mapped');
+  const page = allocTable(kernel);
+  if (page === NULL_PAGE) return NO_TABLE;
+  mm.tables++;
+  populate(kernel, at, page);
+  return tableOfPage(kernel, page);
+}
+
+/** `pmd_populate()`: the upper entry points to the table. */
+export function populate(kernel: Kernel, at: number, table: Page): void {
+  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(table), TABLE_FLAGS));
+}
+
+/** Place of the page middle directory entry of `addr`, or NO_TABLE where an upper table is missing (`mm_find_pmd`). */
+export function findPmd(kernel: Kernel, mm: MmStruct, addr: number): number {
+  let table = tableOfPage(kernel, mm.pgd);
+  for (const shift of [PGD_SHIFT, PUD_SHIFT]) {
+    const at = table + indexAt(addr, shift);
+    if (!pointsToTable(kernel, at)) return NO_TABLE;
+    table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
+  }
+  return table + indexAt(addr, PMD_SHIFT);
+}
+
+/** The same, making the upper tables that are missing (`pmd_alloc`); NO_TABLE when RAM is out. */
+export function allocPmd(kernel: Kernel, mm: MmStruct, addr: number): number {
+  let table = tableOfPage(kernel, mm.pgd);
+  for (const shift of [PGD_SHIFT, PUD_SHIFT]) {
+    table = allocBelow(kernel, mm, table + indexAt(addr, shift));
+    if (table === NO_TABLE) return NO_TABLE;
+  }
+  return table + indexAt(addr, PMD_SHIFT);
+}
+
+/** The table in which an entry stands. */
+export const tableOf = (at: number): TableIndex => at - (at % PTRS_PER_TABLE);
 
 /** First address after `addr` that a different leaf table serves. */
 export const nextLeaf = (addr: number): number => (Math.floor(addr / PMD_SIZE) + 1) * PMD_SIZE;
 
-/** First address at or after `addr`, below `end`, whose leaf table exists; `end` if there is none. Skips holes by the level. */
+/** First address at or after `addr`, below `end`, with a leaf table or a huge page; `end` if there is none. Skips holes by the level. */
 export function nextMappedLeaf(kernel: Kernel, mm: MmStruct, addr: number, end: number): number {
   const words = kernel.ram.words;
   let at = addr;
@@ -106,11 +144,32 @@ export function nextMappedLeaf(kernel: Kernel, mm: MmStruct, addr: number, end: 
         at = (Math.floor(at / 2 ** shift) + 1) * 2 ** shift;
         continue outer;
       }
-      table = tableOfEntry(kernel, entry);
+      if (shift !== PMD_SHIFT) table = tableOfEntry(kernel, entry);
     }
     return at;
   }
   return end;
+}
+
+/**
+ * `pgtable_trans_huge_deposit()`: beside every huge page a leaf table is kept, so that splitting it never needs memory.
+ * `middle` is the table of the huge page's entry.
+ */
+export function depositTable(kernel: Kernel, middle: TableIndex, table: Page): void {
+  const { words } = kernel.memmap;
+  const at = (pageOfTable(kernel, middle) << STRUCT_PAGE_WORD_SHIFT) + DEPOSIT_WORD;
+  words[(table << STRUCT_PAGE_WORD_SHIFT) + DEPOSIT_WORD] = words[at];
+  words[at] = table;
+}
+
+/** `pgtable_trans_huge_withdraw()`: one of the tables, empty. */
+export function withdrawTable(kernel: Kernel, middle: TableIndex): Page {
+  const { words } = kernel.memmap;
+  const at = (pageOfTable(kernel, middle) << STRUCT_PAGE_WORD_SHIFT) + DEPOSIT_WORD;
+  const table = words[at] as Page;
+  assert(table !== NULL_PAGE, 'a huge page without a deposited page table');
+  words[at] = words[(table << STRUCT_PAGE_WORD_SHIFT) + DEPOSIT_WORD];
+  return table;
 }
 
 /** Take the page table lock of a leaf table (`pte_lockptr`). */
@@ -122,6 +181,16 @@ export function lockTable(kernel: Kernel, table: TableIndex): void {
 
 export function unlockTable(kernel: Kernel, table: TableIndex): void {
   kernel.memmap.words[(pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD] = 0;
+}
+
+/** Give back the leaf table of `addr`, which has to be empty. */
+export function freeLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): void {
+  const at = findPmd(kernel, mm, addr);
+  const table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
+  setPte(kernel.ram.words, at, 0n as Pte);
+  mm.cachedRegion = -1;
+  freeTable(kernel, pageOfTable(kernel, table));
+  mm.tables--;
 }
 
 /**
@@ -149,6 +218,7 @@ function freeLevel(
     const entry = readPte(kernel.ram.words, table + index);
     if (pteNone(entry)) continue;
     const start = base + index * span;
+    assert(pointsToTable(kernel, table + index), 'page tables are freed under a huge page');
     const child = tableOfEntry(kernel, entry);
     if (level + 1 < UPPER_SHIFTS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
     if (start < floor || start + span > ceiling) continue;

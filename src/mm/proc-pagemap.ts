@@ -17,6 +17,7 @@ import {
 import type { SoftLeafKind } from '../abi/softleaf.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
+import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageIsAnon, pageMapcount } from './page.js';
@@ -45,24 +46,37 @@ const RAW_BITS: readonly (readonly [number, bigint])[] = [
 /** MAX_SWAPFILES_SHIFT: in the raw word the type takes the low bits, the number stands above. */
 const RAW_TYPE_BITS = 5n;
 
-/** Call `visit` for every entry of [start, end) that is not none, given by its halves. */
+/**
+ * Call `visit` for every entry of [start, end) that is not none, given by its halves; `pages` is 1, or how many pages of the range
+ * a huge entry covers from `addr` on.
+ */
 export function visitEntries(
   kernel: Kernel,
   mm: MmStruct,
   start: number,
   end: number,
-  visit: (addr: number, low: number, high: number) => void,
+  visit: (addr: number, low: number, high: number, pages: number, huge: boolean) => void,
 ): void {
   const { halves } = kernel.ram;
-  for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
-    const stop = Math.min(nextLeaf(at), end);
+  for (let at = start; at < end; ) {
     const table = leafTable(kernel, mm, at as VirtAddr);
+    const stop = Math.min(nextLeaf(at), end);
+    if (table === NO_TABLE) {
+      const huge = findHugePmd(kernel, mm, at);
+      if (huge !== NO_TABLE) {
+        visit(at, load32(halves, 2 * huge), load32(halves, 2 * huge + 1), (stop - at) / PAGE_SIZE, true);
+        at = stop;
+      } else {
+        at = nextMappedLeaf(kernel, mm, at, end);
+      }
+      continue;
+    }
     for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
       const low = load32(halves, word);
       const high = load32(halves, word + 1);
-      if ((low | high) !== 0) visit(addr, low, high);
+      if ((low | high) !== 0) visit(addr, low, high, 1, false);
     }
-    at = nextMappedLeaf(kernel, mm, stop, end);
+    at = stop;
   }
 }
 
@@ -81,14 +95,15 @@ export function pageOfHalves(kernel: Kernel, low: number, high: number): Page {
 }
 
 /** `pte_to_pagemap_entry()` in the short form. */
-function pagemapOfHalves(kernel: Kernel, low: number, high: number): number {
+function pagemapOfHalves(kernel: Kernel, low: number, high: number, huge: boolean): number {
   if ((low | high) === 0) return 0;
   const present = lowPresent(low);
   let flags = PM_PRESENT;
   if (!present) flags = PM_SWAP | (highType(high) << PM_SWAP_TYPE_SHIFT);
   if ((low & (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP)) !== 0) flags |= PM_UFFD_WP;
   const page = pageOfHalves(kernel, low, high);
-  if (page === NULL_PAGE) return flags;
+  // The huge zero page, unlike the small one, is looked at as a page that is not anonymous.
+  if (page === NULL_PAGE) return huge ? flags | PM_FILE : flags;
   const { words } = kernel.memmap;
   if (!pageIsAnon(words, page)) flags |= PM_FILE;
   // Only of a present page: of the others nobody can tell, and a device private page is no exception.
@@ -98,27 +113,31 @@ function pagemapOfHalves(kernel: Kernel, low: number, high: number): number {
 /** The short form for each page from `start` on. */
 export function pagemapRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
   out.fill(0);
-  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high) => {
-    out[(addr - start) / PAGE_SIZE] = pagemapOfHalves(kernel, low, high);
+  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high, pages, huge) => {
+    // Of a huge page its first says whether somebody else maps it.
+    const first = (addr - start) / PAGE_SIZE;
+    if (huge) out.fill(pagemapOfHalves(kernel, low, high, true), first, first + pages);
+    else out[first] = pagemapOfHalves(kernel, low, high, false);
   });
 }
 
 /** The short form for one page. */
 export function pagemapEntry(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
-  const [low, high] = halvesAt(kernel, mm, addr);
-  return pagemapOfHalves(kernel, low, high);
+  const { low, high, huge } = entryAt(kernel, mm, addr);
+  return pagemapOfHalves(kernel, low, high, huge);
 }
 
 /** The 64-bit word of /proc/PID/pagemap, as root sees it: PFN, or swap type and number (a device private offset too). */
 export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigint {
-  const [low, high] = halvesAt(kernel, mm, addr);
-  const short = pagemapOfHalves(kernel, low, high);
+  const { low, high, huge } = entryAt(kernel, mm, addr);
+  const inHuge = huge ? pteIndex(addr) : 0;
+  const short = pagemapOfHalves(kernel, low, high, huge);
   if (short === 0) return 0n;
   const present = (short & PM_PRESENT) !== 0;
   const softDirty = (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
   const frame = present
-    ? BigInt(halvesPfn(low, high))
-    : BigInt(highType(high)) | (BigInt(halvesNumber(low, high)) << RAW_TYPE_BITS);
+    ? BigInt(halvesPfn(low, high) + inHuge)
+    : BigInt(highType(high)) | (BigInt(halvesNumber(low, high) + inHuge) << RAW_TYPE_BITS);
   let word = frame | (softDirty ? RAW_SOFT_DIRTY : 0n);
   for (const [bit, raw] of RAW_BITS) if ((short & bit) !== 0) word |= raw;
   return word;
@@ -141,9 +160,10 @@ export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out:
       if (vma.file.pages.has(linearPageIndex(vma, addr))) out[(addr - start) / PAGE_SIZE] = 1;
     }
   }
-  visitEntries(kernel, mm, start, end, (addr, low, high) => {
+  visitEntries(kernel, mm, start, end, (addr, low, high, pages) => {
     const kind = lowPresent(low) ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
-    if (kind !== 'swap' && kind !== 'marker') out[(addr - start) / PAGE_SIZE] = 1;
+    const first = (addr - start) / PAGE_SIZE;
+    if (kind !== 'swap' && kind !== 'marker') out.fill(1, first, first + pages);
   });
 }
 
@@ -155,9 +175,11 @@ export function mincore(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
   return out[0];
 }
 
-function halvesAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): readonly [number, number] {
+/** The entry that decides about an address, by its halves. */
+function entryAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): { low: number; high: number; huge: boolean } {
   const table = leafTable(kernel, mm, addr);
-  if (table === NO_TABLE) return [0, 0];
-  const at = 2 * (table + pteIndex(addr));
-  return [load32(kernel.ram.halves, at), load32(kernel.ram.halves, at + 1)];
+  const huge = table === NO_TABLE;
+  const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
+  if (at === NO_TABLE) return { low: 0, high: 0, huge: false };
+  return { low: load32(kernel.ram.halves, 2 * at), high: load32(kernel.ram.halves, 2 * at + 1), huge };
 }

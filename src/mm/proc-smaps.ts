@@ -4,7 +4,7 @@
  * Device private pages count as if they were present; a device-exclusive entry (and a migration entry) is "maybe shared": its
  * page counts in full, and as shared, since counts mean little for an entry that is not present.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import { highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
@@ -86,29 +86,28 @@ export function smapsRange(
 function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
   let pss = 0;
   let pssDirty = 0;
-  visitEntries(kernel, vma.mm, start, end, (_addr, low, high) => {
+  visitEntries(kernel, vma.mm, start, end, (_addr, low, high, _pages, huge) => {
     const present = lowPresent(low);
     const kind = present ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
     if (kind === 'swap') sums.swap += PAGE_KIB;
     const page = pageOfHalves(kernel, low, high);
     if (page === NULL_PAGE) return;
     const young = present && (low & LOW_ACCESSED) !== 0;
-    const share = account(
-      kernel,
-      page,
-      present || isDevicePrivate(kind),
-      young,
-      present && (low & LOW_DIRTY) !== 0,
-      sums,
-    );
-    pss += Math.abs(share);
-    if (share < 0) pssDirty -= share;
+    // Of an absent huge entry pmd_dirty() reads a bit of the number, which is set for every number that there is.
+    const dirty = present ? (low & LOW_DIRTY) !== 0 : huge;
+    const counted = present || (isDevicePrivate(kind) && !huge);
+    if (huge) sums.ahp += HPAGE_PMD_NR * PAGE_KIB;
+    for (let i = 0; i < (huge ? HPAGE_PMD_NR : 1); i++) {
+      const share = account(kernel, (page + i) as Page, counted, young, dirty, sums);
+      pss += Math.abs(share);
+      if (share < 0) pssDirty -= share;
+    }
   });
   sums.pss += Math.floor(pss / PSS_UNIT / 1024);
   sums.pssDirty += Math.floor(pssDirty / PSS_UNIT / 1024);
 }
 
-/** `smaps_account()` of a page of 4 KiB. Returns its proportional share, negative for a dirty page. */
+/** `smaps_account()` of one page. Returns its proportional share, negative for a dirty page. */
 function account(
   kernel: Kernel,
   page: Page,

@@ -2,25 +2,41 @@
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
 import { InvariantViolation } from '../base/errors.js';
-import { pageRefAdd } from '../sync/page-ref.js';
+import { folioHead, pageRefAdd } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
-import { isZoneDevicePage, pageClearFlag, pageClearMapping, pageMapcount, pagePgmapId, pageTestFlag } from './page.js';
+import {
+  clearCompoundPage,
+  folioMapcount,
+  folioNrPages,
+  folioOrder,
+  isZoneDevicePage,
+  pageClearFlag,
+  pageClearMapping,
+  pagePgmapId,
+  pageTestFlag,
+} from './page.js';
 
 /** Drop a reference; the last one frees the page to where it came from. */
 export function putPage(kernel: Kernel, page: Page): void {
   const { words } = kernel.memmap;
   const count = pageRefAdd(words, page, -1);
-  if (count > 0) return;
+  if (count <= 0) freeFolio(kernel, folioHead(words, page), count);
+}
+
+function freeFolio(kernel: Kernel, page: Page, count: number): void {
+  const { words } = kernel.memmap;
   // Spelled out: a message in a closure would be made for every page that is freed.
   if (count < 0) throw new InvariantViolation(`page ${page}: reference dropped that nobody held (count ${count})`);
-  if (pageMapcount(words, page) !== 0) throw new InvariantViolation(`page ${page}: freed while mapped`);
+  if (folioMapcount(words, page) !== 0) throw new InvariantViolation(`page ${page}: freed while mapped`);
   pageClearMapping(words, page);
   if (isZoneDevicePage(words, page)) {
     freeZoneDevicePage(kernel, page);
     return;
   }
   pageClearFlag(words, page, PAGE_FLAGS.PG_lru | PAGE_FLAGS.PG_anon_exclusive | PAGE_FLAGS.PG_swapbacked);
-  kernel.buddy.freePages(page, 0);
+  const order = folioOrder(words, page);
+  if (order > 0) clearCompoundPage(words, page);
+  kernel.buddy.freePages(page, order);
 }
 
 /** The page goes back to its driver, and with it the reference that it held on its pagemap. */
@@ -35,8 +51,10 @@ function freeZoneDevicePage(kernel: Kernel, page: Page): void {
   }
   if (pageTestFlag(words, page, PAGE_FLAGS.PG_locked))
     throw new InvariantViolation(`device page ${page}: freed while locked`);
+  const pages = folioNrPages(words, page);
+  if (pages > 1) clearCompoundPage(words, page);
   // The next user starts from clean flags (zone_device_page_init): nothing of this one's dirt may reach it.
-  pageClearFlag(words, page, ~0);
-  folioFree(page);
-  pgmap.ref!.put();
+  for (let i = 0; i < pages; i++) pageClearFlag(words, (page + i) as Page, ~0);
+  folioFree(page, pages);
+  pgmap.ref!.put(pages);
 }

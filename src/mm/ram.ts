@@ -7,6 +7,8 @@ const POISON = new Float64Array(new Uint8Array(8).fill(0xaa).buffer)[0]!;
 
 export class Ram {
   readonly buffer: SharedArrayBuffer;
+  /** Frames that there are. */
+  readonly frames: number;
   /** The memory as 64-bit words: a page table in frame f has its entries at f * 512. */
   readonly words: BigUint64Array;
   /** The words as 32-bit halves, the low half of word w at 2 * w (abi/pte-halves.ts). */
@@ -17,6 +19,7 @@ export class Ram {
   /** @param frames frames of 4 KiB, holes of the physical map inside sections included (they are never touched) */
   constructor(frames: number) {
     this.buffer = new SharedArrayBuffer(frames * PAGE_SIZE);
+    this.frames = frames;
     this.words = new BigUint64Array(this.buffer);
     this.halves = new Int32Array(this.buffer);
     this.#floats = new Float64Array(this.buffer);
@@ -39,6 +42,14 @@ export class Ram {
   poisonFrame(frame: FrameIndex): void {
     const at = frame * PTRS_PER_TABLE;
     this.#floats.fill(POISON, at, at + PTRS_PER_TABLE);
+  }
+
+  /** Does the frame hold nothing but zeroes? (As integers: minus zero is not zero.) */
+  isZero(frame: FrameIndex): boolean {
+    const { halves } = this;
+    const end = 2 * (frame + 1) * PTRS_PER_TABLE;
+    for (let at = 2 * frame * PTRS_PER_TABLE; at < end; at++) if (halves[at] !== 0) return false;
+    return true;
   }
 
   /** Has nobody written the frame since `poisonFrame`? */

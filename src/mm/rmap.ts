@@ -9,9 +9,12 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { IntervalTree } from '../base/interval-tree.js';
+import { folioHead } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import {
+  folioEntireMapcountAdd,
   isDevicePrivatePage,
+  isLargeFolio,
   pageAnonVmaId,
   pageClearFlag,
   pageFileId,
@@ -108,12 +111,13 @@ export const rmapLeadsTo = (anonVma: AnonVma, index: number, vma: VmArea, addr: 
   rmapAddress(vma, index) === addr &&
   vma.anonChain.some((each) => each.anonVma === anonVma);
 
-/** `folio_add_new_anon_rmap()`: the first mapping of a fresh page, which only this process can have. */
+/** `folio_add_new_anon_rmap()`: the first mapping of a fresh folio, whole, which only this process can have. */
 export function pageAddNewAnonRmap(kernel: Kernel, page: Page, vma: VmArea, addr: VirtAddr): void {
   const { words, floats } = kernel.memmap;
   pageSetAnonMapping(words, floats, page, vma.anonVma!.id, linearPageIndex(vma, addr));
   pageSetFlag(words, page, PAGE_FLAGS.PG_swapbacked | PAGE_FLAGS.PG_anon_exclusive);
-  pageMapcountAdd(words, page, 1);
+  if (isLargeFolio(words, page)) folioEntireMapcountAdd(words, page, 1);
+  else pageMapcountAdd(words, page, 1);
 }
 
 /** `folio_add_anon_rmap_pte()`: one more mapping of a page that has its anon_vma. */
@@ -131,7 +135,8 @@ export function pageAddFileRmap(kernel: Kernel, page: Page): void {
 /** `folio_move_anon_rmap()`: the page is the VMA's alone now. */
 export function pageMoveAnonRmap(kernel: Kernel, page: Page, vma: VmArea): void {
   const { words, floats } = kernel.memmap;
-  pageSetAnonMapping(words, floats, page, vma.anonVma!.id, pageIndex(floats, page));
+  const head = folioHead(words, page);
+  pageSetAnonMapping(words, floats, head, vma.anonVma!.id, pageIndex(words, floats, head));
 }
 
 /**
@@ -140,11 +145,23 @@ export function pageMoveAnonRmap(kernel: Kernel, page: Page, vma: VmArea): void 
  */
 export function pageTryDupAnonRmap(kernel: Kernel, page: Page): boolean {
   const { words } = kernel.memmap;
-  if (pageTestFlag(words, page, PAGE_FLAGS.PG_anon_exclusive)) {
-    if (!isDevicePrivatePage(words, page) && pageMaybeDmaPinned(words, page)) return false;
-    pageClearFlag(words, page, PAGE_FLAGS.PG_anon_exclusive);
-  }
+  if (!tryShare(words, page)) return false;
   pageMapcountAdd(words, page, 1);
+  return true;
+}
+
+/** `folio_try_dup_anon_rmap_pmd()`: the same of a large folio that a huge entry maps. */
+export function pageTryDupAnonRmapPmd(kernel: Kernel, page: Page): boolean {
+  const { words } = kernel.memmap;
+  if (!tryShare(words, page)) return false;
+  folioEntireMapcountAdd(words, page, 1);
+  return true;
+}
+
+function tryShare(words: Int32Array, page: Page): boolean {
+  if (!pageTestFlag(words, page, PAGE_FLAGS.PG_anon_exclusive)) return true;
+  if (!isDevicePrivatePage(words, page) && pageMaybeDmaPinned(words, page)) return false;
+  pageClearFlag(words, page, PAGE_FLAGS.PG_anon_exclusive);
   return true;
 }
 
@@ -168,7 +185,7 @@ export const pageAnonVma = (kernel: Kernel, page: Page): AnonVma | undefined =>
 export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
   const file = kernel.files.get(pageFileId(kernel.memmap.words, page));
   if (file === undefined) return [];
-  const index = pageIndex(kernel.memmap.floats, page);
+  const index = pageIndex(kernel.memmap.words, kernel.memmap.floats, page);
   const maps = (vma: VmArea): boolean =>
     vma.file === file && index >= vma.pgoff && index < linearPageIndex(vma, vma.end);
   // In the order of the file's tree: by page offset, then by age (a parent before its child). Who comes last may not be asked.

@@ -6,7 +6,7 @@
  * exactly as it would.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import type { FrameIndex, VirtAddr } from '../base/brand.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 
@@ -17,7 +17,7 @@ export class CpuTlb {
   readonly cpu: number;
   #mm: MmStruct | null = null;
   readonly #vpn = new Float64Array(SLOTS).fill(EMPTY);
-  readonly #frame = new Float64Array(SLOTS);
+  readonly #page = new Float64Array(SLOTS);
   readonly #writable = new Uint8Array(SLOTS);
 
   constructor(cpu: number) {
@@ -36,17 +36,27 @@ export class CpuTlb {
     return this.#mm === mm;
   }
 
-  /** Frame of a virtual page, or -1: a miss, or a store through a read-only translation. */
+  /** What a virtual page is mapped to, or -1: a miss, or a store through a read-only translation. */
   lookup(vpn: number, write: boolean): number {
     const slot = vpn & (SLOTS - 1);
-    return this.#vpn[slot] === vpn && (!write || this.#writable[slot] !== 0) ? this.#frame[slot] : -1;
+    return this.#vpn[slot] === vpn && (!write || this.#writable[slot] !== 0) ? this.#page[slot] : -1;
   }
 
-  fill(vpn: number, frame: FrameIndex, writable: boolean): void {
+  fill(vpn: number, page: Page, writable: boolean): void {
     const slot = vpn & (SLOTS - 1);
     this.#vpn[slot] = vpn;
-    this.#frame[slot] = frame;
+    this.#page[slot] = page;
     this.#writable[slot] = writable ? 1 : 0;
+  }
+
+  /** The translations it holds: address of the virtual page, what it is mapped to, whether for writing. For checkers. */
+  *translations(): Generator<{ mm: MmStruct; address: VirtAddr; page: Page; writable: boolean }, void, void> {
+    for (let slot = 0; slot < SLOTS && this.#mm !== null; slot++) {
+      const vpn = this.#vpn[slot];
+      if (vpn === EMPTY) continue;
+      const address = (vpn * PAGE_SIZE) as VirtAddr;
+      yield { mm: this.#mm, address, page: this.#page[slot] as Page, writable: this.#writable[slot] !== 0 };
+    }
   }
 
   flushRange(start: VirtAddr, end: VirtAddr): void {

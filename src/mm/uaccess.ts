@@ -5,9 +5,11 @@
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
 import { PTE_ACCESSED, PTE_DIRTY, pteHardwarePresent, ptePfn, pteWrite } from '../abi/pte.js';
-import type { FrameIndex, Pte, VirtAddr } from '../base/brand.js';
+import type { Page, Pte, VirtAddr } from '../base/brand.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, readPte } from '../sync/word.js';
+import { kmapLocalPage } from './highmem.js';
+import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
 import type { MmStruct } from './mm-struct.js';
@@ -56,8 +58,8 @@ function* access(
     const addr = (start + done) as VirtAddr;
     // The access itself is atomic with respect to the kernel: translation and bytes in one step, as one instruction has it.
     tlb.switchTo(mm);
-    const frame = translate(kernel, mm, addr, write);
-    if (frame < 0) {
+    const page = translate(kernel, mm, addr, write);
+    if (page < 0) {
       const fault = yield* userFault(kernel, mm, addr, write);
       // Out of memory, the instruction is simply tried again (`pagefault_out_of_memory()`); here once, as nobody is killed.
       if ((fault & VM_FAULT_OOM) !== 0 && starved !== addr) starved = addr;
@@ -66,14 +68,14 @@ function* access(
     }
     const inPage = addr % PAGE_SIZE;
     const count = Math.min(PAGE_SIZE - inPage, length - done);
-    move(kernel.ram.bytes(frame as FrameIndex, inPage, count), done);
+    move(kmapLocalPage(kernel, page as Page, inPage, count), done);
     done += count;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   return { copied: length, fault: 0, address: start };
 }
 
-/** Frame in RAM, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */
+/** The page, in RAM or on a coherent device, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */
 function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
   const tlb = kernel.cpus[0];
   const vpn = Math.floor(addr / PAGE_SIZE);
@@ -81,17 +83,19 @@ function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean)
   if (hit >= 0) return hit;
   if (!(addr >= 0 && addr < TASK_SIZE) || mm.exiting) return -1;
   const table = leafTable(kernel, mm, addr);
-  if (table === NO_TABLE) return -1;
-  const at = table + pteIndex(addr);
+  const huge = table === NO_TABLE;
+  const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
+  if (at === NO_TABLE) return -1;
   for (;;) {
     const pte = readPte(kernel.ram.words, at);
     if (!pteHardwarePresent(pte) || (write && !pteWrite(pte))) return -1;
     const marked = (pte | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte;
     if (marked !== pte && !compareExchangePte(kernel.ram.words, at, pte, marked)) continue;
-    const frame = kernel.memmap.ramFrame(kernel.memmap.pfnToPage(ptePfn(pte)));
+    const first = kernel.memmap.pfnToPage(ptePfn(pte));
+    const page = (huge ? first + pteIndex(addr) : first) as Page;
     // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
-    tlb.fill(vpn, frame, write);
-    return frame;
+    tlb.fill(vpn, page, write);
+    return page;
   }
 }
 

@@ -1,15 +1,23 @@
 /** Borders of VMAs: splitting, and merging of neighbours that differ in nothing. Linux: mm/vma.c. */
 import type { VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
+import { hugeFits } from './huge-memory.js';
+import { isHugeAligned, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
+import { findPmd, NO_TABLE } from './pgtable.js';
 import { anonVmaClone, anonVmaUnlink, anonVmaUpdate } from './rmap.js';
 import { vmFileGet, vmFilePut } from './shmem.js';
 import { linearPageIndex, VmArea } from './vma.js';
 
 /** `split_vma()`: make `addr` a border. */
-export function splitVma(mm: MmStruct, addr: number): void {
+export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<void> {
   const vma = mm.vmas.find(addr)?.value;
   if (vma === undefined || vma.start === addr) return;
+  // vma_adjust_trans_huge(): no huge page crosses a border.
+  if (!isHugeAligned(addr) && hugeFits(vma, addr) && findPmd(kernel, mm, addr) !== NO_TABLE) {
+    yield* splitHugePmd(kernel, vma, addr);
+  }
   const pgoff = linearPageIndex(vma, addr);
   const upper = new VmArea(mm, addr as VirtAddr, vma.end, vma.flags, pgoff, vma.file);
   vmFileGet(vma.file);
@@ -32,10 +40,16 @@ export function setVmaEnd(vma: VmArea, end: number): void {
  * `vma_modify_flags()`: give [start, end) of a VMA other flags; what lies beside it becomes a VMA of its own, or one with
  * it where nothing distinguishes the two any more.
  */
-export function modifyVmaFlags(kernel: Kernel, vma: VmArea, start: number, end: number, flags: number): VmArea {
+export function* modifyVmaFlags(
+  kernel: Kernel,
+  vma: VmArea,
+  start: number,
+  end: number,
+  flags: number,
+): Sleeps<VmArea> {
   const { mm } = vma;
-  splitVma(mm, start);
-  splitVma(mm, end);
+  yield* splitVma(kernel, mm, start);
+  yield* splitVma(kernel, mm, end);
   const middle = mm.vmas.find(start)!.value;
   middle.flags = flags;
   return mergeVma(kernel, middle);

@@ -1,25 +1,52 @@
 /** Taking mappings away. Linux: the zap path of mm/memory.c. */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { pteDirty, pteNone, ptePfn, ptePresent, pteSpecial } from '../abi/pte.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
 import { getAndClearPte, readPte } from '../sync/word.js';
+import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageFileId, pageIsAnon, pageSetFlag } from './page.js';
-import { leafTable, lockTable, nextLeaf, nextMappedLeaf, pteIndex, unlockTable } from './pgtable.js';
+import {
+  freeLeafTable,
+  leafTable,
+  lockTable,
+  NO_TABLE,
+  nextLeaf,
+  nextMappedLeaf,
+  pteIndex,
+  tableOf,
+  unlockTable,
+} from './pgtable.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
+import type { VmArea } from './vma.js';
 
-/** `zap_pte_range()`: every entry of [start, end) becomes none; pages are freed only after the TLBs have forgotten them. */
-export function zapRange(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
+/**
+ * `zap_page_range()` of a part of a VMA: every entry of [start, end) becomes none; pages are freed only after the TLBs have
+ * forgotten them. With `reclaim` a leaf table that is emptied whole is given back too (CONFIG_PT_RECLAIM), so that a huge page
+ * may stand there again.
+ */
+export function* zapRange(kernel: Kernel, vma: VmArea, start: number, end: number, reclaim = false): Sleeps<void> {
+  const { mm } = vma;
   const gathered: Page[] = [];
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
     const stop = Math.min(nextLeaf(at), end);
-    const table = leafTable(kernel, mm, at as VirtAddr);
+    let table = leafTable(kernel, mm, at as VirtAddr);
+    if (table === NO_TABLE) {
+      if (stop - at === PMD_SIZE) {
+        zapHuge(kernel, mm, at as VirtAddr);
+        at = nextMappedLeaf(kernel, mm, stop, end);
+        continue;
+      }
+      yield* splitHugePmd(kernel, vma, at);
+      table = leafTable(kernel, mm, at as VirtAddr);
+    }
     lockTable(kernel, table);
     for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
       const page = zapPte(kernel, mm, entry);
@@ -29,8 +56,18 @@ export function zapRange(kernel: Kernel, mm: MmStruct, start: number, end: numbe
     flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
     for (const page of gathered) putPage(kernel, page);
     gathered.length = 0;
+    if (reclaim && stop - at === PMD_SIZE) freeLeafTable(kernel, mm, at as VirtAddr);
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
+}
+
+function zapHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr): void {
+  const at = findHugePmd(kernel, mm, addr);
+  lockTable(kernel, tableOf(at));
+  const page = zapHugePmd(kernel, mm, at);
+  unlockTable(kernel, tableOf(at));
+  flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
+  if (page !== 0) putPage(kernel, page);
 }
 
 /** Clear one entry; returns the page whose reference the caller has to drop, 0 for none. */

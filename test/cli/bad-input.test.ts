@@ -86,6 +86,51 @@ const SPECS: readonly { readonly title: string; readonly text: string; readonly 
       says: /devices\[0\]\.chunk must be a multiple of 2 MiB up to the device's 64 MiB/,
     },
     { title: 'an odd chunk', text: 'devices: [{memory: 64MiB, chunk: 3MiB}]\n', says: /chunk must be .*not 3 MiB/ },
+    {
+      title: 'private memory with a physical address',
+      text: 'devices: [{address: 4GiB}]\n',
+      says: /devices\[0\]\.address must be left out: private memory has no physical address/,
+    },
+    {
+      title: 'coherent memory in the middle of a section',
+      text: 'devices: [{type: coherent, address: 0x100200000}]\n',
+      says: /devices\[0\]\.address must be a multiple of 128 MiB, not 100200000/,
+    },
+    {
+      title: 'coherent memory over RAM',
+      text: 'memory: {ram: 8GiB}\ndevices: [{type: coherent, address: 4GiB}]\n',
+      says: /devices\[0\]\.address must not lead to System RAM \(100000000-23fffffff\), which is in the way of 64 MiB/,
+    },
+    {
+      title: 'coherent memory over another device',
+      text: 'devices: [{type: coherent, address: 4GiB}, {type: coherent, address: 4GiB}]\n',
+      says: /devices\[1\]\.address must not lead to Soft Reserved \(100000000-103ffffff\)/,
+    },
+    {
+      title: 'coherent memory beyond the address bits',
+      text: 'memory: {ram: 1GiB, physicalBits: 36}\ndevices: [{type: coherent, address: 64GiB}]\n',
+      says: /devices\[0\]\.address must leave room below 1000000000, where memory ends, for 64 MiB at 1000000000/,
+    },
+    {
+      title: 'coherent memory for which the map has no room',
+      text: 'preset: pci-window\ndevices: [{type: coherent}]\n',
+      says: /devices\[0\]\.memory must fit .*: between 100000000 and 10000000000 no gap has 64 MiB/,
+    },
+    {
+      title: 'coherent memory in chunks',
+      text: 'devices: [{type: coherent, memory: 64MiB, chunk: 32MiB}]\n',
+      says: /devices\[0\]\.chunk must be left out: the memory of a coherent device is there all at once/,
+    },
+    {
+      title: 'coherent memory of odd size',
+      text: 'devices: [{type: coherent, memory: 3MiB}]\n',
+      says: /devices\[0\]\.memory must be a multiple of 2 MiB for a coherent device, not 3 MiB/,
+    },
+    {
+      title: 'an address that is none',
+      text: 'devices: [{type: coherent, address: here}]\n',
+      says: /address must be a size/,
+    },
     { title: 'a TLB of three sets', text: 'devices: [{tlbSets: 3}]\n', says: /tlbSets must be a power of two/ },
   ];
 

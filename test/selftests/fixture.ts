@@ -5,6 +5,7 @@
 import {
   type Addressing,
   boot,
+  DMIRROR_PROT,
   type ExecutorKind,
   type Machine,
   type MachineSpecInput,
@@ -21,32 +22,42 @@ export const BUFFER = 2 ** 20;
 /** What the tests run ten times. */
 export const NTIMES = 10;
 const KIB_PER_PAGE = PAGE / 1024;
+/** Where the memory of coherent devices begins, and the PFN in a word of /proc/PID/pagemap. */
+const COHERENT_FROM = 2n ** 32n;
+const PFN_MASK = 2n ** 55n - 1n;
 
 export interface Variant {
   readonly executor: ExecutorKind;
   readonly addressing: Addressing;
   readonly devices: number;
+  /** What the kernel's variants `device_private` and `device_coherent` are. */
+  readonly memory: 'private' | 'coherent';
 }
 
 const ADDRESSINGS = ['legacy', 'offset'] as const;
 const EXECUTORS = ['inline', 'threads'] as const;
 
-export const variantsOf = (...deviceCounts: number[]): Variant[] =>
+const variants = (memory: Variant['memory'], deviceCounts: readonly number[]): Variant[] =>
   deviceCounts.flatMap((devices) =>
-    EXECUTORS.flatMap((executor) => ADDRESSINGS.map((addressing) => ({ executor, addressing, devices }))),
+    EXECUTORS.flatMap((executor) => ADDRESSINGS.map((addressing) => ({ executor, addressing, devices, memory }))),
   );
 
-/** 1 device, the 2 of FIXTURE(hmm2), and 8. */
-export const ONE_TO_EIGHT = variantsOf(1, 2, 8);
-/** For tests that need two devices. */
-export const TWO_TO_EIGHT = variantsOf(2, 8);
+export const variantsOf = (...deviceCounts: number[]): Variant[] => variants('private', deviceCounts);
+export const coherentVariantsOf = (...deviceCounts: number[]): Variant[] => variants('coherent', deviceCounts);
 
-export const specOf = ({ executor, addressing, devices }: Variant): MachineSpecInput => ({
+/** 1 device, the 2 of FIXTURE(hmm2), and 8. */
+export const ONE_TO_EIGHT = [...variantsOf(1, 2, 8), ...coherentVariantsOf(1, 3)];
+/** For tests that need two devices. */
+export const TWO_TO_EIGHT = [...variantsOf(2, 8), ...coherentVariantsOf(2, 8)];
+
+export const specOf = ({ executor, addressing, devices, memory }: Variant): MachineSpecInput => ({
   executor,
   addressing,
   schedule: 'random',
   memory: { ram: '32MiB' },
-  devices: Array.from({ length: devices }, () => ({ memory: '4MiB', chunk: '2MiB' })),
+  devices: Array.from({ length: devices }, () =>
+    memory === 'coherent' ? { memory: '4MiB', type: memory } : { memory: '4MiB', chunk: '2MiB' },
+  ),
 });
 
 /** What one test works with. */
@@ -57,13 +68,18 @@ export interface Hmm {
   readonly mirrors: readonly Mirror[];
   /** The mirror that a test with one device uses: the last, so that nothing hangs on a number 0. */
   readonly mirror: Mirror;
+  /** The CPU reaches the devices' memory: it stays there when the CPU touches it. */
+  readonly coherent: boolean;
+  /** Snapshot codes of a page on the device that looks, and on another one. */
+  readonly local: number;
+  readonly remote: number;
 }
 
 export type Body = (hmm: Hmm) => Promise<void>;
 
 /** The tests of one theme on one machine for each variant. */
 export function selftests(variants: readonly Variant[], declare: (test: (name: string, body: Body) => void) => void) {
-  describe.each(variants)('$executor, $addressing, $devices devices', (variant) => {
+  describe.each(variants)('$executor, $addressing, $devices $memory devices', (variant) => {
     let machine: Machine;
     beforeAll(async () => {
       machine = await boot(specOf(variant));
@@ -82,7 +98,7 @@ export async function onMachine(machine: Machine, body: Body): Promise<void> {
     for (let device = 0; device < machine.deviceCount; device++) {
       mirrors.push(await process.mirror(device, { onFault: 'mirror' }));
     }
-    await body({ machine, process, mirrors, mirror: mirrors.at(-1)! });
+    await body({ machine, process, mirrors, mirror: mirrors.at(-1)!, ...kindOf(machine) });
     expect(await machine.check()).toEqual([]);
   } finally {
     await process.exit();
@@ -91,6 +107,13 @@ export async function onMachine(machine: Machine, body: Body): Promise<void> {
   const after = await machine.stats();
   expect(after.freeRamPages).toBe(before.freeRamPages);
   expect(after.devices.map(({ usedPages }) => usedPages)).toEqual(before.devices.map(({ usedPages }) => usedPages));
+}
+
+function kindOf({ spec }: Machine): Pick<Hmm, 'coherent' | 'local' | 'remote'> {
+  const coherent = spec.devices[0]!.type === 'coherent';
+  return coherent
+    ? { coherent, local: DMIRROR_PROT.DEV_COHERENT_LOCAL, remote: DMIRROR_PROT.DEV_COHERENT_REMOTE }
+    : { coherent, local: DMIRROR_PROT.DEV_PRIVATE_LOCAL, remote: DMIRROR_PROT.DEV_PRIVATE_REMOTE };
 }
 
 /** Part of a range, in pages. */
@@ -169,16 +192,22 @@ export async function residentPages(process: Process, range: VirtRange): Promise
   return (await process.smaps(range)).rss / KIB_PER_PAGE;
 }
 
-/** No entry of the range is present, each is a swap entry: what /proc/PID/pagemap says of pages on a device. */
-export async function expectSwapEntries(process: Process, range: VirtRange): Promise<void> {
+/**
+ * What /proc/PID/pagemap says of pages on a device: of private ones no entry is present, each is a swap entry; coherent ones
+ * are present, and their PFNs lie beyond RAM.
+ */
+export async function expectOnDevice(process: Process, range: VirtRange, coherent: boolean): Promise<void> {
   const words = await process.pagemap(range);
-  expect(words.findIndex((word) => word >> 62n !== 1n)).toBe(-1);
+  const isThere = (word: bigint): boolean =>
+    coherent ? word >> 63n === 1n && (word & PFN_MASK) * BigInt(PAGE) >= COHERENT_FROM : word >> 62n === 1n;
+  expect(words.findIndex((word) => !isThere(word))).toBe(-1);
 }
 
-/** All entries of the range are present. */
+/** All entries of the range are present, in RAM. */
 export async function expectPresent(process: Process, range: VirtRange): Promise<void> {
   const words = await process.pagemap(range);
-  expect(words.findIndex((word) => word >> 63n !== 1n)).toBe(-1);
+  const isThere = (word: bigint): boolean => word >> 63n === 1n && (word & PFN_MASK) * BigInt(PAGE) < COHERENT_FROM;
+  expect(words.findIndex((word) => !isThere(word))).toBe(-1);
 }
 
 export const usedDevicePages = async (machine: Machine, { device }: Mirror): Promise<number> =>

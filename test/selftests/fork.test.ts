@@ -6,9 +6,9 @@ import {
   deviceWrite,
   expectDeviceRead,
   expectMemory,
+  expectOnDevice,
   expectPresent,
   expectSnapshot,
-  expectSwapEntries,
   filled,
   negative,
   ONE_TO_EIGHT,
@@ -25,16 +25,18 @@ const PAGES = BUFFER / PAGE;
 selftests(ONE_TO_EIGHT, (test) => {
   for (const migrated of [false, true]) {
     const where = migrated ? 'on the device' : 'in RAM';
-    test(`anon_write_child, ${where}`, async ({ machine, process, mirrors, mirror }) => {
+    test(`anon_write_child, ${where}`, async ({ machine, process, mirrors, mirror, coherent }) => {
       const range = await filled(process, counting(PAGES));
       if (migrated) await toDevice(mirror, range);
       const child = await process.fork();
       expect(await residentPages(child, range)).toBe(PAGES);
-      if (migrated) await expectSwapEntries(child, range);
+      if (migrated) await expectOnDevice(child, range, coherent);
       await expectMemory(child, range, counting(PAGES));
-      // The child's touch brought the page back for both.
-      expect(await usedDevicePages(machine, mirror)).toBe(0);
-      await expectPresent(process, range);
+      // The child's touch brought a private page back for both; a coherent one is within its reach.
+      const stays = migrated && coherent;
+      expect(await usedDevicePages(machine, mirror)).toBe(stays ? PAGES : 0);
+      if (stays) await expectOnDevice(process, range, coherent);
+      else await expectPresent(process, range);
       for (const { device } of mirrors) {
         const own = await child.mirror(device, { onFault: 'mirror' });
         await deviceWrite(own, range, negative(PAGES), 1);
@@ -81,17 +83,20 @@ selftests(ONE_TO_EIGHT, (test) => {
     await expectMemory(process, range, counting(PAGES, 1));
   });
 
-  test('hmm_cow_in_device', async ({ machine, process, mirror }) => {
+  test('hmm_cow_in_device', async ({ machine, process, mirror, coherent, local }) => {
     const range = await filled(process, counting(PAGES));
     await toDevice(mirror, range);
     const child = await process.fork();
-    await expectSnapshot(mirror, range, PROT.DEV_PRIVATE_LOCAL | PROT.READ);
-    await expectSwapEntries(process, range);
-    await expectSwapEntries(child, range);
+    await expectSnapshot(mirror, range, local | PROT.READ);
+    await expectOnDevice(process, range, coherent);
+    await expectOnDevice(child, range, coherent);
     await process.write(range.start, negative(PAGES));
-    expect(await usedDevicePages(machine, mirror)).toBe(0);
+    // A private page came home first; a coherent one was copied from where it is, and the child has it there.
+    expect(await usedDevicePages(machine, mirror)).toBe(coherent ? PAGES : 0);
+    await expectPresent(process, range);
     await expectMemory(child, range, counting(PAGES));
     await child.exit();
+    expect(await usedDevicePages(machine, mirror)).toBe(0);
     await expectSnapshot(mirror, range, PROT.WRITE);
     await expectMemory(process, range, negative(PAGES));
     await expectDeviceRead(mirror, range, negative(PAGES), 1);

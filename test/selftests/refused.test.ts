@@ -1,7 +1,6 @@
 /** What the kernel's tests would need and nobody can have yet is refused in so many words, and changes nothing. */
-import { boot } from 'pfnless';
-import { expect, test } from 'vitest';
-import { BUFFER, counting, expectMemory, filled, PAGE, selftests, specOf, toDevice, variantsOf } from './fixture.js';
+import { expect } from 'vitest';
+import { BUFFER, counting, expectMemory, filled, PAGE, selftests, toDevice, variantsOf } from './fixture.js';
 
 const PAGES = BUFFER / PAGE;
 const ADVICE = ['COLD', 'PAGEOUT', 'REMOVE', 'HWPOISON', 'POPULATE_READ', 'DONTFORK', 'MERGEABLE'];
@@ -16,9 +15,4 @@ selftests(variantsOf(2), (test) => {
     await expect(process.madvise(range, 'COLLAPSE')).rejects.toMatchObject({ errno: 'EINVAL' });
     await expectMemory(process, range, counting(PAGES));
   });
-});
-
-test.each(variantsOf(1))('coherent devices: $executor, $addressing', async (variant) => {
-  const devices = [{ type: 'coherent' as const }];
-  await expect(boot({ ...specOf(variant), devices })).rejects.toMatchObject({ code: 'ERR_PFNLESS_UNSUPPORTED' });
 });

@@ -17,10 +17,9 @@ import {
 } from './fixture.js';
 
 const PAGES = BUFFER / PAGE;
-const LOCAL = PROT.DEV_PRIVATE_LOCAL;
 
 selftests(TWO_TO_EIGHT, (test) => {
-  test('migrate_mixed', async ({ machine, process, mirrors }) => {
+  test('migrate_mixed', async ({ machine, process, mirrors, coherent, local }) => {
     const [zero, one] = [mirrors[0], mirrors.at(-1)!];
     const range = await process.mmap({ length: 6 * PAGE });
     await process.mprotect(part(range, 0, 1), 'none');
@@ -38,17 +37,17 @@ selftests(TWO_TO_EIGHT, (test) => {
     const expected = new Uint8Array(4 * PAGE);
     expected.set(counting(3), PAGE);
     await expectDeviceRead(one, mixed, expected, 0);
-    const codes = [PROT.READ, PROT.READ, PROT.WRITE, PROT.WRITE].map((code) => code | LOCAL);
+    const codes = [PROT.READ, PROT.READ, PROT.WRITE, PROT.WRITE].map((code) => code | local);
     expect([...(await one.snapshot(mixed))]).toEqual(codes);
     // No device takes from another.
     expect(await zero.migrate(part(range, 5, 1), 'device')).toMatchObject({ migrated: 0, errno: 'ENOENT' });
     expect(await usedDevicePages(machine, one)).toBe(4);
     expect(await usedDevicePages(machine, zero)).toBe(0);
     await expectMemory(process, mixed, expected);
-    expect(await usedDevicePages(machine, one)).toBe(0);
+    expect(await usedDevicePages(machine, one)).toBe(coherent ? 4 : 0);
   });
 
-  test('snapshot', async ({ process, mirrors }) => {
+  test('snapshot', async ({ process, mirrors, coherent, local, remote }) => {
     const [zero, one] = [mirrors[0], mirrors.at(-1)!];
     const range = await process.mmap({ length: 7 * PAGE });
     await process.mprotect(part(range, 0, 1), 'none');
@@ -59,30 +58,34 @@ selftests(TWO_TO_EIGHT, (test) => {
     await toDevice(zero, part(range, 5, 1));
     await toDevice(one, part(range, 6, 1));
     const common = [PROT.ERROR, PROT.ERROR, PROT.ZERO | PROT.READ, PROT.READ, PROT.WRITE];
-    const local = LOCAL | PROT.WRITE;
-    expect([...(await zero.snapshot(range))]).toEqual([...common, local, PROT.NONE]);
-    expect([...(await one.snapshot(range))]).toEqual([...common, PROT.NONE, local]);
+    const own = local | PROT.WRITE;
+    // Another device's private page is none of our business; a coherent one has an address for everybody.
+    const other = coherent ? remote | PROT.WRITE : PROT.NONE;
+    expect([...(await zero.snapshot(range))]).toEqual([...common, own, other]);
+    expect([...(await one.snapshot(range))]).toEqual([...common, other, own]);
     for (const third of mirrors.slice(1, -1)) {
-      expect([...(await third.snapshot(range))]).toEqual([...common, PROT.NONE, PROT.NONE]);
+      expect([...(await third.snapshot(range))]).toEqual([...common, other, other]);
     }
     // Looking changed nothing.
-    expect([...(await zero.snapshot(range))]).toEqual([...common, local, PROT.NONE]);
+    expect([...(await zero.snapshot(range))]).toEqual([...common, own, other]);
   });
 
-  test('double_map', async ({ machine, process, mirrors }) => {
+  test('double_map', async ({ machine, process, mirrors, coherent, local, remote }) => {
     const one = mirrors.at(-1)!;
     const range = await filled(process, counting(PAGES));
     await process.mprotect(range, 'r');
     for (const mirror of mirrors) await expectDeviceRead(mirror, range, counting(PAGES), 1);
     await toDevice(one, range);
     expect(await usedDevicePages(machine, one)).toBe(PAGES);
-    await expectSnapshot(one, range, LOCAL | PROT.READ);
-    for (const mirror of mirrors.slice(0, -1)) await expectSnapshot(mirror, range, PROT.NONE);
-    // The first reader brings it back, for all.
+    const others = mirrors.slice(0, -1);
+    await expectSnapshot(one, range, local | PROT.READ);
+    for (const mirror of others) await expectSnapshot(mirror, range, coherent ? remote | PROT.READ : PROT.NONE);
+    // The first reader brings a private page back, for all; a coherent one is mapped where it is.
     await expectDeviceRead(mirrors[0], range, counting(PAGES), 1);
-    expect(await usedDevicePages(machine, one)).toBe(0);
-    for (const mirror of mirrors) await expectSnapshot(mirror, range, PROT.READ);
-    await expectDeviceRead(one, range, counting(PAGES), 1);
+    expect(await usedDevicePages(machine, one)).toBe(coherent ? PAGES : 0);
+    for (const mirror of others) await expectSnapshot(mirror, range, coherent ? remote | PROT.READ : PROT.READ);
+    await expectSnapshot(one, range, coherent ? local | PROT.READ : PROT.READ);
+    await expectDeviceRead(one, range, counting(PAGES), coherent ? 0 : 1);
     await expectMemory(process, range, counting(PAGES));
   });
 });

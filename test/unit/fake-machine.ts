@@ -142,7 +142,7 @@ export function createFakeMachine(options: { devices: number; deviceMemory: numb
       for (let addr: number = start; addr < start + length; addr += 4096) {
         memory.move(addr / 4096, to === 'device' ? device : CPU);
       }
-      return { requested: length / 4096, collected: 0, migrated: 0, errno: 0 };
+      return { requested: length / 4096, collected: 0, migrated: 0, folios: 0, errno: 0 };
     },
   });
   const process: Partial<Process> = {

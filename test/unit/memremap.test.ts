@@ -199,12 +199,22 @@ describe('memremap_pages', () => {
       const map = pagemap({
         type: 'MEMORY_DEVICE_COHERENT',
         ops: { folioFree: OPS.folioFree },
+        memory: { id: 1, bytes: new SharedArrayBuffer(SECTION) },
         ...physical(2 ** 38, SECTION),
       });
       expect(memremapPages(kernel, map)).toBe(0);
       expect(field(kernel, map.pages + 9, 'zone')).toBe(ZONE_DEVICE | ZONE_BIT_DEVICE_COHERENT);
       expect(field(kernel, map.pages + 9, 'refcount')).toBe(0);
     }
+  });
+
+  it('needs memory behind all of a coherent range', () => {
+    const map = pagemap({
+      type: 'MEMORY_DEVICE_COHERENT',
+      memory: { id: 1, bytes: new SharedArrayBuffer(SECTION / 2) },
+      ...physical(2 ** 38, SECTION),
+    });
+    expect(() => memremapPages(machine(true), map)).toThrow(/shorter than its range/);
   });
 
   it('refuses private memory once the series is applied', () => {

@@ -8,8 +8,11 @@ import {
   HMM_PFN_REQ_WRITE,
   HMM_PFN_VALID,
   HMM_PFN_WRITE,
+  type HmmPfns,
+  hmmPfnFlags,
+  makeHmmPfns,
 } from '#src/abi/hmm-pfn';
-import type { HmmPfn, VirtAddr } from '#src/base/brand';
+import type { VirtAddr } from '#src/base/brand';
 import { type HmmResult, hmmRangeFault } from '#src/mm/hmm';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMunmap } from '#src/mm/mmap';
@@ -178,15 +181,24 @@ describeEach('interval notifiers', (addressing) => {
     }));
 });
 
+/** The words as the kernel has them. */
+const wordsOf = (hmmPfns: HmmPfns): bigint[] => [...new BigUint64Array(hmmPfns.buffer)];
+/** What is in the upper half of a word, in its place. */
+const inWord = (flags: number): bigint => BigInt(flags >>> 0) << 32n;
+const VALID = inWord(HMM_PFN_VALID);
+const WRITABLE = inWord(HMM_PFN_VALID | HMM_PFN_WRITE);
+const ERROR = inWord(HMM_PFN_ERROR);
+const STICKY = inWord(HMM_PFN_DMA_MAPPED);
+
 /** hmm_range_fault of the pages from `at`, retried as drivers do. */
 function* query(
   bench: Bench,
   notifier: MmuIntervalNotifier,
   at: number,
   pages: number,
-  flags: bigint,
+  flags: number,
   owner: object | null,
-  hmmPfns = new BigUint64Array(pages),
+  hmmPfns = makeHmmPfns(pages),
 ): Sleeps<HmmResult | bigint[]> {
   const { mmapLock } = notifier.mm;
   yield* mmapLock.downRead();
@@ -200,11 +212,11 @@ function* query(
         end: (at + pages * PAGE) as VirtAddr,
         hmmPfns,
         defaultFlags: flags,
-        pfnFlagsMask: 0n,
+        pfnFlagsMask: 0,
         devPrivateOwner: owner,
       });
       if (outcome === 'EBUSY') continue;
-      return outcome === 0 ? [...hmmPfns] : outcome;
+      return outcome === 0 ? wordsOf(hmmPfns) : outcome;
     }
   } finally {
     mmapLock.upRead();
@@ -216,7 +228,7 @@ interface Scene {
   readonly mm: MmStruct;
   readonly own: FakeDriver;
   readonly other: FakeDriver;
-  ask(at: number, pages: number, flags?: bigint): HmmResult | bigint[];
+  ask(at: number, pages: number, flags?: number): HmmResult | bigint[];
 }
 
 function scene(addressing: 'legacy' | 'offset', body: (scene: Scene) => void): void {
@@ -229,7 +241,7 @@ function scene(addressing: 'legacy' | 'offset', body: (scene: Scene) => void): v
       mm,
       own,
       other,
-      ask: (at, pages, flags = 0n) => run(query(bench, notifier, at, pages, flags, own.owner)),
+      ask: (at, pages, flags = 0) => run(query(bench, notifier, at, pages, flags, own.owner)),
     });
     run(mmuIntervalNotifierRemove(notifier));
   });
@@ -240,18 +252,16 @@ const WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
 describeEach('hmm_range_fault', (addressing) => {
   const number = ({ kernel }: Bench, page: number): bigint => BigInt(kernel.addressing.pageNumber(page as never));
-  const privateFlag = addressing === 'offset' ? HMM_PFN_DEVICE_PRIVATE : 0n;
+  const privateFlag = addressing === 'offset' ? inWord(HMM_PFN_DEVICE_PRIVATE) : 0n;
 
   it('nothing there: 0; a read request maps the zero page, a write request a page', () =>
     scene(addressing, ({ bench, mm, ask }) => {
       const at = bench.mmap(mm, 2);
       expect(ask(at, 2)).toEqual([0n, 0n]);
       expect(mm.tables).toBe(1);
-      expect(ask(at, 1, READ)).toEqual([HMM_PFN_VALID | BigInt(bench.kernel.zeroPfn)]);
+      expect(ask(at, 1, READ)).toEqual([VALID | BigInt(bench.kernel.zeroPfn)]);
       expect(mm.rssAnon).toBe(0);
-      expect(ask(at, 2, WRITE)).toEqual(
-        [0, 1].map((i) => HMM_PFN_VALID | HMM_PFN_WRITE | number(bench, bench.page(mm, at + i * PAGE))),
-      );
+      expect(ask(at, 2, WRITE)).toEqual([0, 1].map((i) => WRITABLE | number(bench, bench.page(mm, at + i * PAGE))));
       expect(mm.rssAnon).toBe(2);
     }));
 
@@ -259,8 +269,8 @@ describeEach('hmm_range_fault', (addressing) => {
     scene(addressing, ({ bench, mm, ask }) => {
       const at = bench.mmap(mm, 1);
       bench.store(mm, at, 1);
-      const valid = HMM_PFN_VALID | HMM_PFN_WRITE | number(bench, bench.page(mm, at));
-      for (const flags of [0n, READ, WRITE]) expect(ask(at, 1, flags)).toEqual([valid]);
+      const valid = WRITABLE | number(bench, bench.page(mm, at));
+      for (const flags of [0, READ, WRITE]) expect(ask(at, 1, flags)).toEqual([valid]);
     }));
 
   it('own device pages are reported with their own permission and never come home', () =>
@@ -270,11 +280,12 @@ describeEach('hmm_range_fault', (addressing) => {
       bench.store(mm, at, 1);
       run(own.toDevice(mm, at, 1));
       run(own.toDevice(mm, readOnly, 1));
-      const valid = HMM_PFN_VALID | HMM_PFN_WRITE | privateFlag | number(bench, bench.page(mm, at));
-      for (const flags of [0n, READ, WRITE]) expect(ask(at, 1, flags)).toEqual([valid]);
+      const valid = WRITABLE | privateFlag | number(bench, bench.page(mm, at));
+      for (const flags of [0, READ, WRITE]) expect(ask(at, 1, flags)).toEqual([valid]);
       const [word] = ask(readOnly, 1, READ) as bigint[];
-      expect(word).toBe(HMM_PFN_VALID | privateFlag | number(bench, bench.page(mm, readOnly)));
-      expect(bench.kernel.addressing.hmmPfnToPage(word as HmmPfn)).toBe(bench.page(mm, readOnly));
+      expect(word).toBe(VALID | privateFlag | number(bench, bench.page(mm, readOnly)));
+      const hmmPfns = new Int32Array(BigUint64Array.of(word!).buffer);
+      expect(bench.kernel.addressing.hmmPfnToPage(hmmPfns, 0)).toBe(bench.page(mm, readOnly));
       expect(own.used).toBe(2);
     }));
 
@@ -286,9 +297,7 @@ describeEach('hmm_range_fault', (addressing) => {
       run(other.toDevice(mm, at, 2));
       expect(ask(at, 2)).toEqual([0n, 0n]);
       expect(other.used).toBe(2);
-      expect(ask(at, 2, READ)).toEqual(
-        [0, 1].map((i) => HMM_PFN_VALID | HMM_PFN_WRITE | number(bench, bench.page(mm, at + i * PAGE))),
-      );
+      expect(ask(at, 2, READ)).toEqual([0, 1].map((i) => WRITABLE | number(bench, bench.page(mm, at + i * PAGE))));
       expect(other.used).toBe(0);
       expect([bench.load(mm, at), bench.load(mm, at + PAGE)]).toEqual([1, 2]);
     }));
@@ -301,14 +310,14 @@ describeEach('hmm_range_fault', (addressing) => {
       run(doMunmap(bench.kernel, mm, (at + 3 * PAGE) as VirtAddr, PAGE));
       bench.store(mm, at, 1);
       const [first, ...rest] = ask(at, 4) as bigint[];
-      expect(first! & HMM_PFN_VALID).toBe(HMM_PFN_VALID);
-      expect(rest).toEqual([HMM_PFN_ERROR, 0n, HMM_PFN_ERROR]);
+      expect(first! & VALID).toBe(VALID);
+      expect(rest).toEqual([ERROR, 0n, ERROR]);
       expect(ask(at, 4, READ)).toBe('EFAULT');
       expect(ask(at + PAGE, 1, READ)).toBe('EFAULT');
       expect(ask(at + 3 * PAGE, 1, READ)).toBe('EFAULT');
       expect(ask(at + 2 * PAGE, 1, WRITE)).toBe('EPERM');
       expect(ask(at + 2 * PAGE, 1, READ)).toHaveLength(1);
-      expect(ask(2 ** 40, 3)).toEqual([HMM_PFN_ERROR, HMM_PFN_ERROR, HMM_PFN_ERROR]);
+      expect(ask(2 ** 40, 3)).toEqual([ERROR, ERROR, ERROR]);
     }));
 
   it('a failing fault is EFAULT', () =>
@@ -342,7 +351,7 @@ describeEach('hmm_range_fault', (addressing) => {
       expect(runUntilBlocked(asked)).toContain('end of the migration');
       own.gate.open = true;
       run(migration);
-      expect(run(asked)).toEqual([HMM_PFN_VALID | HMM_PFN_WRITE | privateFlag | number(bench, bench.page(mm, at))]);
+      expect(run(asked)).toEqual([WRITABLE | privateFlag | number(bench, bench.page(mm, at))]);
       run(mmuIntervalNotifierRemove(notifier));
     }));
 
@@ -355,7 +364,7 @@ describeEach('hmm_range_fault', (addressing) => {
       const seq = begin(notifier);
       bench.store(mm, at, 1);
       run(mm.mmapLock.downRead());
-      const hmmPfns = new BigUint64Array(2).fill(HMM_PFN_DMA_MAPPED | HMM_PFN_ERROR | 5n);
+      const hmmPfns = new Int32Array(new BigUint64Array(2).fill(STICKY | ERROR | 5n).buffer);
       const ask = (notifierSeq: number): HmmResult =>
         run(
           hmmRangeFault(kernel, {
@@ -364,16 +373,16 @@ describeEach('hmm_range_fault', (addressing) => {
             start: at,
             end: (at + 2 * PAGE) as VirtAddr,
             hmmPfns,
-            defaultFlags: 0n,
-            pfnFlagsMask: 0n,
+            defaultFlags: 0,
+            pfnFlagsMask: 0,
             devPrivateOwner: own.owner,
           }),
         );
       expect(ask(seq)).toBe('EBUSY');
       expect(ask(begin(notifier))).toBe(0);
       mm.mmapLock.upRead();
-      const valid = HMM_PFN_VALID | HMM_PFN_WRITE | number(bench, bench.page(mm, at));
-      expect([...hmmPfns]).toEqual([HMM_PFN_DMA_MAPPED | valid, HMM_PFN_DMA_MAPPED]);
+      const valid = WRITABLE | number(bench, bench.page(mm, at));
+      expect(wordsOf(hmmPfns)).toEqual([STICKY | valid, STICKY]);
       run(mmuIntervalNotifierRemove(notifier));
     }));
 
@@ -381,27 +390,27 @@ describeEach('hmm_range_fault', (addressing) => {
     scene(addressing, ({ bench, mm, own }) => {
       const at = bench.mmap(mm, 3);
       const { notifier } = watch(mm);
-      const hmmPfns = BigUint64Array.of(0n, WRITE, 0n);
+      const hmmPfns = Int32Array.of(0, 0, 0, WRITE, 0, 0);
       run(mm.mmapLock.downRead());
-      for (const pfnFlagsMask of [0n, WRITE]) {
+      for (const pfnFlagsMask of [0, WRITE]) {
         const outcome = run(
           hmmRangeFault(bench.kernel, {
             notifier,
             notifierSeq: begin(notifier),
             start: at,
             end: (at + 3 * PAGE) as VirtAddr,
-            hmmPfns: pfnFlagsMask === 0n ? hmmPfns.slice() : hmmPfns,
-            defaultFlags: 0n,
+            hmmPfns: pfnFlagsMask === 0 ? hmmPfns.slice() : hmmPfns,
+            defaultFlags: 0,
             pfnFlagsMask,
             devPrivateOwner: own.owner,
           }),
         );
         expect(outcome).toBe(0);
         // hmm_vma_fault() goes on to the end of the range: the page after it is populated as well.
-        expect(mm.rssAnon).toBe(pfnFlagsMask === 0n ? 0 : 2);
+        expect(mm.rssAnon).toBe(pfnFlagsMask === 0 ? 0 : 2);
       }
       mm.mmapLock.upRead();
-      expect([...hmmPfns].map((pfn) => pfn & WRITE)).toEqual([0n, WRITE, WRITE]);
+      expect([0, 1, 2].map((i) => hmmPfnFlags(hmmPfns, i))).toEqual([0, WRITE, WRITE]);
       run(mmuIntervalNotifierRemove(notifier));
     }));
 
@@ -426,7 +435,7 @@ describeEach('hmm_range_fault', (addressing) => {
       expect(runUntilBlocked(asked)).toContain('end of an invalidation');
       gate.open = true;
       run(store);
-      expect(run(asked)).toEqual([HMM_PFN_VALID | HMM_PFN_WRITE | number(bench, bench.page(mm, at))]);
+      expect(run(asked)).toEqual([WRITABLE | number(bench, bench.page(mm, at))]);
       run(mmuIntervalNotifierRemove(notifier));
     }));
 });

@@ -6,10 +6,10 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { VM_FAULT_SIGSEGV } from '#src/abi/errno';
-import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_WRITE } from '#src/abi/hmm-pfn';
+import { HMM_PFN_REQ_FAULT, HMM_PFN_REQ_WRITE, HMM_PFN_WRITE, hmmPfnFlags, makeHmmPfns } from '#src/abi/hmm-pfn';
 import { pteWrite } from '#src/abi/pte';
 import { softleafFromPte } from '#src/abi/softleaf';
-import type { HmmPfn, Page, VirtAddr } from '#src/base/brand';
+import type { Page, VirtAddr } from '#src/base/brand';
 import { hmmRangeFault } from '#src/mm/hmm';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, doMunmap, type Protection } from '#src/mm/mmap';
@@ -67,7 +67,7 @@ class Mirror {
     try {
       for (;;) {
         const notifierSeq = yield* mmuIntervalReadBegin(this.notifier);
-        const hmmPfns = new BigUint64Array(1);
+        const hmmPfns = makeHmmPfns(1);
         const outcome = yield* hmmRangeFault(kernel, {
           notifier: this.notifier,
           notifierSeq,
@@ -75,15 +75,14 @@ class Mirror {
           end: (addr + PAGE) as VirtAddr,
           hmmPfns,
           defaultFlags: write ? HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE : HMM_PFN_REQ_FAULT,
-          pfnFlagsMask: 0n,
+          pfnFlagsMask: 0,
           devPrivateOwner: this.driver.owner,
         });
         if (outcome === 'EBUSY' || mmuIntervalReadRetry(this.notifier, notifierSeq)) continue;
         if (outcome !== 0) return outcome;
-        const pfn = hmmPfns[0] as HmmPfn;
         this.entries.set(addr, {
-          page: kernel.addressing.hmmPfnToPage(pfn),
-          write: (pfn & HMM_PFN_WRITE) !== 0n,
+          page: kernel.addressing.hmmPfnToPage(hmmPfns, 0),
+          write: (hmmPfnFlags(hmmPfns, 0) & HMM_PFN_WRITE) !== 0,
         });
         return 0;
       }

@@ -1,6 +1,18 @@
 /** Numbers as they stand in memory: swap types, page table words, MIGRATE_PFN and HMM words, bit for bit. */
 import { describe, expect, it } from 'vitest';
-import { HMM, hmmPfnMapOrder, hmmPfnNumber, hmmPfnOfOffset, hmmPfnOfPfn } from '#src/abi/hmm-pfn';
+import {
+  HMM,
+  HMM_PFN_DEVICE_PRIVATE,
+  HMM_PFN_DMA_MAPPED,
+  HMM_PFN_ERROR,
+  HMM_PFN_VALID,
+  hmmPfnFlags,
+  hmmPfnMapOrder,
+  hmmPfnNumber,
+  hmmPfnOrderFlags,
+  makeHmmPfns,
+  setHmmPfn,
+} from '#src/abi/hmm-pfn';
 import { migrateOffset, migratePfn, mpfnClear, mpfnNumber, mpfnSet } from '#src/abi/mpfn';
 import { makePte, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE, ptePfn } from '#src/abi/pte';
 import {
@@ -13,7 +25,7 @@ import {
   softleafNumber,
   swpType,
 } from '#src/abi/softleaf';
-import type { DevicePrivateOffset, HmmPfn, Pfn } from '#src/base/brand';
+import type { DevicePrivateOffset, Pfn } from '#src/base/brand';
 import { Bench, describeEach, PAGE, run } from './mm-fixture';
 
 describe('swap types', () => {
@@ -90,10 +102,19 @@ describe('words', () => {
     expect([HMM.valid.mask, HMM.write.mask, HMM.error.mask]).toEqual([high(63), high(62), high(61)]);
     expect([HMM.dmaMapped.mask, HMM.p2pdma.mask, HMM.p2pdmaBus.mask]).toEqual([high(60), high(59), high(58)]);
     expect(HMM.order.low).toBe(52);
-    expect(hmmPfnOfPfn(5 as Pfn, high(63))).toBe(high(63) | 5n);
-    expect(hmmPfnOfOffset(5 as DevicePrivateOffset, high(63))).toBe(high(63) | high(57) | 5n);
-    expect(hmmPfnNumber((high(63) | high(57) | (9n << 52n) | 5n) as HmmPfn)).toBe(5);
-    expect(hmmPfnMapOrder((high(63) | high(57) | (9n << 52n) | 5n) as HmmPfn)).toBe(9);
+    const pfns = makeHmmPfns(2);
+    const words = new BigUint64Array(pfns.buffer);
+    for (const number of [5, 2 ** 31 + 5, 2 ** 40 - 1, 2 ** 52 - 1]) {
+      words[1] = high(60) | high(61) | high(63) | 0xffffn;
+      setHmmPfn(pfns, 1, number, HMM_PFN_VALID | HMM_PFN_DEVICE_PRIVATE | hmmPfnOrderFlags(9));
+      // Of the input only what is sticky stays.
+      expect(words[1]).toBe(high(63) | high(60) | high(57) | (9n << 52n) | BigInt(number));
+      expect(hmmPfnNumber(pfns, 1)).toBe(number);
+      expect(hmmPfnMapOrder(pfns, 1)).toBe(9);
+      expect(hmmPfnFlags(pfns, 1) & HMM_PFN_DMA_MAPPED).not.toBe(0);
+      expect(hmmPfnFlags(pfns, 1) & HMM_PFN_ERROR).toBe(0);
+    }
+    expect(words[0]).toBe(0n);
   });
 });
 

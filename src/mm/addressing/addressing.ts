@@ -3,8 +3,9 @@
  * asks these functions for the number which stands in an entry or a word, and back. Linux: softleaf_to_page,
  * migrate_pfn_{from,to}_page, hmm_pfn_to_page, make_*_entry_from_page of the series.
  */
+import type { HmmPfns } from '../../abi/hmm-pfn.js';
 import type { SwapTypes } from '../../abi/softleaf.js';
-import type { DevicePrivateOffset, HmmPfn, Mpfn, Page, Pfn, SoftLeaf } from '../../base/brand.js';
+import type { DevicePrivateOffset, Mpfn, Page, Pfn, SoftLeaf } from '../../base/brand.js';
 
 /** What a migration entry allows once the page is there again. */
 export type MigrationAccess = 'read' | 'read-exclusive' | 'write';
@@ -26,7 +27,8 @@ export interface Addressing {
   migratePfnFromPage(page: Page): Mpfn;
   /** `migrate_pfn_to_page`: NULL_PAGE without MIGRATE_PFN_VALID. */
   migratePfnToPage(mpfn: Mpfn): Page;
-  hmmPfnFromPage(page: Page, flags: bigint): HmmPfn;
-  /** `hmm_pfn_to_page`. Precondition: HMM_PFN_VALID is set. */
-  hmmPfnToPage(pfn: HmmPfn): Page;
+  /** HMM_PFN_DEVICE_PRIVATE of a page whose number is an offset, 0 of the others (`hmm_pfn_from_page`, beside `pageNumber`). */
+  hmmPfnKind(page: Page): number;
+  /** `hmm_pfn_to_page` of word `i`. Precondition: HMM_PFN_VALID is set there. */
+  hmmPfnToPage(pfns: HmmPfns, i: number): Page;
 }

@@ -1,5 +1,5 @@
 /** Device private pages named by PFNs of a region reserved in the physical address space: Linux without the series. */
-import { hmmPfnNumber, hmmPfnOfPfn } from '../../abi/hmm-pfn.js';
+import { hmmPfnNumber } from '../../abi/hmm-pfn.js';
 import { MIGRATE_PFN_VALID, migratePfn, mpfnNumber } from '../../abi/mpfn.js';
 import { LEGACY_SWAP_TYPES, softleafNumber } from '../../abi/softleaf.js';
 import { NULL_PAGE, type Pfn } from '../../base/brand.js';
@@ -26,7 +26,7 @@ export function legacyAddressing(memmap: Memmap): Addressing {
     migratePfnFromPage: (page) => migratePfn(memmap.pageToPfn(page)),
     migratePfnToPage: (mpfn) =>
       (mpfn & MIGRATE_PFN_VALID) === 0 ? NULL_PAGE : memmap.pfnToPage(mpfnNumber(mpfn) as Pfn),
-    hmmPfnFromPage: (page, flags) => hmmPfnOfPfn(memmap.pageToPfn(page), flags),
-    hmmPfnToPage: (pfn) => memmap.pfnToPage(hmmPfnNumber(pfn) as Pfn),
+    hmmPfnKind: () => 0,
+    hmmPfnToPage: (pfns, i) => memmap.pfnToPage(hmmPfnNumber(pfns, i) as Pfn),
   };
 }

@@ -2,7 +2,7 @@
  * Device private pages named by offsets in an address space of their own: the proposed series (v6). Offsets and PFNs overlap
  * numerically, so each carrier of a number says of which kind it is, and each reader asks.
  */
-import { HMM_PFN_DEVICE_PRIVATE, hmmPfnNumber, hmmPfnOfOffset, hmmPfnOfPfn } from '../../abi/hmm-pfn.js';
+import { HMM_PFN_DEVICE_PRIVATE, hmmPfnFlags, hmmPfnNumber } from '../../abi/hmm-pfn.js';
 import {
   MIGRATE_PFN_DEVICE_PRIVATE,
   MIGRATE_PFN_VALID,
@@ -52,11 +52,10 @@ export function offsetAddressing(memmap: Memmap, space: DevicePrivateSpace): Add
       if ((mpfn & MIGRATE_PFN_VALID) === 0) return NULL_PAGE;
       return (mpfn & MIGRATE_PFN_DEVICE_PRIVATE) !== 0 ? pageOfOffset(mpfnNumber(mpfn)) : pageOfPfn(mpfnNumber(mpfn));
     },
-    hmmPfnFromPage: (page, flags) =>
-      isDevicePrivatePage(words, page)
-        ? hmmPfnOfOffset(space.pageToOffset(page), flags)
-        : hmmPfnOfPfn(memmap.pageToPfn(page), flags),
-    hmmPfnToPage: (pfn) =>
-      (pfn & HMM_PFN_DEVICE_PRIVATE) !== 0n ? pageOfOffset(hmmPfnNumber(pfn)) : pageOfPfn(hmmPfnNumber(pfn)),
+    hmmPfnKind: (page) => (isDevicePrivatePage(words, page) ? HMM_PFN_DEVICE_PRIVATE : 0),
+    hmmPfnToPage: (pfns, i) => {
+      const number = hmmPfnNumber(pfns, i);
+      return (hmmPfnFlags(pfns, i) & HMM_PFN_DEVICE_PRIVATE) !== 0 ? pageOfOffset(number) : pageOfPfn(number);
+    },
   };
 }

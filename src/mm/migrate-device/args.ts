@@ -7,6 +7,9 @@ export const MIGRATE_VMA_SELECT_SYSTEM = 1 << 0;
 export const MIGRATE_VMA_SELECT_DEVICE_PRIVATE = 1 << 1;
 export const MIGRATE_VMA_SELECT_DEVICE_COHERENT = 1 << 2;
 
+/** 2 MiB may move as one folio; without it huge pages are split. */
+export const MIGRATE_VMA_SELECT_COMPOUND = 1 << 3;
+
 /** `struct migrate_vma`. */
 export interface MigrateVma {
   readonly vma: VmArea;

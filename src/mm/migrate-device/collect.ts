@@ -1,9 +1,8 @@
 /**
  * Phase 1a, **collect**: find the pages of a range, lock them, take them out of the page table. Linux: migrate_vma_collect().
- * Huge pages (migrate_vma_collect_huge_pmd) come with the 2 MiB folios.
  */
-import { PAGE_SIZE } from '../../abi/address.js';
-import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, migratePfn, mpfnSet } from '../../abi/mpfn.js';
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../../abi/address.js';
+import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, migratePfn, mpfnSet } from '../../abi/mpfn.js';
 import {
   halvesNumber,
   halvesPfn,
@@ -15,11 +14,12 @@ import {
 } from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../base/brand.js';
-import { folioTrylock, folioUnlock } from '../../sync/page-ref.js';
+import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
 import { getAndClearPteLow, load32 } from '../../sync/word.js';
+import { findHugePmd, isHugeZero, setPmdMigrationEntry } from '../huge-pmd.js';
 import type { Kernel } from '../kernel.js';
-import { setMigrationEntry } from '../migrate.js';
+import { setMigrationEntry } from '../migration-entry.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -27,6 +27,7 @@ import {
 } from '../mmu-notifier.js';
 import {
   isDeviceCoherentPage,
+  isLargeFolio,
   isZoneDevicePage,
   pageClearFlag,
   pageHasMapping,
@@ -35,12 +36,24 @@ import {
   pageSetFlag,
   pageTestFlag,
 } from '../page.js';
-import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, unlockTable } from '../pgtable.js';
+import {
+  leafTable,
+  lockTable,
+  NO_TABLE,
+  nextLeaf,
+  nextMappedLeaf,
+  pteIndex,
+  tableOf,
+  unlockTable,
+} from '../pgtable.js';
+import { putPage } from '../put-page.js';
 import { pageRemoveRmap } from '../rmap.js';
 import { isDevicePrivate } from '../softleaf.js';
+import { splitFolio } from '../split-folio.js';
 import { flushTlbRange } from '../tlbflush.js';
 import { vmaIsAnonymous } from '../vma.js';
 import {
+  MIGRATE_VMA_SELECT_COMPOUND,
   MIGRATE_VMA_SELECT_DEVICE_COHERENT,
   MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
   MIGRATE_VMA_SELECT_SYSTEM,
@@ -58,31 +71,130 @@ export function* migrateVmaCollect(kernel: Kernel, args: MigrateVma): Sleeps<voi
   yield* mmuNotifierInvalidateRangeStart(range);
   for (let at: number = start; at < end; ) {
     const mapped = nextMappedLeaf(kernel, vma.mm, at, end);
-    collectHole(args, (mapped - at) / PAGE_SIZE);
+    collectHoles(args, at, mapped);
     if (mapped >= end) break;
     const stop = Math.min(nextLeaf(mapped), end);
-    collectTable(kernel, args, mapped as VirtAddr, stop);
+    const small = leafTable(kernel, vma.mm, mapped as VirtAddr) !== NO_TABLE;
+    if (small || !(yield* collectHuge(kernel, args, mapped as VirtAddr, stop))) {
+      yield* collectTable(kernel, args, mapped as VirtAddr, stop);
+    }
     at = stop;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   mmuNotifierInvalidateRangeEnd(range);
 }
 
-/** No page table at all: holes of anonymous memory can be populated on the device directly. */
+/** No page table at all in [start, end). */
+function collectHoles(args: MigrateVma, start: number, end: number): void {
+  for (let at = start; at < end; ) {
+    const stop = Math.min(nextLeaf(at), end);
+    collectHole(args, (stop - at) / PAGE_SIZE);
+    at = stop;
+  }
+}
+
+/** Does the caller want 2 MiB as one, and are these `pages` all of them? */
+const wantsCompound = ({ flags }: MigrateVma, pages: number): boolean =>
+  (flags & MIGRATE_VMA_SELECT_COMPOUND) !== 0 && pages === HPAGE_PMD_NR;
+
+/** Holes of anonymous memory can be populated on the device directly. */
 function collectHole(args: MigrateVma, pages: number): void {
   if (!vmaIsAnonymous(args.vma)) {
     args.npages += pages;
-    return;
+  } else if (wantsCompound(args, pages)) {
+    args.src[args.npages] = MIGRATE_PFN_MIGRATE | MIGRATE_PFN_COMPOUND;
+    args.npages += pages;
+    args.cpages++;
+  } else {
+    args.src.fill(HOLE, args.npages, args.npages + pages);
+    args.npages += pages;
+    args.cpages += pages;
   }
-  args.src.fill(HOLE, args.npages, args.npages + pages);
-  args.npages += pages;
-  args.cpages += pages;
 }
 
-/** `migrate_vma_collect_pmd()`: the entries of one leaf table, under its lock. */
-function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): void {
+/**
+ * `migrate_vma_collect_huge_pmd()`: the folio behind a huge entry, as one if the caller wants all of it; else it is split.
+ * False: small entries stand there by now.
+ */
+function* collectHuge(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  const { vma } = args;
+  const pages = (stop - from) / PAGE_SIZE;
+  const at = findHugePmd(kernel, vma.mm, from);
+  const low = load32(kernel.ram.halves, 2 * at);
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  if (lowPresent(low) && isHugeZero(low) && (args.flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0) {
+    collectHole(args, pages);
+    return true;
+  }
+  const mpfn = selectPte(kernel, args, low, high);
+  const page = kernel.addressing.migratePfnToPage(mpfn);
+  if (page === NULL_PAGE || (page !== folioOfFault(kernel, args) && !folioTrylock(words, page))) {
+    args.npages += pages;
+    return true;
+  }
+  if (wantsCompound(args, pages)) {
+    lockTable(kernel, tableOf(at));
+    const taken = setPmdMigrationEntry(kernel, vma, from, at, page);
+    unlockTable(kernel, tableOf(at));
+    if (taken) {
+      args.src[args.npages] = mpfnSet(mpfn, MIGRATE_PFN_COMPOUND);
+      args.npages += pages;
+      args.cpages++;
+      return true;
+    }
+  }
+  if (yield* splitForMigration(kernel, page, page, args.faultPage)) return false;
+  args.npages += pages;
+  return true;
+}
+
+/** First page of the folio of the fault that asks for this migration, NULL_PAGE for none. */
+const folioOfFault = (kernel: Kernel, { faultPage }: MigrateVma): Page =>
+  faultPage === NULL_PAGE ? NULL_PAGE : folioHead(kernel.memmap.words, faultPage);
+
+/**
+ * `migrate_vma_split_folio()`: split the locked folio of `page`; afterwards nothing of it is locked but the page of the fault.
+ * False when somebody else holds it.
+ */
+function* splitForMigration(kernel: Kernel, page: Page, head: Page, faultPage: Page): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  const ofFault = faultPage !== NULL_PAGE && folioHead(words, faultPage) === head;
+  // The fault holds its folio; any other is held for the time of the split.
+  if (!ofFault) pageRefAdd(words, head, 1);
+  const keep = ofFault ? faultPage : page;
+  const split = yield* splitFolio(kernel, head, keep);
+  if (ofFault) return split;
+  folioUnlock(words, keep);
+  putPage(kernel, keep);
+  return split;
+}
+
+/** `migrate_vma_collect_pmd()`: the entries of one leaf table. Large folios among them are split first. */
+function* collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): Sleeps<void> {
+  for (let at: number = from; at < stop; ) {
+    const large = collectEntries(kernel, args, at as VirtAddr, stop);
+    if (large === NULL_PAGE) return;
+    at = args.start + args.npages * PAGE_SIZE;
+    const { words } = kernel.memmap;
+    const head = folioHead(words, large);
+    const locked = head === folioOfFault(kernel, args) || folioTrylock(words, head);
+    if (locked && (yield* splitForMigration(kernel, large, head, args.faultPage))) continue;
+    // Held by somebody: this page stays, and what comes after it is not looked at.
+    args.npages += (stop - at) / PAGE_SIZE;
+    return;
+  }
+}
+
+/** Collect under the lock of the table, up to `stop` or to a page of a large folio, which is returned then. */
+function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): Page {
   const table = leafTable(kernel, args.vma.mm, from);
-  if (table === NO_TABLE) return;
+  if (table === NO_TABLE) {
+    args.npages += (stop - from) / PAGE_SIZE;
+    return NULL_PAGE;
+  }
+  const { words } = kernel.memmap;
+  let large: Page = NULL_PAGE;
   const { halves } = kernel.ram;
   let flush = false;
   lockTable(kernel, table);
@@ -90,6 +202,11 @@ function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
     const low = load32(halves, 2 * at);
     let mpfn = selectPte(kernel, args, low, load32(halves, 2 * at + 1));
     if (mpfn !== HOLE && mpfn !== NOTHING) {
+      const page = kernel.addressing.migratePfnToPage(mpfn);
+      if (isLargeFolio(words, folioHead(words, page))) {
+        large = page;
+        break;
+      }
       if (takePage(kernel, args, at, low, mpfn)) {
         args.cpages++;
         flush ||= lowPresent(low);
@@ -104,6 +221,7 @@ function collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
   // Before the lock is dropped: whoever finds the migration entry must not race a CPU that still has the old translation.
   if (flush) flushTlbRange(kernel, args.vma.mm, from, stop as VirtAddr);
   unlockTable(kernel, table);
+  return large;
 }
 
 /** Word of what an entry (given by its halves) maps if the caller selected it, HOLE, or NOTHING. */

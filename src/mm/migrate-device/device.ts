@@ -1,22 +1,33 @@
 /**
  * Migration by physical page: eviction. Linux: migrate_device_range(), migrate_device_pfns() (with the series they take
- * mpfns, so that the kind of number comes along).
+ * mpfns, so that the kind of number comes along), migrate_device_coherent_folio().
  *
  * The driver names its pages; those that are in use and whose lock is free are unmapped wherever they are mapped, without
  * mmap_lock. Then it goes on as after `migrateVmaSetup`: allocate, copy, `migrateDevicePages`, `migrateDeviceFinalize`.
  */
-import { MIGRATE_PFN_MIGRATE, MIGRATE_PFN_SHIFT, mpfnSet } from '../../abi/mpfn.js';
-import { type Mpfn, NULL_PAGE } from '../../base/brand.js';
-import { folioTrylock, getPageUnlessZero } from '../../sync/page-ref.js';
-import type { Sleeps } from '../../sync/task.js';
+import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_SHIFT, migratePfn, mpfnSet } from '../../abi/mpfn.js';
+import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
+import { folioLocked, folioTrylock, getPageUnlessZero } from '../../sync/page-ref.js';
+import { type Sleeps, waitUntil } from '../../sync/task.js';
+import { copyHighpage } from '../highmem.js';
 import type { Kernel } from '../kernel.js';
+import { folioNrPages } from '../page.js';
 import { putPage } from '../put-page.js';
+import { migrateDeviceFinalize } from './finalize.js';
+import { migrateDevicePages } from './pages.js';
 import { migrateDeviceUnmap } from './unmap.js';
 
 /** `migrate_device_range()`: `src` becomes the words of `npages` pages from `start` on. Returns how many may migrate. */
 export function* migrateDeviceRange(kernel: Kernel, src: Float64Array, start: Mpfn, npages: number): Sleeps<number> {
-  for (let i = 0; i < npages; i++) {
-    src[i] = migrateDevicePfnLock(kernel, (start + i * 2 ** MIGRATE_PFN_SHIFT) as Mpfn);
+  const { words } = kernel.memmap;
+  const first = kernel.addressing.migratePfnToPage(start);
+  for (let i = 0; i < npages; ) {
+    // Before the lock: a large folio that is free is one no more.
+    const pages = folioNrPages(words, (first + i) as Page);
+    const mpfn = migrateDevicePfnLock(kernel, (start + i * 2 ** MIGRATE_PFN_SHIFT) as Mpfn);
+    src.fill(0, i, i + pages);
+    src[i] = pages > 1 ? mpfnSet(mpfn, MIGRATE_PFN_COMPOUND) : mpfn;
+    i += pages;
   }
   return yield* migrateDeviceUnmap(kernel, src, npages, NULL_PAGE);
 }
@@ -25,6 +36,34 @@ export function* migrateDeviceRange(kernel: Kernel, src: Float64Array, start: Mp
 export function* migrateDevicePfns(kernel: Kernel, src: Float64Array, npages: number): Sleeps<number> {
   for (let i = 0; i < npages; i++) src[i] = migrateDevicePfnLock(kernel, src[i] as Mpfn);
   return yield* migrateDeviceUnmap(kernel, src, npages, NULL_PAGE);
+}
+
+/**
+ * `migrate_device_coherent_folio()`: bring one page of a coherent device to RAM, without its driver: the CPU copies. For who
+ * wants to pin it for long. Precondition: the caller has one reference on it, which is gone afterwards.
+ * @returns EBUSY when somebody else holds the page, or there is no RAM for it
+ */
+export function* migrateDeviceCoherentPage(kernel: Kernel, page: Page): Sleeps<0 | 'EBUSY'> {
+  const { words } = kernel.memmap;
+  while (!folioTrylock(words, page)) {
+    yield* waitUntil(`lock of the coherent page ${page}`, () => !folioLocked(words, page));
+  }
+  const number = migratePfn(kernel.memmap.pageToPfn(page));
+  const src = Float64Array.of(mpfnSet(number, MIGRATE_PFN_MIGRATE));
+  const dst = new Float64Array(1);
+  yield* migrateDeviceUnmap(kernel, src, 1, NULL_PAGE);
+  // Not only held by us: it is mapped again, unlocked, and our reference dropped.
+  if (src[0] === 0) return 'EBUSY';
+  const target = kernel.buddy.allocPages(0);
+  if (target !== NULL_PAGE) {
+    folioTrylock(words, target);
+    dst[0] = migratePfn(kernel.memmap.pageToPfn(target));
+  }
+  yield* migrateDevicePages(kernel, src, dst, 1, null);
+  const migrated = (src[0] & MIGRATE_PFN_MIGRATE) !== 0;
+  if (migrated) copyHighpage(kernel, target, page);
+  migrateDeviceFinalize(kernel, src, dst, 1, NULL_PAGE);
+  return migrated ? 0 : 'EBUSY';
 }
 
 /** Hold and lock one page: 0 for a page that is free or locked by somebody else. */

@@ -5,7 +5,7 @@ import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
 import { folioUnlock } from '../../sync/page-ref.js';
 import type { Kernel } from '../kernel.js';
 import { removeMigrationPtes } from '../migrate.js';
-import { isZoneDevicePage, pageClearFlag, pageSetFlag } from '../page.js';
+import { isFaultFolio, isZoneDevicePage, pageClearFlag, pageSetFlag } from '../page.js';
 import { putPage } from '../put-page.js';
 
 const { PG_lru, PG_isolated } = PAGE_FLAGS;
@@ -36,7 +36,7 @@ export function migrateDeviceFinalize(
     }
     removeMigrationPtes(kernel, page, survivor);
     if (migrated) pageClearFlag(words, page, PG_isolated);
-    if (page !== faultPage) folioUnlock(words, page);
+    if (!isFaultFolio(words, page, faultPage)) folioUnlock(words, page);
     putPage(kernel, page);
     if (survivor !== page) release(kernel, survivor);
   }

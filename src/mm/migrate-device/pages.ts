@@ -1,11 +1,10 @@
 /** Phase 3, **pages**: the new page takes the old one's identity. Linux: migrate_vma_pages(), migrate_device_pages(). */
-import { PAGE_SIZE } from '../../abi/address.js';
-import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
+import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../../abi/address.js';
+import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, mpfnClear, mpfnSet } from '../../abi/mpfn.js';
 import {
+  LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_PRESENT,
   LOW_SPECIAL,
-  LOW_USER,
   LOW_WRITE,
   leafHigh,
   leafLow,
@@ -18,6 +17,8 @@ import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../../base/brand
 import { pageRefAdd, pageRefCount } from '../../sync/page-ref.js';
 import type { Sleeps } from '../../sync/task.js';
 import { load32, setPteHalves } from '../../sync/word.js';
+import { hugeFits } from '../huge-memory.js';
+import { allocDeposit, findHugePmd, isHugeZero, setHugePresent, splitHugePmd } from '../huge-pmd.js';
 import type { Kernel } from '../kernel.js';
 import {
   type MmuNotifierRange,
@@ -25,20 +26,33 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from '../mmu-notifier.js';
 import {
+  folioNrPages,
   isDeviceCoherentPage,
   isDevicePrivatePage,
+  isFaultFolio,
   isZoneDevicePage,
   pageAnonVmaId,
   pageMigrateIdentity,
   pageSetFlag,
 } from '../page.js';
-import { allocLeafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from '../pgtable.js';
+import {
+  allocLeafTable,
+  allocPmd,
+  depositTable,
+  leafTable,
+  lockTable,
+  NO_TABLE,
+  pteIndex,
+  tableOf,
+  unlockTable,
+} from '../pgtable.js';
 import { anonVmaPrepare, pageAddNewAnonRmap } from '../rmap.js';
+import { splitUnmappedFolio } from '../split-folio.js';
 import { flushTlbRange } from '../tlbflush.js';
-import { VM_WRITE, vmaIsAnonymous } from '../vma.js';
+import { VM_WRITE, vmaIsAnonymous, vmaPageProt } from '../vma.js';
 import type { MigrateVma } from './args.js';
 
-const { PG_uptodate, PG_lru } = PAGE_FLAGS;
+const { PG_uptodate } = PAGE_FLAGS;
 
 /**
  * @param migrate the range that the pages belong to; `null` for a migration by physical pages, which has no holes to fill
@@ -52,13 +66,20 @@ export function* migrateDevicePages(
 ): Sleeps<void> {
   let notified: MmuNotifierRange | null = null;
   for (let i = 0; i < npages; i++) {
-    const from = src[i] as Mpfn;
+    let from = src[i] as Mpfn;
     const to = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
+    const asOne = (dst[i] & MIGRATE_PFN_COMPOUND) !== 0;
+    const page = kernel.addressing.migratePfnToPage(from);
+    if ((from & MIGRATE_PFN_COMPOUND) !== 0 && !asOne && to !== NULL_PAGE) {
+      // 2 MiB were collected as one, but the driver has single pages for them.
+      if (page !== NULL_PAGE && !(yield* splitUnmapped(kernel, src, i, page, migrate))) continue;
+      if (page === NULL_PAGE) src.fill(MIGRATE_PFN_MIGRATE, i, i + HPAGE_PMD_NR);
+      from = src[i] as Mpfn;
+    }
     if (to === NULL_PAGE) {
       src[i] = mpfnClear(from, MIGRATE_PFN_MIGRATE);
       continue;
     }
-    const page = kernel.addressing.migratePfnToPage(from);
     if (page === NULL_PAGE) {
       if ((from & MIGRATE_PFN_MIGRATE) === 0 || migrate === null) continue;
       if (notified === null) {
@@ -69,7 +90,14 @@ export function* migrateDevicePages(
         yield* mmuNotifierInvalidateRangeStart(notified);
       }
       const address = (migrate.start + i * PAGE_SIZE) as VirtAddr;
-      src[i] = insertPage(kernel, migrate, address, to) ? MIGRATE_PFN_MIGRATE : 0;
+      const inserted = asOne
+        ? insertHugePage(kernel, migrate, address, to)
+        : yield* insertPage(kernel, migrate, address, to);
+      src[i] = inserted ? MIGRATE_PFN_MIGRATE : 0;
+      continue;
+    }
+    if (asOne && (from & MIGRATE_PFN_COMPOUND) === 0) {
+      src[i] = mpfnClear(from, MIGRATE_PFN_MIGRATE);
       continue;
     }
     const faultPage = migrate === null ? NULL_PAGE : migrate.faultPage;
@@ -83,20 +111,53 @@ function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boo
   const { words, floats } = kernel.memmap;
   // Only anonymous memory moves; a page of a file was collected, and goes back to where it was.
   if (pageAnonVmaId(words, from) === 0) return false;
-  if (pageRefCount(words, from) !== (from === faultPage ? 2 : 1)) return false;
+  if (pageRefCount(words, from) !== (isFaultFolio(words, from, faultPage) ? 2 : 1)) return false;
   pageMigrateIdentity(words, floats, from, to);
-  if (isZoneDevicePage(words, to)) kernel.stats.migratedToDevice++;
-  else kernel.stats.migratedToRam++;
+  const pages = folioNrPages(words, to);
+  if (isZoneDevicePage(words, to)) kernel.stats.migratedToDevice += pages;
+  else kernel.stats.migratedToRam += pages;
+  return true;
+}
+
+/**
+ * `migrate_vma_split_unmapped_folio()`: the folio comes apart while nothing but migration entries stand for it; `src` gets a word for
+ * each of its pages. Without a range (eviction) that cannot be: the folio stays.
+ */
+function* splitUnmapped(
+  kernel: Kernel,
+  src: Float64Array,
+  at: number,
+  folio: Page,
+  migrate: MigrateVma | null,
+): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  if (migrate !== null) yield* splitHugePmd(kernel, migrate.vma, migrate.start + at * PAGE_SIZE);
+  // The fault that asks for the migration holds the folio too: then it stays, and the next fault finds small entries.
+  if (migrate === null || pageRefCount(words, folio) !== 1) {
+    src[at] = mpfnClear(src[at] as Mpfn, MIGRATE_PFN_MIGRATE | MIGRATE_PFN_COMPOUND);
+    return false;
+  }
+  const pages = splitUnmappedFolio(kernel, folio);
+  const flags = src[at] & (MIGRATE_PFN_MIGRATE | MIGRATE_PFN_WRITE);
+  for (let i = 0; i < pages; i++) {
+    src[at + i] = mpfnSet(kernel.addressing.migratePfnFromPage((folio + i) as Page), flags);
+  }
   return true;
 }
 
 /** `migrate_vma_insert_page()`: a device page for a hole or for the zero page. False when the place was taken meanwhile. */
-function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: Page): boolean {
+function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: Page): Sleeps<boolean> {
   const { vma } = migrate;
   const { words } = kernel.memmap;
   const isPrivate = isDevicePrivatePage(words, page);
   if (!isPrivate && !isDeviceCoherentPage(words, page)) return false;
   if (!vmaIsAnonymous(vma)) return false;
+  const huge = leafTable(kernel, vma.mm, addr) === NO_TABLE ? findHugePmd(kernel, vma.mm, addr) : NO_TABLE;
+  if (huge !== NO_TABLE) {
+    const low = load32(kernel.ram.halves, 2 * huge);
+    if (!lowPresent(low) || !isHugeZero(low)) return false;
+    yield* splitHugePmd(kernel, vma, addr);
+  }
   const table = allocLeafTable(kernel, vma.mm, addr);
   if (table === NO_TABLE) return false;
   anonVmaPrepare(kernel, vma);
@@ -112,7 +173,6 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
   if (free) {
     vma.mm.rssAnon++;
     pageAddNewAnonRmap(kernel, page, vma, addr);
-    if (!isPrivate) pageSetFlag(words, page, PG_lru);
     pageRefAdd(words, page, 1);
     if (zero) {
       setPteHalves(entries, at, 0, 0);
@@ -123,11 +183,51 @@ function insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: P
       const type = kernel.addressing.devicePrivateType(writable);
       setPteHalves(entries, at, leafLow(number, 0), leafHigh(type, number, 0));
     } else {
-      const flags = LOW_PRESENT | LOW_USER | (writable ? LOW_WRITE | LOW_DIRTY : 0);
+      const flags = vmaPageProt(vma) | LOW_ACCESSED | (writable ? LOW_WRITE | LOW_DIRTY : 0);
       setPteHalves(entries, at, presentLow(number, flags), presentHigh(number));
     }
     kernel.stats.migratedToDevice++;
   }
   unlockTable(kernel, table);
   return free;
+}
+
+/** `migrate_vma_insert_huge_pmd_page()`: a huge device page for 2 MiB of nothing, or for the huge zero page. */
+function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, folio: Page): boolean {
+  const { vma } = migrate;
+  const { mm } = vma;
+  const { memmap, ram, addressing } = kernel;
+  const { words } = memmap;
+  const isPrivate = isDevicePrivatePage(words, folio);
+  if ((!isPrivate && !isDeviceCoherentPage(words, folio)) || !vmaIsAnonymous(vma) || !hugeFits(vma, addr)) return false;
+  const at = allocPmd(kernel, mm, addr);
+  if (at === NO_TABLE) return false;
+  const low = load32(ram.halves, 2 * at);
+  const zero = lowPresent(low) && isHugeZero(low) && findHugePmd(kernel, mm, addr) !== NO_TABLE;
+  if (!zero && (low | load32(ram.halves, 2 * at + 1)) !== 0) return false;
+  const table = zero ? NULL_PAGE : allocDeposit(kernel, mm);
+  if (!zero && table === NULL_PAGE) return false;
+  anonVmaPrepare(kernel, vma);
+  pageSetFlag(words, folio, PG_uptodate);
+  const writable = (vma.flags & VM_WRITE) !== 0;
+
+  lockTable(kernel, tableOf(at));
+  mm.rssAnon += HPAGE_PMD_NR;
+  pageAddNewAnonRmap(kernel, folio, vma, addr);
+  pageRefAdd(words, folio, 1);
+  if (zero) {
+    setPteHalves(ram.words, at, 0, 0);
+    flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
+  } else {
+    depositTable(kernel, tableOf(at), table);
+  }
+  if (isPrivate) {
+    const number = addressing.pageNumber(folio);
+    setPteHalves(ram.words, at, leafLow(number, 0), leafHigh(addressing.devicePrivateType(writable), number, 0));
+  } else {
+    setHugePresent(kernel, vma, at, folio, writable ? LOW_WRITE | LOW_DIRTY : 0);
+  }
+  kernel.stats.migratedToDevice += HPAGE_PMD_NR;
+  unlockTable(kernel, tableOf(at));
+  return true;
 }

@@ -9,7 +9,15 @@ import { folioUnlock, pageRefCount } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
 import type { Kernel } from '../kernel.js';
 import { removeMigrationPtes, tryToMigrate } from '../migrate.js';
-import { isZoneDevicePage, pageClearFlag, pageFileId, pageMapcount, pageSetFlag, pageTestFlag } from '../page.js';
+import {
+  folioMapcount,
+  isFaultFolio,
+  isZoneDevicePage,
+  pageClearFlag,
+  pageFileId,
+  pageSetFlag,
+  pageTestFlag,
+} from '../page.js';
 import { putPage } from '../put-page.js';
 
 const { PG_lru, PG_isolated } = PAGE_FLAGS;
@@ -34,11 +42,11 @@ export function* migrateDeviceUnmap(
     const zoneDevice = isZoneDevicePage(words, page);
     let movable = zoneDevice || isolateLru(words, page);
     if (movable) {
-      if (pageMapcount(words, page) > 0) {
+      if (folioMapcount(words, page) > 0) {
         if (kernel.options.preempt()) yield SCHEDULE_POINT;
         yield* tryToMigrate(kernel, page);
       }
-      if (pageMapcount(words, page) > 0 || !checkPage(words, page, faultPage)) {
+      if (folioMapcount(words, page) > 0 || !checkPage(words, page, faultPage)) {
         if (!zoneDevice) putbackLru(words, page);
         movable = false;
       }
@@ -57,7 +65,7 @@ export function* migrateDeviceUnmap(
     if (page === NULL_PAGE) continue;
     removeMigrationPtes(kernel, page, page);
     src[i] = 0;
-    if (page !== faultPage) folioUnlock(words, page);
+    if (!isFaultFolio(words, page, faultPage)) folioUnlock(words, page);
     putPage(kernel, page);
     restore--;
   }
@@ -80,8 +88,8 @@ function putbackLru(words: Int32Array, page: Page): void {
 
 /** `migrate_vma_check_page()`: is the migration the only holder (beside the fault that asks for it)? */
 function checkPage(words: Int32Array, page: Page, faultPage: Page): boolean {
-  const expected = page === faultPage ? 2 : 1;
-  const extra = pageRefCount(words, page) - expected - pageMapcount(words, page);
+  const expected = isFaultFolio(words, page, faultPage) ? 2 : 1;
+  const extra = pageRefCount(words, page) - expected - folioMapcount(words, page);
   // A page cache has a reference of its own.
   return extra <= 0 || (extra === 1 && pageFileId(words, page) !== 0);
 }

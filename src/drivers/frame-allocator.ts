@@ -1,0 +1,109 @@
+/**
+ * Which frames of a device's memory are free, single ones and whole blocks of 2 MiB.
+ *
+ * Single frames come from blocks that are broken already, ascending, so that neighbours make long runs for the copy engine; a
+ * block of which nothing is used any more is whole again.
+ */
+import { HPAGE_PMD_NR } from '../abi/address.js';
+
+export const BLOCK_PAGES = HPAGE_PMD_NR;
+
+const NONE = -1;
+
+export class FrameAllocator {
+  /** 1 for a free frame. */
+  readonly #free: Uint8Array;
+  /** By block: free frames. */
+  readonly #freeIn: Int32Array;
+  /** Blocks that were whole, and blocks that were broken, when they were put there: looked at again when they are taken out. */
+  readonly #whole: number[] = [];
+  readonly #broken: number[] = [];
+  /** Block that single frames are taken from, and where in it the search goes on. */
+  #open = NONE;
+  #cursor = 0;
+
+  constructor(frames: number) {
+    const blocks = Math.ceil(frames / BLOCK_PAGES);
+    this.#free = new Uint8Array(frames);
+    this.#freeIn = new Int32Array(blocks);
+  }
+
+  /** Hand frames to the allocator. Precondition: `first` begins a block. */
+  add(first: number, frames: number): void {
+    this.#free.fill(1, first, first + frames);
+    for (let at = first; at < first + frames; at += BLOCK_PAGES) {
+      const block = at / BLOCK_PAGES;
+      this.#freeIn[block] = Math.min(BLOCK_PAGES, first + frames - at);
+      this.#whole.push(block);
+    }
+  }
+
+  /** Forget all frames. */
+  clear(): void {
+    this.#free.fill(0);
+    this.#freeIn.fill(0);
+    this.#whole.length = 0;
+    this.#broken.length = 0;
+    this.#open = NONE;
+  }
+
+  /** A free frame, or -1. */
+  take(): number {
+    if (this.#open === NONE || this.#freeIn[this.#open] === 0) {
+      this.#open = this.#next();
+      this.#cursor = this.#open * BLOCK_PAGES;
+      if (this.#open === NONE) return NONE;
+    }
+    const end = (this.#open + 1) * BLOCK_PAGES;
+    let frame = this.#free.indexOf(1, this.#cursor);
+    if (frame < 0 || frame >= end) frame = this.#free.indexOf(1, this.#open * BLOCK_PAGES);
+    this.#cursor = frame + 1;
+    this.#free[frame] = 0;
+    this.#freeIn[this.#open]--;
+    return frame;
+  }
+
+  /** First frame of a free block of 2 MiB, or -1. */
+  takeBlock(): number {
+    for (let block = this.#pop(this.#whole); block !== NONE; block = this.#pop(this.#whole)) {
+      if (!this.#isWhole(block) || block === this.#open) continue;
+      this.#freeIn[block] = 0;
+      this.#free.fill(0, block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES);
+      return block * BLOCK_PAGES;
+    }
+    // The block that single frames are taken from may have become whole meanwhile.
+    if (this.#open === NONE || !this.#isWhole(this.#open)) return NONE;
+    this.#whole.push(this.#open);
+    this.#open = NONE;
+    return this.takeBlock();
+  }
+
+  /** Precondition: the frames are in use, and in one block. */
+  give(first: number, frames: number): void {
+    const block = Math.floor(first / BLOCK_PAGES);
+    this.#free.fill(1, first, first + frames);
+    const was = this.#freeIn[block];
+    this.#freeIn[block] = was + frames;
+    if (this.#isWhole(block)) this.#whole.push(block);
+    else if (was === 0 && block !== this.#open) this.#broken.push(block);
+  }
+
+  /** A block with free frames, a broken one if there is any. */
+  #next(): number {
+    for (let block = this.#pop(this.#broken); block !== NONE; block = this.#pop(this.#broken)) {
+      if (this.#freeIn[block] > 0 && !this.#isWhole(block)) return block;
+    }
+    for (let block = this.#pop(this.#whole); block !== NONE; block = this.#pop(this.#whole)) {
+      if (this.#freeIn[block] > 0) return block;
+    }
+    return NONE;
+  }
+
+  #pop(queue: number[]): number {
+    return queue.shift() ?? NONE;
+  }
+
+  #isWhole(block: number): boolean {
+    return this.#freeIn[block] === BLOCK_PAGES;
+  }
+}

@@ -1,0 +1,357 @@
+/**
+ * Entries of the page middle directory that map a huge page of 2 MiB, or stand for one. Linux: the *_huge_pmd functions of
+ * mm/huge_memory.c.
+ *
+ * They have the form of page table entries: present with PSE, or a softleaf (device private, migration) whose number is that
+ * of the folio's first page. The lock is that of the directory. Beside each a leaf table is deposited (pgtable.ts).
+ */
+import { HPAGE_PMD_NR, PMD_SIZE } from '../abi/address.js';
+import {
+  HIGH_MIG_DIRTY,
+  HIGH_MIG_YOUNG,
+  halvesNumber,
+  halvesPfn,
+  highMigrationFlags,
+  highType,
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_HUGE,
+  LOW_PRESENT,
+  LOW_SOFT_DIRTY,
+  LOW_SPECIAL,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  LOW_WRITE,
+  leafHigh,
+  leafLow,
+  lowPresent,
+  presentHigh,
+  presentLow,
+} from '../abi/pte-halves.js';
+import type { SoftLeafKind } from '../abi/softleaf.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { pageRefAdd } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { getHugeZero } from './huge-zero.js';
+import type { Kernel } from './kernel.js';
+import { setMigrationEntry } from './migration-entry.js';
+import type { MmStruct } from './mm-struct.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import {
+  folioEntireMapcountAdd,
+  isDevicePrivatePage,
+  pageClearFlag,
+  pageIsAnon,
+  pageMapcountAdd,
+  pageMaybeDmaPinned,
+  pageSetFlag,
+  pageTestFlag,
+} from './page.js';
+import {
+  allocTable,
+  depositTable,
+  findPmd,
+  freeTable,
+  lockTable,
+  NO_TABLE,
+  populate,
+  tableOf,
+  tableOfPage,
+  unlockTable,
+  withdrawTable,
+} from './pgtable.js';
+import { changedPresentLow, changeLeaf } from './pte-protect.js';
+import { putPage } from './put-page.js';
+import { pageTryDupAnonRmapPmd } from './rmap.js';
+import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
+import { flushTlbRange } from './tlbflush.js';
+import { type VmArea, vmaPageProt } from './vma.js';
+
+const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+/** What a present huge entry hands on to the small ones that replace it. */
+const INHERITED = LOW_WRITE | LOW_ACCESSED | LOW_DIRTY | LOW_SOFT_DIRTY | LOW_UFFD_WP;
+
+export const hugeAlignDown = (addr: number): VirtAddr => (Math.floor(addr / PMD_SIZE) * PMD_SIZE) as VirtAddr;
+
+export const isHugeAligned = (addr: number): boolean => addr % PMD_SIZE === 0;
+
+/** Does an entry of the middle directory map a huge page, or stand for one? Otherwise it is none or points to a table. */
+const isHuge = (low: number, high: number): boolean =>
+  (low | high) !== 0 && (low & (LOW_PRESENT | LOW_HUGE)) !== LOW_PRESENT;
+
+/** Place of the huge entry that covers `addr`, NO_TABLE for none (`pmd_trans_huge_lock`, without the lock). */
+export function findHugePmd(kernel: Kernel, mm: MmStruct, addr: number): number {
+  const at = findPmd(kernel, mm, addr);
+  if (at === NO_TABLE) return NO_TABLE;
+  const { halves } = kernel.ram;
+  return isHuge(load32(halves, 2 * at), load32(halves, 2 * at + 1)) ? at : NO_TABLE;
+}
+
+/** `is_huge_zero_pmd()`, of the low half of a present entry. */
+export const isHugeZero = (low: number): boolean => (low & LOW_SPECIAL) !== 0;
+
+/** First page of the folio behind a huge entry; NULL_PAGE for the huge zero page. */
+export function pageOfPmd(kernel: Kernel, low: number, high: number): Page {
+  if (lowPresent(low)) return isHugeZero(low) ? NULL_PAGE : kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+  return kernel.addressing.leafToPage(highType(high), halvesNumber(low, high));
+}
+
+const kindOf = (kernel: Kernel, high: number): SoftLeafKind => kernel.addressing.swapTypes.kindOf[highType(high)]!;
+
+/** `folio_mk_pmd()`: map the folio that begins at `page`, with `flags` beside the VMA's protection. */
+export function setHugePresent(kernel: Kernel, vma: VmArea, at: number, page: Page, flags: number): void {
+  const pfn = kernel.memmap.pageToPfn(page);
+  setPteHalves(kernel.ram.words, at, presentLow(pfn, vmaPageProt(vma) | LOW_HUGE | flags), presentHigh(pfn));
+}
+
+/** A table to deposit beside a new huge entry, counted for `mm`; NULL_PAGE when RAM is out. */
+export function allocDeposit(kernel: Kernel, mm: MmStruct): Page {
+  const table = allocTable(kernel);
+  if (table !== NULL_PAGE) mm.tables++;
+  return table;
+}
+
+/** Give back a table that was not deposited after all, or that is not needed any more. */
+export function freeDeposit(kernel: Kernel, mm: MmStruct, table: Page): void {
+  freeTable(kernel, table);
+  mm.tables--;
+}
+
+/** `__split_huge_pmd()`: where a huge entry covers `addr`, small ones take its place. The folio stays whole. */
+export function* splitHugePmd(kernel: Kernel, vma: VmArea, addr: number, freeze = false): Sleeps<void> {
+  const start = hugeAlignDown(addr);
+  const end = (start + PMD_SIZE) as VirtAddr;
+  const range: MmuNotifierRange = { mm: vma.mm, start, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  const at = findHugePmd(kernel, vma.mm, start);
+  if (at !== NO_TABLE) {
+    lockTable(kernel, tableOf(at));
+    splitHugePmdLocked(kernel, vma, at, start, freeze);
+    unlockTable(kernel, tableOf(at));
+  }
+  mmuNotifierInvalidateRangeEnd(range);
+}
+
+/**
+ * `split_huge_pmd_locked()`. With `freeze` the small entries are migration entries, which hold no reference; a pinned page
+ * stays mapped all the same.
+ * Precondition: the directory is locked, a huge entry is at `at`, which `vma` covers whole from `start` on.
+ */
+export function splitHugePmdLocked(kernel: Kernel, vma: VmArea, at: number, start: VirtAddr, freeze: boolean): void {
+  const { memmap, ram } = kernel;
+  const high = load32(ram.halves, 2 * at + 1);
+  const seen = load32(ram.halves, 2 * at);
+  const table = withdrawTable(kernel, tableOf(at));
+  const first = tableOfPage(kernel, table);
+  // Hardware may set accessed and dirty until the entry is cleared.
+  const low = lowPresent(seen) ? getAndClearPteLow(ram.words, at) : seen;
+  if (lowPresent(low)) flushTlbRange(kernel, vma.mm, start, (start + PMD_SIZE) as VirtAddr);
+  if (lowPresent(low) && isHugeZero(low)) {
+    const flags = vmaPageProt(vma) | LOW_SPECIAL | LOW_ACCESSED | (low & LOW_UFFD_WP);
+    const { zeroPfn } = kernel;
+    for (let i = 0; i < HPAGE_PMD_NR; i++) {
+      setPteHalves(ram.words, first + i, presentLow(zeroPfn, flags), presentHigh(zeroPfn));
+    }
+  } else {
+    const page = pageOfPmd(kernel, low, high);
+    if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(memmap.words, page, PG_dirty);
+    if (lowPresent(low) || isDevicePrivate(kindOf(kernel, high)))
+      splitMapped(kernel, vma, first, page, low, high, freeze);
+    else splitMigration(kernel, first, low, high);
+  }
+  populate(kernel, at, table);
+}
+
+/** The small entries of a folio that stays, or of one that is being taken out of the page table. */
+function splitMapped(
+  kernel: Kernel,
+  vma: VmArea,
+  first: number,
+  head: Page,
+  low: number,
+  high: number,
+  freeze: boolean,
+): void {
+  const { addressing, memmap, ram } = kernel;
+  const { words } = memmap;
+  const present = lowPresent(low);
+  const write = present ? (low & LOW_WRITE) !== 0 : kindOf(kernel, high) === 'device-private-write';
+  const exclusive = pageTestFlag(words, head, PG_anon_exclusive);
+  const frozen = freeze && !(exclusive && pageMaybeDmaPinned(words, head));
+  if (!frozen) pageRefAdd(words, head, HPAGE_PMD_NR - 1);
+  if (frozen && exclusive) pageClearFlag(words, head, PG_anon_exclusive);
+  const flags = present ? vmaPageProt(vma) | (low & INHERITED) : low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  const number = addressing.pageNumber(head);
+  const type = present ? 0 : addressing.devicePrivateType(write);
+  for (let i = 0; i < HPAGE_PMD_NR; i++) {
+    const page = (head + i) as Page;
+    if (frozen) {
+      setMigrationEntry(kernel, first + i, page, low, write, exclusive);
+      continue;
+    }
+    pageMapcountAdd(words, page, 1);
+    if (exclusive) pageSetFlag(words, page, PG_anon_exclusive);
+    if (present) setPteHalves(ram.words, first + i, presentLow(number + i, flags), presentHigh(number + i));
+    else setPteHalves(ram.words, first + i, leafLow(number + i, flags), leafHigh(type, number + i, 0));
+  }
+  folioEntireMapcountAdd(words, head, -1);
+  if (frozen) putPage(kernel, head);
+}
+
+function splitMigration(kernel: Kernel, first: number, low: number, high: number): void {
+  const type = highType(high);
+  const number = halvesNumber(low, high);
+  const flags = low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  const remembered = highMigrationFlags(high);
+  for (let i = 0; i < HPAGE_PMD_NR; i++) {
+    setPteHalves(kernel.ram.words, first + i, leafLow(number + i, flags), leafHigh(type, number + i, remembered));
+  }
+}
+
+/** `zap_huge_pmd()`: clear the entry; returns the page whose reference the caller has to drop, 0 for none. */
+export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
+  const { memmap, ram } = kernel;
+  const high = load32(ram.halves, 2 * at + 1);
+  const low = getAndClearPteLow(ram.words, at);
+  freeDeposit(kernel, mm, withdrawTable(kernel, tableOf(at)));
+  const page = pageOfPmd(kernel, low, high);
+  if (page === NULL_PAGE) return 0;
+  mm.rssAnon -= HPAGE_PMD_NR;
+  if (!lowPresent(low) && isMigration(kindOf(kernel, high))) return 0;
+  if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(memmap.words, page, PG_dirty);
+  folioEntireMapcountAdd(memmap.words, page, -1);
+  return page;
+}
+
+/**
+ * `copy_huge_pmd()` for fork: `split` when the folio is pinned, so that each of its pages has to be looked at; `nomem`.
+ * Precondition: both directories are locked.
+ */
+export function copyHugePmd(kernel: Kernel, child: VmArea, from: number, to: number): 'copied' | 'split' | 'nomem' {
+  const { addressing, memmap, ram } = kernel;
+  let low = load32(ram.halves, 2 * from);
+  let high = load32(ram.halves, 2 * from + 1);
+  const table = allocDeposit(kernel, child.mm);
+  if (table === NULL_PAGE) return 'nomem';
+  const page = pageOfPmd(kernel, low, high);
+  if (lowPresent(low)) {
+    if (page === NULL_PAGE) {
+      getHugeZero(kernel, child.mm);
+    } else if (pageTryDupAnonRmapPmd(kernel, page)) {
+      pageRefAdd(memmap.words, page, 1);
+    } else {
+      freeDeposit(kernel, child.mm, table);
+      return 'split';
+    }
+    low = and32(ram.halves, 2 * from, ~LOW_WRITE) & ~(LOW_WRITE | LOW_ACCESSED | LOW_UFFD_WP);
+  } else {
+    const kind = kindOf(kernel, high);
+    const number = halvesNumber(low, high);
+    if (isMigration(kind)) {
+      if (!isMigrationRead(kind)) {
+        high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
+        setPteHalves(ram.words, from, low, high);
+      }
+    } else {
+      pageRefAdd(memmap.words, page, 1);
+      pageTryDupAnonRmapPmd(kernel, page);
+      if (kind === 'device-private-write') {
+        high = leafHigh(addressing.devicePrivateType(false), number, 0);
+        low = leafLow(number, low & LOW_SWP_UFFD_WP);
+        setPteHalves(ram.words, from, low, high);
+      }
+    }
+    low &= ~LOW_SWP_UFFD_WP;
+  }
+  if (page !== NULL_PAGE) child.mm.rssAnon += HPAGE_PMD_NR;
+  depositTable(kernel, tableOf(to), table);
+  setPteHalves(ram.words, to, low, high);
+  return 'copied';
+}
+
+/** `change_huge_pmd()`: the entry gets what the VMA allows by now. Returns whether a translation may be in a TLB. */
+export function changeHugePmd(kernel: Kernel, vma: VmArea, at: number): boolean {
+  const { halves, words } = kernel.ram;
+  const high = load32(halves, 2 * at + 1);
+  const seen = load32(halves, 2 * at);
+  if (!lowPresent(seen)) {
+    changeLeaf(kernel, at, seen, high);
+    return false;
+  }
+  setPteHalves(words, at, changedPresentLow(kernel, vma, getAndClearPteLow(words, at), high), high);
+  return true;
+}
+
+/** `move_huge_pmd()`: false where the target is taken, so that the small entries have to be moved. */
+export function moveHugePmd(kernel: Kernel, mm: MmStruct, from: number, to: number, addr: VirtAddr): boolean {
+  const { halves, words } = kernel.ram;
+  if ((load32(halves, 2 * to) | load32(halves, 2 * to + 1)) !== 0) return false;
+  const high = load32(halves, 2 * from + 1);
+  const low = getAndClearPteLow(words, from);
+  if (tableOf(from) !== tableOf(to)) depositTable(kernel, tableOf(to), withdrawTable(kernel, tableOf(from)));
+  const present = lowPresent(low);
+  setPteHalves(words, to, low | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
+  if (present) flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
+  return true;
+}
+
+/**
+ * `set_pmd_migration_entry()`: false for a pinned page, which stays mapped. The mapping is gone afterwards, its reference is
+ * the caller's. Precondition: the directory is locked; the entry at `at` maps the folio that begins at `page`.
+ */
+export function setPmdMigrationEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): boolean {
+  const { memmap, ram } = kernel;
+  const { words } = memmap;
+  const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
+  if (exclusive && pageMaybeDmaPinned(words, page)) return false;
+  const high = load32(ram.halves, 2 * at + 1);
+  const low = getAndClearPteLow(ram.words, at);
+  const present = lowPresent(low);
+  if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PMD_SIZE) as VirtAddr);
+  if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
+  if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  const write = present ? (low & LOW_WRITE) !== 0 : kindOf(kernel, high) === 'device-private-write';
+  setMigrationEntry(kernel, at, page, low, write, exclusive);
+  folioEntireMapcountAdd(words, page, -1);
+  return true;
+}
+
+/** `remove_migration_pmd()`: map the folio `to` where the migration entry at `at` stands. Takes a reference. */
+export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: Page): void {
+  const { addressing, memmap, ram } = kernel;
+  const { words } = memmap;
+  const low = load32(ram.halves, 2 * at);
+  const high = load32(ram.halves, 2 * at + 1);
+  const kind = kindOf(kernel, high);
+  const write = isMigrationWrite(kind);
+  pageRefAdd(words, to, 1);
+  folioEntireMapcountAdd(words, to, 1);
+  if (pageIsAnon(words, to) && !isMigrationRead(kind)) pageSetFlag(words, to, PG_anon_exclusive);
+  if (isDevicePrivatePage(words, to)) {
+    const number = addressing.pageNumber(to);
+    const type = addressing.devicePrivateType(write);
+    setPteHalves(
+      ram.words,
+      at,
+      leafLow(number, low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP)),
+      leafHigh(type, number, 0),
+    );
+    return;
+  }
+  const remembered = highMigrationFlags(high);
+  const dirty = (remembered & HIGH_MIG_DIRTY) !== 0 && pageTestFlag(words, to, PG_dirty);
+  const flags =
+    (write ? LOW_WRITE : 0) |
+    (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
+    (dirty ? LOW_DIRTY : 0) |
+    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
+    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  setHugePresent(kernel, vma, at, to, flags);
+}

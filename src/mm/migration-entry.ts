@@ -1,0 +1,51 @@
+/** Migration entries, of either level: writing one, and waiting until it has gone. Linux: mm/rmap.c try_to_migrate_one(), mm/migrate.c. */
+import {
+  HIGH_MIG_DIRTY,
+  HIGH_MIG_YOUNG,
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_SOFT_DIRTY,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  leafHigh,
+  leafLow,
+  lowPresent,
+} from '../abi/pte-halves.js';
+import type { Page, Pte } from '../base/brand.js';
+import { folioLocked } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { readPte, setPteHalves } from '../sync/word.js';
+import type { MigrationAccess } from './addressing/addressing.js';
+import type { Kernel } from './kernel.js';
+
+/**
+ * Put a migration entry where `old` (its low half) mapped the page: it remembers whether the page was writable, exclusive,
+ * young and dirty (the dirty bit must not be lost: fd35ca3d12cc), and carries soft-dirty and uffd-wp.
+ */
+export function setMigrationEntry(
+  kernel: Kernel,
+  at: number,
+  page: Page,
+  oldLow: number,
+  writable: boolean,
+  exclusive: boolean,
+): void {
+  const access: MigrationAccess = writable ? 'write' : exclusive ? 'read-exclusive' : 'read';
+  const number = kernel.addressing.pageNumber(page);
+  let low = oldLow & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  let flags = 0;
+  if (lowPresent(oldLow)) {
+    low = (oldLow & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (oldLow & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
+    flags = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
+  }
+  const type = kernel.addressing.migrationType(page, access);
+  setPteHalves(kernel.ram.words, at, leafLow(number, low), leafHigh(type, number, flags));
+}
+
+/** `migration_entry_wait()`: until the page is unlocked or the entry has changed. */
+export function* migrationEntryWait(kernel: Kernel, at: number, page: Page, pte: Pte): Sleeps<void> {
+  const { words } = kernel.memmap;
+  const ready = (): boolean => !folioLocked(words, page) || readPte(kernel.ram.words, at) !== pte;
+  while (!ready()) yield { what: `end of the migration of page ${page}`, ready };
+}

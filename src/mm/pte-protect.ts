@@ -1,0 +1,74 @@
+/** What a change of protection does to one entry, of either level. Linux: mm/mprotect.c change_pte_range(), can_change_pte_writable(). */
+import {
+  halvesNumber,
+  halvesPfn,
+  highMigrationFlags,
+  highType,
+  LOW_DIRTY,
+  LOW_PRESENT,
+  LOW_PROTNONE,
+  LOW_SPECIAL,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  LOW_USER,
+  LOW_WRITE,
+  leafHigh,
+} from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import type { Pfn } from '../base/brand.js';
+import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import type { Kernel } from './kernel.js';
+import { pageIsAnon, pageTestFlag } from './page.js';
+import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
+import { VM_SHARED, VM_WRITE, type VmArea, vmaPageProt } from './vma.js';
+
+const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
+
+/** `pte_modify()`: the present entry at `at` gets what the VMA allows. Precondition: page table lock held. */
+export function changePte(kernel: Kernel, vma: VmArea, at: number): void {
+  const { halves, words } = kernel.ram;
+  const high = load32(halves, 2 * at + 1);
+  // Hardware may set accessed and dirty until the entry is cleared.
+  setPteHalves(words, at, changedPresentLow(kernel, vma, getAndClearPteLow(words, at), high), high);
+}
+
+/** Low half of a present entry (given by its halves) as the VMA allows it by now. */
+export function changedPresentLow(kernel: Kernel, vma: VmArea, old: number, high: number): number {
+  const low = (old & ~PROT_BITS) | vmaPageProt(vma);
+  return (low & LOW_WRITE) === 0 && canChangePteWritable(kernel, vma, low, high) ? low | LOW_WRITE : low;
+}
+
+/** A non-present entry, of either level, loses its right to write, for good: mprotect never gives it one. */
+export function changeLeaf(kernel: Kernel, at: number, low: number, high: number): void {
+  const { addressing, ram } = kernel;
+  const type = highType(high);
+  const kind = addressing.swapTypes.kindOf[type];
+  const number = halvesNumber(low, high);
+  if (isMigrationWrite(kind)) {
+    const page = addressing.leafToPage(type, number);
+    const to = addressing.migrationType(page, pageIsAnon(kernel.memmap.words, page) ? 'read-exclusive' : 'read');
+    setPteHalves(ram.words, at, low, leafHigh(to, number, highMigrationFlags(high)));
+  } else if (isDevicePrivate(kind)) {
+    // Soft-dirty of a downgraded device entry is not kept.
+    const kept = kind === 'device-private-write' ? low & ~LOW_SWP_SOFT_DIRTY : low;
+    setPteHalves(
+      ram.words,
+      at,
+      kept | (low & LOW_SWP_UFFD_WP),
+      leafHigh(addressing.devicePrivateType(false), number, 0),
+    );
+  }
+}
+
+/**
+ * `can_change_pte_writable()`: may an entry (given by its halves) be writable without a fault first? An anonymous page if it is
+ * exclusive; a shared one if it is known to be dirty.
+ */
+export function canChangePteWritable(kernel: Kernel, vma: VmArea, low: number, high: number): boolean {
+  if ((vma.flags & VM_WRITE) === 0 || (low & (LOW_PROTNONE | LOW_UFFD_WP)) !== 0) return false;
+  if ((vma.flags & VM_SHARED) !== 0) return (low & LOW_DIRTY) !== 0;
+  if ((low & LOW_SPECIAL) !== 0) return false;
+  const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+  return pageIsAnon(kernel.memmap.words, page) && pageTestFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_anon_exclusive);
+}

@@ -1,0 +1,87 @@
+/**
+ * Splitting a large folio into single pages. Linux: mm/huge_memory.c __folio_split(), folio_split_unmapped().
+ *
+ * Every mapping becomes a migration entry of its page, the folio comes apart, the mappings come back. On the way back a page of
+ * RAM that holds nothing but zeroes gives way to the zero page.
+ */
+import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { assert } from '../base/errors.js';
+import { folioHead, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import type { Kernel } from './kernel.js';
+import { removeMigrationPtes, tryToMigrate } from './migrate.js';
+import {
+  clearCompoundPage,
+  folioMapcount,
+  folioNrPages,
+  isDevicePrivatePage,
+  isZoneDevicePage,
+  pagePgmapId,
+} from './page.js';
+import { putPage } from './put-page.js';
+
+const { PG_active, PG_anon_exclusive, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_referenced } =
+  PAGE_FLAGS;
+const { PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
+const { flags: FLAGS, mapping: MAPPING, index: INDEX, private: PRIVATE } = STRUCT_PAGE.word;
+const SHIFT = STRUCT_PAGE_WORD_SHIFT;
+/** Flags of the folio that each of its pages has afterwards (`__split_folio_to_order()`). */
+const INHERITED =
+  PG_locked | PG_lru | PG_isolated | PG_referenced | PG_uptodate | PG_dirty | PG_active | PG_mlocked | PG_swapbacked;
+
+/**
+ * `split_folio()`. Precondition: the page's folio is large, locked and held once by the caller.
+ * Afterwards it is `keep`'s folio which the caller has locked and held; the others are only held by those who map them.
+ * @returns false when somebody else holds the folio (EAGAIN): nothing has changed then but that mappings may be of small entries
+ */
+export function* splitFolio(kernel: Kernel, page: Page, keep: Page): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  const head = folioHead(words, page);
+  if (folioMapcount(words, head) !== pageRefCount(words, head) - 1) return false;
+  yield* tryToMigrate(kernel, head, true);
+  if (pageRefCount(words, head) !== 1) {
+    removeMigrationPtes(kernel, head, head);
+    return false;
+  }
+  const pages = splitUnmappedFolio(kernel, head);
+  const useZeroPage = !isZoneDevicePage(words, head);
+  for (let i = 0; i < pages; i++) {
+    const each = (head + i) as Page;
+    removeMigrationPtes(kernel, each, each, useZeroPage);
+  }
+  for (let i = 0; i < pages; i++) {
+    const each = (head + i) as Page;
+    if (each === keep) continue;
+    folioUnlock(words, each);
+    putPage(kernel, each);
+  }
+  return true;
+}
+
+/**
+ * `folio_split_unmapped()`: the folio, which nobody maps and only the caller holds, comes apart. Every page is locked and held
+ * once afterwards. Returns how many there are.
+ */
+export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
+  const { words, floats } = kernel.memmap;
+  assert(folioMapcount(words, head) === 0 && pageRefCount(words, head) === 1, 'a folio in use cannot be split');
+  const pages = folioNrPages(words, head);
+  clearCompoundPage(words, head);
+  const folioSplit = isDevicePrivatePage(words, head)
+    ? kernel.pagemaps.get(pagePgmapId(words, head))?.ops?.folioSplit
+    : undefined;
+  const source = head << SHIFT;
+  for (let i = 1; i < pages; i++) {
+    const tail = (head + i) as Page;
+    const target = tail << SHIFT;
+    words[target + FLAGS] = (words[source + FLAGS] & INHERITED) | (words[target + FLAGS] & PG_anon_exclusive);
+    words[target + MAPPING] = words[source + MAPPING];
+    words[target + PRIVATE] = 0;
+    floats[(tail << (SHIFT - 1)) + INDEX] = floats[(head << (SHIFT - 1)) + INDEX] + i;
+    pageRefAdd(words, tail, 1);
+    folioSplit?.(head, tail);
+  }
+  folioSplit?.(head, NULL_PAGE);
+  return pages;
+}
