@@ -42,18 +42,23 @@ const PAGE_LEVEL_FLAGS =
   PAGE_FLAGS.PG_buddy |
   PAGE_FLAGS.PG_table;
 
-/** Flags of a page and of its folio. */
-export const pageFlags = (memmap: Int32Array, page: Page): number =>
-  memmap[(page << SHIFT) + FLAGS] | (memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
+/** Flags of a page and of its folio. A page that is no tail has both in one word. */
+export const pageFlags = (memmap: Int32Array, page: Page): number => {
+  const own = memmap[(page << SHIFT) + FLAGS];
+  const compound = memmap[(page << SHIFT) + COMPOUND_HEAD];
+  return compound === 0 ? own : own | (memmap[((compound >>> 1) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
+};
 export const pageTestFlag = (memmap: Int32Array, page: Page, flag: number): boolean =>
-  (memmap[(((flag & PAGE_LEVEL_FLAGS) !== 0 ? page : folioHead(memmap, page)) << SHIFT) + FLAGS] & flag) !== 0;
+  (pageFlags(memmap, page) & flag) !== 0;
 export const pageSetFlag = (memmap: Int32Array, page: Page, flag: number): void => {
-  memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] |= flag & ~PAGE_LEVEL_FLAGS;
-  memmap[(page << SHIFT) + FLAGS] |= flag & PAGE_LEVEL_FLAGS;
+  const compound = memmap[(page << SHIFT) + COMPOUND_HEAD];
+  if (compound !== 0) memmap[((compound >>> 1) << SHIFT) + FLAGS] |= flag & ~PAGE_LEVEL_FLAGS;
+  memmap[(page << SHIFT) + FLAGS] |= compound === 0 ? flag : flag & PAGE_LEVEL_FLAGS;
 };
 export const pageClearFlag = (memmap: Int32Array, page: Page, flag: number): void => {
-  memmap[(folioHead(memmap, page) << SHIFT) + FLAGS] &= ~(flag & ~PAGE_LEVEL_FLAGS);
-  memmap[(page << SHIFT) + FLAGS] &= ~(flag & PAGE_LEVEL_FLAGS);
+  const compound = memmap[(page << SHIFT) + COMPOUND_HEAD];
+  if (compound !== 0) memmap[((compound >>> 1) << SHIFT) + FLAGS] &= ~(flag & ~PAGE_LEVEL_FLAGS);
+  memmap[(page << SHIFT) + FLAGS] &= compound === 0 ? ~flag : ~(flag & PAGE_LEVEL_FLAGS);
 };
 
 /** `is_device_private_page()`. */
