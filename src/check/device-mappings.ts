@@ -28,27 +28,33 @@ interface Inspected {
 }
 
 /** The device whose memory a page is in, if any, and the frame there. */
-function holderOf(all: readonly Inspected[], page: Page): { readonly device: MachineDevice; frame: number } | null {
-  for (const { device, inspection } of all) {
-    const frame = inspection.frameOf(page);
-    if (frame !== null) return { device, frame };
+function holderOf(all: readonly Inspected[], page: Page): (Inspected & { readonly frame: number }) | null {
+  for (const each of all) {
+    const frame = each.inspection.frameOf(page);
+    if (frame !== null) return { ...each, frame };
   }
   return null;
 }
 
-function allowed(kernel: Kernel, device: MachineDevice, all: readonly Inspected[], entry: CpuEntry): Allowed | null {
+function allowed(
+  kernel: Kernel,
+  { inspection }: Inspected,
+  all: readonly Inspected[],
+  entry: CpuEntry,
+): Allowed | null {
   const { kind, writable, content: page } = entry;
   const holder = holderOf(all, page);
   const memory = holder === null ? MEMORY_RAM : memoryOfDevice(holder.device.index);
   const frame = holder === null ? kernel.memmap.ramFrame(page) : holder.frame;
-  // Whoever follows a physical address reaches the memory of a coherent device; private memory, only the device that has it.
+  // Whoever follows a physical address reaches the memory of a coherent device; private memory, only its device and the peers.
+  const peer = holder?.inspection.owner === inspection.owner;
   switch (kind) {
     case 'present':
       return holder?.device.spec.type === 'private' ? null : { memory, frame, write: writable };
     case 'device-private-write':
-      return holder?.device === device ? { memory, frame, write: true } : null;
+      return peer ? { memory, frame, write: true } : null;
     case 'device-private-read':
-      return holder?.device === device ? { memory, frame, write: false } : null;
+      return peer ? { memory, frame, write: false } : null;
     case 'device-exclusive':
       return holder?.device.spec.type === 'private' ? null : { memory, frame, write: true };
     default:
@@ -66,14 +72,15 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
   return null;
 }
 
-function* lookAt(kernel: Kernel, device: MachineDevice, all: readonly Inspected[], mm: MmStruct, root: number) {
+function* lookAt(kernel: Kernel, inspected: Inspected, all: readonly Inspected[], mm: MmStruct, root: number) {
+  const { device } = inspected;
   // Both walks go by address.
   const cpuWalk = cpuEntries(kernel, mm);
   let cpu = cpuWalk.next();
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
     while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();
     const isThere = !cpu.done && cpu.value.address === entry.address;
-    const problem = wrong(entry, isThere ? allowed(kernel, device, all, cpu.value as CpuEntry) : null);
+    const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu.value as CpuEntry) : null);
     if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
   }
 }
@@ -86,9 +93,9 @@ export const deviceMappings: Checker = {
       const inspection = device.driver.inspect?.();
       return inspection === undefined ? [] : [{ device, inspection }];
     });
-    for (const { device, inspection } of all) {
-      if (device.link.lost) continue;
-      for (const { mm, root } of inspection.contexts) yield* lookAt(kernel, device, all, mm, root);
+    for (const inspected of all) {
+      if (inspected.device.link.lost) continue;
+      for (const { mm, root } of inspected.inspection.contexts) yield* lookAt(kernel, inspected, all, mm, root);
     }
   },
 };

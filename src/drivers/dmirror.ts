@@ -29,6 +29,7 @@ import {
 } from '../mm/mmu-notifier.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceQueue } from './device-queue.js';
+import type { PeerGroup } from './peer-group.js';
 
 export interface DmirrorOptions {
   readonly mm: MmStruct;
@@ -38,7 +39,7 @@ export interface DmirrorOptions {
   readonly tables: DevicePageTables;
   readonly queue: DeviceQueue;
   /** Who the driver is in notifications, and which memory is its own. */
-  readonly owner: object;
+  readonly owner: PeerGroup;
   readonly ownMemory: MemoryId;
 }
 
@@ -164,12 +165,15 @@ export class Dmirror {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
     // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
-    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner !== owner) yield* queue.waitReplays();
+    // Of a peer's migration nobody can tell from the outside whether it is one of our own.
+    const migration = range.event === 'MMU_NOTIFY_MIGRATE';
+    if (migration && (range.owner !== owner || owner.shared)) yield* queue.waitReplays();
     let { end }: { end: number } = range;
     let changed: number;
-    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner) {
-      // A migration towards the device does not move what is there already: those entries stay.
-      changed = tables.park(this.root, range.start, end, this.migrationsHome === 0 ? ownMemory : undefined);
+    if (migration && range.owner === owner) {
+      // A migration towards the device does not move what is there already: those entries stay, unless a peer may have asked.
+      const staying = this.migrationsHome === 0 && !owner.shared ? ownMemory : undefined;
+      changed = tables.park(this.root, range.start, end, staying);
     } else {
       // xa_for_each_range() has an inclusive end.
       end = Math.min(end + PAGE_SIZE, TASK_SIZE);

@@ -76,6 +76,8 @@ export interface DriverMirror {
 export interface DriverInspection {
   /** Address spaces that are open on the device, and the word index of their top level tables. */
   readonly contexts: readonly { readonly mm: MmStruct; readonly root: number }[];
+  /** Devices with the same owner reach each other's private memory. */
+  readonly owner: object;
   /** Frame of the device's memory that holds a page; `null` for a page that is not this device's. */
   frameOf(page: Page): number | null;
 }

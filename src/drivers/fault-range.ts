@@ -80,7 +80,7 @@ export function* lookUp(
 }
 
 /**
- * Pages of other devices come home to RAM, where they can be migrated from; nothing is mapped. Each is asked for once: one
+ * Pages of devices that are no peers come home to RAM, where they can be migrated from; nothing is mapped. Each is asked for once: one
  * that is taken away again, or cannot be had, is found missing later.
  * Precondition: mmap_lock held for reading.
  */
@@ -88,7 +88,7 @@ export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: numbe
   const { kernel } = ctx;
   for (let addr = start; addr < end; addr += PAGE_SIZE) {
     const page = devicePrivatePageAt(kernel, dmirror.mm, addr as VirtAddr);
-    if (page === NULL_PAGE || ctx.memory.owns(page)) continue;
+    if (page === NULL_PAGE || ctx.owner.owns(page)) continue;
     const vma = vmaLookup(dmirror.mm, addr);
     if (vma !== undefined) yield* handleMmFault(kernel, vma, addr as VirtAddr, false);
   }
@@ -96,20 +96,21 @@ export function* bringHome(ctx: MigrationContext, dmirror: Dmirror, start: numbe
 
 /** `dmirror_do_update()`. Atomic: between the sequence test and the last entry nobody else runs. */
 function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns: HmmPfns, write: boolean): 0 | Errno {
-  const { kernel, memory, memoryId } = ctx;
+  const { kernel, owner } = ctx;
   for (let i = 0; i < hmmPfns.length / 2; i++) {
     const flags = hmmPfnFlags(hmmPfns, i);
     const writable = (flags & HMM_PFN_WRITE) !== 0;
     // A page of our own memory that is shared after fork stays read-only on the device: nobody breaks COW there.
     if ((flags & HMM_PFN_VALID) === 0 || (write && !writable)) return 'EFAULT';
     const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
-    // A private page that is reported is ours; what has a physical address names its memory itself.
-    const own = isDevicePrivatePage(kernel.memmap.words, page);
-    const target = own ? memoryId : pageMemory(kernel, page);
-    const frame = own ? memory.frameOf(page) : pageFrame(kernel, page);
+    // A private page that is reported is ours or a peer's; what has a physical address names its memory itself.
+    const place = isDevicePrivatePage(kernel.memmap.words, page)
+      ? owner.placeOf(page)
+      : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
+    if (place === null) return 'EFAULT';
     const addr = start + i * PAGE_SIZE;
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.
-    if (!dmirror.map(addr, target, frame, writable)) return 'ENOMEM';
+    if (!dmirror.map(addr, place.memory, place.frame, writable)) return 'ENOMEM';
   }
   return 0;
 }

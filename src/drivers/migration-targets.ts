@@ -19,6 +19,7 @@ import type { DeviceMemory } from './device-memory.js';
 import type { CopyTicket, DeviceQueue } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 import { BLOCK_PAGES } from './frame-allocator.js';
+import type { PeerGroup } from './peer-group.js';
 
 const MOVABLE_PAGE = MIGRATE_PFN_MIGRATE | MIGRATE_PFN_VALID;
 
@@ -27,7 +28,8 @@ export interface MigrationContext {
   readonly memory: DeviceMemory;
   readonly memoryId: MemoryId;
   readonly queue: DeviceQueue;
-  readonly owner: object;
+  /** Identity in notifications and pagemaps: the device alone, or with its peers. */
+  readonly owner: PeerGroup;
   /** The device's mirrors of an address space. */
   mirrorsOf(mm: MmStruct): readonly Dmirror[];
   /** The mirror for which a page of the device was handed out, unless it is closed. */
@@ -63,7 +65,8 @@ export function countMigrated(src: Float64Array, dst: Float64Array, npages: numb
 }
 
 /**
- * RAM pages for everything that may migrate, and the copies. False when RAM ran out on the way.
+ * RAM pages for everything that may migrate, and the copies. False when RAM ran out on the way. What is on a peer that is lost
+ * stays.
  * @param singly the first large folio gets single pages, as if there were no block for it
  */
 export function allocSystemPages(
@@ -74,12 +77,19 @@ export function allocSystemPages(
   batch: CopyBatch,
   singly = false,
 ): boolean {
-  const { kernel, memory, memoryId } = ctx;
+  const { kernel, memory, memoryId, owner } = ctx;
   const { addressing, memmap, buddy } = kernel;
+  const canMove = (i: number): boolean =>
+    hasPageToMove(src[i]) && (!owner.shared || owner.placeOf(addressing.migratePfnToPage(src[i] as Mpfn)) !== null);
+  const copyHome = (source: Page, target: Page, pages: number): void => {
+    const peer = owner.shared ? owner.placeOf(source) : null;
+    const frame = peer?.frame ?? memory.frameOf(source);
+    batch.copy(peer?.memory ?? memoryId, frame, source, MEMORY_RAM, memmap.ramFrame(target), target, pages);
+  };
   let wanted = 0;
   let refuse = singly;
   for (let i = 0; i < npages; i++) {
-    if (!hasPageToMove(src[i])) continue;
+    if (!canMove(i)) continue;
     if ((src[i] & MIGRATE_PFN_COMPOUND) === 0) {
       wanted++;
       continue;
@@ -91,16 +101,14 @@ export function allocSystemPages(
     } else {
       assert(folioTrylock(memmap.words, folio), 'fresh folio is locked');
       dst[i] = mpfnSet(addressing.migratePfnFromPage(folio), MIGRATE_PFN_COMPOUND);
-      const source = addressing.migratePfnToPage(src[i] as Mpfn);
-      const frame = memmap.ramFrame(folio);
-      batch.copy(memoryId, memory.frameOf(source), source, MEMORY_RAM, frame, folio, BLOCK_PAGES);
+      copyHome(addressing.migratePfnToPage(src[i] as Mpfn), folio, BLOCK_PAGES);
     }
   }
   const targets = new Float64Array(wanted);
   const allocated = buddy.allocBulk(wanted, targets);
   for (let i = 0, used = 0; i < npages && used < allocated; i++) {
     const mpfn = src[i] as Mpfn;
-    if (!hasPageToMove(mpfn) || dst[i] !== 0) continue;
+    if (!canMove(i) || dst[i] !== 0) continue;
     const first = addressing.migratePfnToPage(mpfn);
     const pages = (mpfn & MIGRATE_PFN_COMPOUND) !== 0 ? BLOCK_PAGES : 1;
     for (let j = 0; j < pages && used < allocated; j++) {
@@ -108,7 +116,7 @@ export function allocSystemPages(
       const target = targets[used++] as Page;
       assert(folioTrylock(memmap.words, target), 'fresh page is locked');
       dst[i + j] = addressing.migratePfnFromPage(target);
-      batch.copy(memoryId, memory.frameOf(source), source, MEMORY_RAM, memmap.ramFrame(target), target);
+      copyHome(source, target, 1);
     }
   }
   return allocated === wanted;

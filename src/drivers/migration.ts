@@ -21,6 +21,7 @@ import {
   type MigrateVma,
 } from '../mm/migrate-device/args.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../mm/migrate-device/vma.js';
+import { isZoneDevicePage } from '../mm/page.js';
 import { leafTable, NO_TABLE, pteIndex } from '../mm/pgtable.js';
 import { putPage } from '../mm/put-page.js';
 import { isDevicePrivate, isMigration, leafKind } from '../mm/softleaf.js';
@@ -45,6 +46,9 @@ import {
 
 /** Pages that one round of `migrate_vma` moves, at the most: bounds the time for which pages stay locked. */
 export const MIGRATE_BATCH_PAGES = 2048;
+
+/** Whatever is in a device's memory that we reach. */
+const SELECT_PEERS = MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT;
 
 /** `migrate_vma` arguments for [start, end), with arrays of their own. */
 function migrateArgs(
@@ -96,7 +100,9 @@ export function* beginToDevice(
 ): Sleeps<Round> {
   const { kernel, memory } = ctx;
   const { addressing } = kernel;
-  const args = migrateArgs(vma, start, end, MIGRATE_VMA_SELECT_SYSTEM | selectCompound(start), ctx.owner, NULL_PAGE);
+  const { owner } = ctx;
+  const select = owner.shared ? MIGRATE_VMA_SELECT_SYSTEM | SELECT_PEERS : MIGRATE_VMA_SELECT_SYSTEM;
+  const args = migrateArgs(vma, start, end, select | selectCompound(start), owner, NULL_PAGE);
   const setup = yield* migrateVmaSetup(kernel, args);
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
   const collected = candidates(args);
@@ -105,6 +111,8 @@ export function* beginToDevice(
     if ((mpfn & MIGRATE_PFN_MIGRATE) === 0) continue;
     left--;
     const source = addressing.migratePfnToPage(mpfn);
+    // With peers our own pages are collected too.
+    if (owner.shared && !canCome(ctx, source)) continue;
     const fails = mirror.takeFailAlloc();
     if ((mpfn & MIGRATE_PFN_COMPOUND) !== 0) {
       const folio = fails ? NULL_PAGE : yield* allocDeviceFolio(ctx, mirror.context);
@@ -127,6 +135,12 @@ export function* beginToDevice(
   return { args, collected, starved: false };
 }
 
+/** Is the page somewhere else, and in a memory that answers? A hole is. */
+const canCome = ({ kernel, owner, memory }: MigrationContext, source: Page): boolean =>
+  source === NULL_PAGE ||
+  !isZoneDevicePage(kernel.memmap.words, source) ||
+  (!memory.owns(source) && owner.placeOf(source) !== null);
+
 /** Pages and holes that may move. */
 function candidates({ src, npages, cpages }: MigrateVma): number {
   let pages = cpages;
@@ -138,15 +152,20 @@ function candidates({ src, npages, cpages }: MigrateVma): number {
 const selectCompound = (start: number): number => (isHugeAligned(start) ? MIGRATE_VMA_SELECT_COMPOUND : 0);
 
 function copyToDevice(
-  { kernel, memory, memoryId }: MigrationContext,
+  { kernel, memory, memoryId, owner }: MigrationContext,
   batch: CopyBatch,
   source: Page,
   target: Page,
   pages: number,
 ): void {
   const frame = memory.frameOf(target);
-  if (source === NULL_PAGE) batch.zero(memoryId, frame, target, pages);
-  else batch.copy(MEMORY_RAM, kernel.memmap.ramFrame(source), source, memoryId, frame, target, pages);
+  if (source === NULL_PAGE) {
+    batch.zero(memoryId, frame, target, pages);
+    return;
+  }
+  const peer = owner.shared ? owner.placeOf(source) : null;
+  const sourceFrame = peer === null ? kernel.memmap.ramFrame(source) : peer.frame;
+  batch.copy(peer?.memory ?? MEMORY_RAM, sourceFrame, source, memoryId, frame, target, pages);
 }
 
 /** Single pages for the 2 MiB that were collected as one. False when device memory ran out: then they stay where they are. */
@@ -216,7 +235,7 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
 
 /** Forget the parked entries of what has moved home, by runs: `settleEntries` would find them too, but one by one. */
 function dropMoved(ctx: MigrationContext, { vma, start, npages, src, dst }: MigrateVma): void {
-  const mirrors = ctx.mirrorsOf(vma.mm);
+  const mirrors = ctx.owner.mirrorsOf(vma.mm);
   for (let first = 0, i = 0; i <= npages; ) {
     const moved = i < npages ? movedPages(src, dst, i) : 0;
     if (moved > 0) {
@@ -232,13 +251,10 @@ function dropMoved(ctx: MigrationContext, { vma, start, npages, src, dst }: Migr
 }
 
 /**
- * The device's entries that a migration of its own parked: valid again where the page has stayed, gone where it has moved.
+ * The entries that a migration parked in the mirrors of its device, and of the peers: valid again where the page has stayed, gone where it has moved.
  * Precondition: finalized, and nobody has run since.
  */
-function settleEntries(
-  { kernel, memory, memoryId, mirrorsOf }: MigrationContext,
-  { vma, start, end }: MigrateVma,
-): void {
+function settleEntries({ kernel, owner }: MigrationContext, { vma, start, end }: MigrateVma): void {
   const { words } = kernel.ram;
   const names = (page: Page, word: number, frame: number): boolean =>
     devicePteMemory(word) === pageMemory(kernel, page) && pageFrame(kernel, page) === frame;
@@ -258,10 +274,11 @@ function settleEntries(
     if (isMigration(kind)) return undefined;
     const page = (kernel.addressing.softleafToPage(entry) + inHuge) as Page;
     if (kind === 'device-exclusive') return names(page, word, frame);
-    if (!isDevicePrivate(kind) || devicePteMemory(word) !== memoryId || !memory.owns(page)) return false;
-    return memory.frameOf(page) === frame && (!write || kind === 'device-private-write');
+    const place = isDevicePrivate(kind) ? owner.placeOf(page) : null;
+    if (place === null || place.memory !== devicePteMemory(word) || place.frame !== frame) return false;
+    return !write || kind === 'device-private-write';
   };
-  for (const mirror of mirrorsOf(vma.mm)) mirror.settle(start, end, still);
+  for (const mirror of owner.mirrorsOf(vma.mm)) mirror.settle(start, end, still);
 }
 
 /** `dmirror_select_device()`: the pages of our own memory, whichever kind they are. */
@@ -281,7 +298,7 @@ export function* beginToSystem(
   faultPage: Page,
   batch: CopyBatch,
 ): Sleeps<Round> {
-  const mirrors = [...ctx.mirrorsOf(vma.mm)];
+  const mirrors = [...ctx.owner.mirrorsOf(vma.mm)];
   const flags = selectDevice(ctx.memory) | selectCompound(start);
   const args = migrateArgs(vma, start, end, flags, ctx.owner, faultPage);
   for (const mirror of mirrors) mirror.migrationsHome++;

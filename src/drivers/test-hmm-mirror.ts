@@ -328,7 +328,9 @@ export class TestHmmMirror implements DriverMirror {
     const huge = hmmPfnMapOrder(hmmPfns, i) === HPAGE_PMD_ORDER ? DMIRROR_PROT.PMD : 0;
     const access = huge | ((flags & HMM_PFN_WRITE) !== 0 ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ);
     const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
-    if (isDevicePrivatePage(kernel.memmap.words, page)) return access | DMIRROR_PROT.DEV_PRIVATE_LOCAL;
+    if (isDevicePrivatePage(kernel.memmap.words, page)) {
+      return access | (memory.owns(page) ? DMIRROR_PROT.DEV_PRIVATE_LOCAL : DMIRROR_PROT.DEV_PRIVATE_REMOTE);
+    }
     if (isDeviceCoherentPage(kernel.memmap.words, page)) {
       return access | (memory.owns(page) ? DMIRROR_PROT.DEV_COHERENT_LOCAL : DMIRROR_PROT.DEV_COHERENT_REMOTE);
     }

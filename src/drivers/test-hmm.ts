@@ -21,6 +21,7 @@ import { evict } from './eviction.js';
 import { FaultService, type ServedMirror } from './fault-service.js';
 import { migrateToRam } from './migration.js';
 import type { MigrationContext } from './migration-targets.js';
+import type { PeerGroup } from './peer-group.js';
 import { TestHmmMirror } from './test-hmm-mirror.js';
 
 /** Evictions of everything before `releaseChunks` gives up: pages may be held for a moment. */
@@ -35,6 +36,8 @@ export interface TestHmmOptions {
   readonly chunk: number;
   readonly numaNode: number;
   readonly memoryId: MemoryId;
+  /** The devices whose private memory this one reaches, and they its. */
+  readonly peers: PeerGroup;
   /** `null`: the CPU cannot reach the memory. */
   readonly coherent: CoherentWindow | null;
 }
@@ -52,7 +55,7 @@ class TestHmm implements DeviceDriver {
   readonly tables: DevicePageTables;
   readonly memoryId: MemoryId;
   /** Identity in notifications and pagemaps. */
-  readonly owner: object = {};
+  readonly owner: PeerGroup;
   readonly migration: MigrationContext;
   readonly mirrors = new Map<number, ServedMirror>();
   readonly #faultService: FaultService;
@@ -67,6 +70,7 @@ class TestHmm implements DeviceDriver {
     this.kernel = kernel;
     this.link = link;
     this.memoryId = memoryId;
+    this.owner = options.peers;
     this.queue = new DeviceQueue(link);
     this.tables = new DevicePageTables(link.memories.pageTables);
     this.memory = new DeviceMemory({
@@ -94,6 +98,7 @@ class TestHmm implements DeviceDriver {
         this.#evicted += pages;
       },
     };
+    this.owner.join(this.migration);
     this.#faultService = new FaultService(this.migration, link, this.mirrors);
   }
 
@@ -194,6 +199,7 @@ class TestHmm implements DeviceDriver {
   inspect(): DriverInspection {
     return {
       contexts: Array.from(this.mirrors.values(), ({ dmirror: { mm, root } }) => ({ mm, root })),
+      owner: this.owner,
       frameOf: (page) => (this.memory.owns(page) ? this.memory.frameOf(page) : null),
     };
   }

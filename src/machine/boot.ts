@@ -14,6 +14,7 @@ import { formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { EngineControl } from '../device/control.js';
 import type { DeviceDriver } from '../drivers/driver.js';
+import { PeerGroup } from '../drivers/peer-group.js';
 import { createTestHmm } from '../drivers/test-hmm.js';
 import { createKernel, type Kernel } from '../mm/kernel.js';
 import { randomChooser, roundRobin } from '../sched/choice.js';
@@ -71,7 +72,8 @@ export async function bootWithState(
       const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };
       links.push(await createLink(spec, config, memories, executor, engines));
     }
-    const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel));
+    const groups = new PeerGroups();
+    const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel, groups));
     for (const device of devices) probe(device, kernel, spec);
     for (const { link, driver } of devices) {
       executor.background(`fault service of ${link.name}`, faultService(link, driver));
@@ -148,12 +150,33 @@ async function createLink(
   return link;
 }
 
-function createDevice(spec: DeviceSpec, link: DeviceLink, kernel: Kernel): MachineDevice {
+/** Groups of devices by their names in the spec. */
+class PeerGroups {
+  readonly #byName = new Map<string, PeerGroup>();
+
+  of({ peers }: DeviceSpec): PeerGroup {
+    const group = (peers === null ? undefined : this.#byName.get(peers)) ?? new PeerGroup();
+    if (peers !== null) this.#byName.set(peers, group);
+    return group;
+  }
+}
+
+function createDevice(spec: DeviceSpec, link: DeviceLink, kernel: Kernel, groups: PeerGroups): MachineDevice {
   const { name, memory, chunk, numaNode, address } = spec;
   const memoryId = memoryOfDevice(link.index);
   const bytes = link.memories.memories[memoryId]!;
   const coherent = address === null ? null : { id: memoryId, bytes, address: address as PhysAddr };
-  const driver = createTestHmm({ kernel, link, name, memory, chunk, numaNode, memoryId, coherent });
+  const driver = createTestHmm({
+    kernel,
+    link,
+    name,
+    memory,
+    chunk,
+    numaNode,
+    memoryId,
+    coherent,
+    peers: groups.of(spec),
+  });
   return { index: link.index, spec, link, driver };
 }
 

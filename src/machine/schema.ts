@@ -87,6 +87,9 @@ export const deviceSchema = z.strictObject({
   type: z.enum(['private', 'coherent']).default('private'),
   address: bytes().nullable().default(null),
   chunk: size({ min: 4 * KiB, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).optional(),
+  peers: name('the name of a group', /^[a-z][a-z0-9_-]{0,31}$/, 'a-z, then a-z, 0-9, _ or -, 32 characters at the most')
+    .nullable()
+    .default(null),
   tlbSets: whole(1, 65536)
     .refine((sets) => (sets & (sets - 1)) === 0, { error: 'must be a power of two from 1 to 65536' })
     .default(512),

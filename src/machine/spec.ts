@@ -41,6 +41,11 @@ export interface DeviceSpec {
   readonly address: number | null;
   /** Bytes that the driver asks for at a time, one pagemap each. Coherent memory is there all at once. */
   readonly chunk: number;
+  /**
+   * Name of the group of devices that reach each other's private memory: a page moves from one to another without a stop in RAM,
+   * and may be used where it is. `null`: the device shares with nobody.
+   */
+  readonly peers: string | null;
   /** Sets of the device's TLB, four ways each. */
   readonly tlbSets: number;
   /** Recorded; nothing depends on it yet. */
@@ -243,6 +248,7 @@ function resolveDevices(parsed: readonly z.output<typeof deviceSchema>[], fail: 
       type,
       address,
       chunk = type === 'coherent' ? memory : Math.min(DEFAULT_CHUNK, memory),
+      peers,
       tlbSets,
       numaNode,
     } = device;
@@ -259,7 +265,7 @@ function resolveDevices(parsed: readonly z.output<typeof deviceSchema>[], fail: 
       const multiple = `a multiple of ${formatBytes(PMD_SIZE)}`;
       fail(['devices', index, 'memory'], `must be ${multiple} for a coherent device, not ${formatBytes(memory)}`);
     }
-    return { name, driver, memory, type, address, chunk, tlbSets, numaNode };
+    return { name, driver, memory, type, address, chunk, peers, tlbSets, numaNode };
   });
 }
 
