@@ -51,7 +51,7 @@ function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, vo
       // A migration entry counts as resident but maps nothing.
       if (!entry.kind.startsWith('migration')) mappings.add(entry);
     }
-    const counted = mm.rssAnon + mm.rssShmem;
+    const counted = mm.rssAnon + mm.rssShmem + mm.rssFile;
     if (rss !== counted) yield `process ${mm.pid}: ${counted} pages are counted as resident, there are ${rss}`;
     const tables = [...cpuTables(kernel, mm)].length;
     if (tables !== mm.tables) yield `process ${mm.pid}: ${mm.tables} page tables are counted, there are ${tables}`;

@@ -12,7 +12,7 @@ import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET 
 import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
-import { VM_READ, VM_WRITE, vmaLookup } from '../mm/vma.js';
+import { VM_READ, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
@@ -186,7 +186,8 @@ export class FaultService {
         const vma = vmaLookup(dmirror.mm, at);
         if (vma === undefined || (vma.flags & (VM_READ | VM_WRITE)) === 0) break;
         const stop = Math.min(end, vma.end, at + MIGRATE_BATCH_PAGES * PAGE_SIZE);
-        rounds.push(yield* beginToDevice(this.#ctx, dmirror, vma, at, stop, batch));
+        // What cannot move is mapped where it is.
+        if (vmaMayMigrate(vma)) rounds.push(yield* beginToDevice(this.#ctx, dmirror, vma, at, stop, batch));
         at = stop;
       }
     }
