@@ -108,6 +108,23 @@ describeEach('races for pages of files', (addressing) => {
       expect(file.size).toBe(0);
     }));
 
+  it('truncate waits for write-back, or the disk would get back what it has given up', () =>
+    withFile(addressing, filledPages(1), (bench, file) => {
+      const mm = bench.mm();
+      const start = mapFile(bench, mm, file, 1);
+      bench.store(mm, start, 50);
+      bench.preemption.on = true;
+      const sync = fileSync(bench.kernel, file);
+      expect(step(sync)).toBe(true);
+      bench.preemption.on = false;
+      const truncate = fileTruncate(bench.kernel, file, 0);
+      expect(runUntilBlocked(truncate)).toMatch(/write-back of page/);
+      const longer = fileTruncate(bench.kernel, file, PAGE);
+      expect(runUntilBlocked(longer)).toMatch(/lock of file/);
+      runAll(truncate, longer, sync);
+      expect([...file.store.bytes(0, 1), bench.load(mm, start)]).toEqual([0, 0]);
+    }));
+
   it('write-back follows a mapping that moves while a device forgets the page', () =>
     withFile(addressing, filledPages(1), (bench, file) => {
       const [first, second] = [bench.mm(), bench.mm()];
@@ -125,6 +142,28 @@ describeEach('races for pages of files', (addressing) => {
       expect([pteWrite(bench.pte(first, one)), pteWrite(bench.pte(second, to))]).toEqual([false, false]);
       bench.store(second, to, 60);
       expect(bench.field(file.pages.get(0)!, 'flags') & PG_dirty).not.toBe(0);
+      mirror.close();
+    }));
+
+  it('write-back finds a page that came to a mapping which it has seen already', () =>
+    withFile(addressing, filledPages(2), (bench, file) => {
+      const [first, second] = [bench.mm(), bench.mm()];
+      const seen = mapFile(bench, second, file, 2);
+      const mirror = slowMirror(first);
+      const slow = mapFile(bench, first, file, 1, { pgoff: 1 });
+      const mover = mapFile(bench, second, file, 1, { pgoff: 1 });
+      bench.store(first, slow, 50);
+      bench.store(second, mover, 51);
+      const sync = fileSync(bench.kernel, file);
+      expect(runUntilBlocked(sync)).toBe('the slow mirror');
+      // To where `seen` maps the same page; the two become one mapping.
+      const flags = { maymove: true, fixedAt: at(seen, 1) };
+      expect(run(doMremap(bench.kernel, second, mover, PAGE, PAGE, flags))).toBe(at(seen, 1));
+      expect([...second.vmas].length).toBe(1);
+      expect(pteWrite(bench.pte(second, at(seen, 1)))).toBe(true);
+      mirror.gate.open = true;
+      run(sync);
+      expect(pteWrite(bench.pte(second, at(seen, 1)))).toBe(false);
       mirror.close();
     }));
 
@@ -158,11 +197,16 @@ describeEach('races for pages of files', (addressing) => {
       const mirror = slowMirror(mm);
       const truncate = fileTruncate(bench.kernel, file, PAGE);
       expect(runUntilBlocked(truncate)).toBe('the slow mirror');
+      // Still in the cache, and yet behind the end.
+      const other = bench.mm();
+      const elsewhere = mapFile(bench, other, file, 4);
+      expect(file.pages.has(2)).toBe(true);
+      expect(() => bench.load(other, at(elsewhere, 2))).toThrow(`fault ${VM_FAULT_SIGBUS}`);
       const unmap = doMunmap(bench.kernel, mm, start, 4 * PAGE);
       expect(runUntilBlocked(unmap)).toBe('the slow mirror');
       mirror.gate.open = true;
       runAll(unmap, truncate);
-      expect([mm.rssFile, [...mm.vmas].length, file.pages.size]).toEqual([0, 0, 0]);
+      expect([mm.rssFile, [...mm.vmas].length, file.pages.size, other.rssFile]).toEqual([0, 0, 0, 0]);
       mirror.close();
     }));
 

@@ -4,13 +4,14 @@ import { VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV } from '#src/abi/errno';
 import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE, pteWrite } from '#src/abi/pte';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import type { Page, VirtAddr } from '#src/base/brand';
+import { createDeviceFile } from '#src/drivers/device-file';
 import { fileRead, fileSync, fileTruncate, fileWrite, type RegularFile } from '#src/mm/file';
 import { vmFilePut } from '#src/mm/filemap';
 import { forkMm } from '#src/mm/fork';
 import { getUserPages, pinUserPages, putUserPages, unpinUserPages } from '#src/mm/gup';
 import { doMadvise } from '#src/mm/madvise';
 import { exitMm, type MmStruct } from '#src/mm/mm-struct';
-import { doMunmap } from '#src/mm/mmap';
+import { doMmap, doMunmap } from '#src/mm/mmap';
 import { doMprotect } from '#src/mm/mprotect';
 import { doMremap } from '#src/mm/mremap';
 import { pageMapcountAdd, pageSetFlag } from '#src/mm/page';
@@ -95,6 +96,11 @@ describeEach('mappings of files', (addressing) => {
       expect(bench.load(other, elsewhere)).toBe(70);
       run(fileSync(bench.kernel, file));
       expect([...file.store.bytes(0, 2)]).toEqual([70, 71]);
+      // Not through what the TLB remembers either.
+      bench.store(mm, start, 80);
+      run(fileSync(bench.kernel, file));
+      bench.store(mm, start, 81);
+      expect([stored(file, 0), isDirty(bench, page)]).toEqual([80, true]);
     }));
 
   it('a private mapping: a store copies, with a load before it or not; the file stays as it is', () =>
@@ -418,6 +424,55 @@ describeEach('mappings of files, and the rest of mm', (addressing) => {
       expect(word(10)).toBe(0x81n);
       expect(smapsRange(bench.kernel, mm, base, 11)).toMatchObject({ rss: 12, anon: 4, prd: 8, prc: 4 });
       expect(smapsText(bench.kernel, mm)).toContain('Anonymous:             4 kB\n');
+    }));
+
+  it("a driver's own pages: no file's, nobody's memory, and always mapped", () =>
+    withFile(addressing, 0, (bench) => {
+      const mm = bench.mm();
+      const device = createDeviceFile(bench.kernel, 'gpu7');
+      const base = (2 ** 44) as VirtAddr;
+      mapFile(bench, mm, device, 2, { addr: base });
+      mapFile(bench, mm, device, 2, { addr: base + 2 * PAGE, pgoff: 2, shared: false });
+      const line = (end: string, rest: string) => `${`${end} ${rest} 00:05 ${device.id} `.padEnd(73)}/dev/gpu7\n`;
+      // Never one mapping, though one continues the other.
+      expect(mapsText(mm)).toBe(
+        line('100000000000-100000002000', 'rw-s 00000000') + line('100000002000-100000004000', 'rw-p 00002000'),
+      );
+      expect(smapsText(bench.kernel, mm)).toContain('VmFlags: rd wr sh mr mw ms mm \n');
+      expect([0, 1, 2, 3].map((i) => flagsAt(bench, mm, at(base, i)))).toEqual([
+        READ | PTE_WRITE,
+        READ | PTE_WRITE,
+        READ,
+        READ,
+      ]);
+      expect(rss(mm)).toEqual([0, 4, 0]);
+      expect(pagemapWord(bench.kernel, mm, base) >> 56n).toBe(0xa1n);
+      bench.store(mm, base, 1);
+      bench.store(mm, at(base, 2), 2);
+      const child = fork(bench, mm);
+      expect([0, 1, 2, 3].map((i) => bench.load(child, at(base, i)))).toEqual([1, 0, 2, 0]);
+      bench.store(child, base, 3);
+      bench.store(child, at(base, 3), 4);
+      expect([0, 1, 2, 3].map((i) => bench.load(mm, at(base, i)))).toEqual([3, 0, 2, 0]);
+      expect([rss(mm), rss(child)]).toEqual([
+        [1, 3, 0],
+        [2, 2, 0],
+      ]);
+      const pages = run(pinUserPages(bench.kernel, mm, base, 1, { write: true, longterm: true })) as Page[];
+      expect(pages).toEqual([bench.page(mm, base)]);
+      const to = run(doMremap(bench.kernel, mm, base, 2 * PAGE, 3 * PAGE, { maymove: true })) as VirtAddr;
+      expect([bench.load(mm, to), bench.load(mm, at(to, 1))]).toEqual([3, 0]);
+      // Nobody fills what it grew by.
+      expect(() => bench.load(mm, at(to, 2))).toThrow(`fault ${VM_FAULT_SIGBUS}`);
+      unpinUserPages(bench.kernel, pages);
+      run(exitMm(bench.kernel, child));
+      const free = bench.free;
+      const request = { length: 1024 * 2 ** 20, prot: 'rw', fixed: false, file: { file: device, pgoff: 0 } } as const;
+      expect(run(doMmap(bench.kernel, mm, request))).toBe('ENOMEM');
+      expect([bench.free, device.users]).toEqual([free, 3]);
+      expect(violations(bench)).toEqual([]);
+      run(exitMm(bench.kernel, mm));
+      vmFilePut(bench.kernel, device);
     }));
 
   it('the file lives as long as it is open or mapped', () =>
