@@ -100,7 +100,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'msync, fsync',
         'MS_SYNC: pages written one by one, mappings clean and read-only first; MS_ASYNC and MS_INVALIDATE are missing',
         'simplified',
-        'test/unit/mm-file-races.test.ts',
+        'test/unit/mm-file-operations.test.ts',
       ],
       [
         'truncate',
@@ -112,7 +112,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'vm_insert_page, VM_MIXEDMAP',
         'pages that a driver maps; never migrated, copied by fork',
         'emulated',
-        'test/selftests/file.test.ts',
+        'test/unit/mm-file-operations.test.ts',
       ],
       ['mmap flags: MAP_POPULATE, MAP_NORESERVE, MAP_LOCKED, MAP_GROWSDOWN, MAP_STACK', 'not to be had', 'missing'],
       ['munmap', 'in parts, too; page tables go with what they map', 'emulated', 'test/unit/mm-faults.test.ts'],
@@ -304,7 +304,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'writable_file_mapping_allowed',
         'nobody pins a page of a file for long to write to it: EFAULT',
         'emulated',
-        'test/unit/mm-filemap.test.ts',
+        'test/unit/mm-file-operations.test.ts',
       ],
       ['get_user_pages', 'as many as can be had, as vmsplice takes them', 'emulated', 'test/unit/mm-gup.test.ts'],
       [

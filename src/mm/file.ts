@@ -83,13 +83,15 @@ export class RegularFile implements VmFile {
     this.store = store;
     this.lock = new RwSemaphore(`lock of file ${id}`);
     this.cache = {
-      *readPage(kernel, page, index) {
-        // The disk takes its time.
-        if (kernel.options.preempt()) yield SCHEDULE_POINT;
-        store.read(index, kernel.ram.bytes(kernel.memmap.ramFrame(page)));
-      },
+      readPage: (kernel, page, index) => this.#readPage(kernel, page, index),
       writePage: (kernel, page, index) => this.#writePage(kernel, page, index),
     };
+  }
+
+  // The disk takes its time.
+  *#readPage(kernel: Kernel, page: Page, index: number): Sleeps<void> {
+    if (kernel.options.preempt()) yield SCHEDULE_POINT;
+    this.store.read(index, kernel.ram.bytes(kernel.memmap.ramFrame(page)));
   }
 
   *#writePage(kernel: Kernel, page: Page, index: number): Sleeps<void> {
@@ -100,14 +102,8 @@ export class RegularFile implements VmFile {
 }
 
 /** A file with these bytes, on disk alone, and zeroes up to `size`. It is open: give it back with `vmFilePut`. */
-export function createFile(kernel: Kernel, bytes: Uint8Array, size: number): RegularFile {
-  let file: RegularFile | undefined;
-  kernel.files.add((id) => {
-    file = new RegularFile(id, size, new BlockStore(bytes));
-    return file;
-  });
-  return file!;
-}
+export const createFile = (kernel: Kernel, bytes: Uint8Array, size: number): RegularFile =>
+  kernel.files.add((id) => new RegularFile(id, size, new BlockStore(bytes)));
 
 /** `pread()`: what there is from `offset` on, at most `length` bytes. ENOMEM: nothing could be read, for want of RAM. */
 export function* fileRead(

@@ -1,13 +1,16 @@
 /** Files for tests of mm: made, mapped, and looked at by the checkers that need nothing but a kernel. */
 import { expect } from 'vitest';
-import type { VirtAddr } from '#src/base/brand';
+import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
+import { PAGE_FLAGS } from '#src/abi/struct-page';
+import type { Page, VirtAddr } from '#src/base/brand';
 import { framesConserved } from '#src/check/frames-conserved';
 import { pageAccounting } from '#src/check/page-accounting';
 import { pageCache } from '#src/check/page-cache';
 import { rmap } from '#src/check/rmap';
 import type { MachineState } from '#src/machine/state';
-import { createFile, type RegularFile } from '#src/mm/file';
+import { createFile, fileRead, fileWrite, type RegularFile } from '#src/mm/file';
 import { vmFilePut } from '#src/mm/filemap';
+import { forkMm } from '#src/mm/fork';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, type Protection } from '#src/mm/mmap';
 import type { VmFile } from '#src/mm/vma';
@@ -62,4 +65,30 @@ export function withFile(
     expect(violations(bench)).toEqual([]);
     vmFilePut(bench.kernel, file);
   });
+}
+
+/** Flags of an entry that maps a page for reading, and of one through which it was written. */
+export const READ = PTE_PRESENT | PTE_USER | PTE_ACCESSED;
+export const DIRTY = READ | PTE_WRITE | PTE_DIRTY;
+export const { PG_dirty } = PAGE_FLAGS;
+
+export const flagsAt = (bench: Bench, mm: MmStruct, addr: number): bigint => bench.pte(mm, addr) & 0xfffn;
+export const isDirty = (bench: Bench, page: Page): boolean => (bench.field(page, 'flags') & PG_dirty) !== 0;
+export const rss = ({ rssAnon, rssFile, rssShmem }: MmStruct): number[] => [rssAnon, rssFile, rssShmem];
+export const at = (start: number, page: number): VirtAddr => (start + page * PAGE) as VirtAddr;
+export const stored = (file: RegularFile, page: number): number => file.store.bytes(page * PAGE, 1)[0]!;
+
+export function pread(bench: Bench, file: RegularFile, offset: number, length: number): number[] {
+  const bytes = run(fileRead(bench.kernel, file, offset, length));
+  if (typeof bytes === 'string') throw new Error(bytes);
+  return [...bytes];
+}
+
+export const pwrite = (bench: Bench, file: RegularFile, offset: number, ...bytes: number[]): unknown =>
+  run(fileWrite(bench.kernel, file, offset, Uint8Array.from(bytes)));
+
+export function fork(bench: Bench, parent: MmStruct): MmStruct {
+  const child = run(forkMm(bench.kernel, parent, 77));
+  if (child === undefined) throw new Error('no memory');
+  return child;
 }

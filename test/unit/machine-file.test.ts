@@ -150,6 +150,28 @@ describe.each([
     expect(await machine.check()).toEqual([]);
   });
 
+  it('work on a file while it is written back again and again: nothing is lost', async () => {
+    const machine = await bootSmall(executor, addressing);
+    const process = await machine.process();
+    const file = await machine.file(contents());
+    const range = await process.mmap({ length: 16 * PAGE, file, shared: true });
+    const mirror = await process.mirror(0);
+    let working = true;
+    const work = async () => {
+      for (let round = 0; round < 8; round++) await mirror.launch('increment', at(range.start));
+      working = false;
+    };
+    let syncs = 0;
+    const sync = async () => {
+      for (; working; syncs++) await (syncs % 2 === 0 ? file.sync() : process.msync(range));
+    };
+    await Promise.all([work(), sync()]);
+    await file.sync();
+    expect(syncs).toBeGreaterThan(0);
+    expect(sums(await file.stored(0, file.size))).toEqual(new Set([56]));
+    expect(await machine.check()).toEqual([]);
+  });
+
   it('work on a private mapping: copies, which move to the device, by atomics too', async () => {
     const machine = await bootSmall(executor, addressing);
     const process = await machine.process();

@@ -14,11 +14,10 @@ import { doMremap } from '#src/mm/mremap';
 import { doMsync } from '#src/mm/page-writeback';
 import { copyFromUser, copyToUser, type UserAccess } from '#src/mm/uaccess';
 import type { Sleeps } from '#src/sync/task';
-import { filledPages, mapFile, violations, withFile } from './file-fixture';
+import { at, filledPages, mapFile, violations, withFile } from './file-fixture';
 import { type Bench, describeEach, PAGE, run, runAll, runUntilBlocked } from './mm-fixture';
 
 const { PG_dirty, PG_writeback } = PAGE_FLAGS;
-const at = (start: number, page: number): VirtAddr => (start + page * PAGE) as VirtAddr;
 
 /** A device's mirror that is slow to forget: whoever invalidates waits until the gate is open. */
 function slowMirror(mm: MmStruct) {
