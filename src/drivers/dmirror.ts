@@ -164,7 +164,7 @@ export class Dmirror {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
     // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
-    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner !== owner) yield* queue.waitReplays();
+    if (takesAway(range, owner)) yield* queue.waitReplays();
     let { end }: { end: number } = range;
     let changed: number;
     if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner) {
@@ -183,3 +183,7 @@ export class Dmirror {
     yield* queue.waitInvalidations();
   }
 }
+
+/** Is it another device's migration, or write-back? Either may come again and again for the same page. */
+const takesAway = ({ event, owner }: MmuNotifierRange, self: object): boolean =>
+  (event === 'MMU_NOTIFY_MIGRATE' && owner !== self) || event === 'MMU_NOTIFY_PROTECTION_PAGE';
