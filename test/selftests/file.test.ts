@@ -8,9 +8,9 @@ import {
   expectBytes,
   expectDeviceRead,
   expectMemory,
+  expectOnDevice,
   expectPresent,
   expectSnapshot,
-  expectSwapEntries,
   negative,
   ONE_TO_EIGHT,
   PAGE,
@@ -91,7 +91,7 @@ selftests(ONE_TO_EIGHT, (test) => {
     await file.close();
   });
 
-  test('migrate_file_private', async ({ machine, process, mirrors }) => {
+  test('migrate_file_private', async ({ machine, process, mirrors, coherent, local }) => {
     for (const mirror of mirrors) {
       const file = await machine.file({ size: BUFFER });
       const range = await process.mmap({ length: BUFFER, file });
@@ -100,8 +100,8 @@ selftests(ONE_TO_EIGHT, (test) => {
       expect(before).toMatchObject({ anon: BUFFER / 1024, prd: BUFFER / 1024 });
       await toDevice(mirror, range);
       await expectDeviceRead(mirror, range, counting(PAGES), 0);
-      await expectSnapshot(mirror, range, PROT.DEV_PRIVATE_LOCAL | PROT.WRITE);
-      await expectSwapEntries(process, range);
+      await expectSnapshot(mirror, range, local | PROT.WRITE);
+      await expectOnDevice(process, range, coherent);
       expect(await process.smaps(range)).toEqual(before);
       expect(await usedDevicePages(machine, mirror)).toBe(PAGES);
       await expectMemory(process, range, counting(PAGES));
@@ -123,6 +123,7 @@ selftests(ONE_TO_EIGHT, (test) => {
     machine,
     process,
     mirror,
+    coherent,
   }) => {
     const file = await machine.file(counting(PAGES));
     const range: VirtRange = await process.mmap({ length: BUFFER, file });
@@ -133,7 +134,7 @@ selftests(ONE_TO_EIGHT, (test) => {
     expect(await mirror.migrate(range, 'device')).toMatchObject({ migrated: 16, errno: 'ENOENT' });
     expect(await usedDevicePages(machine, mirror)).toBe(16);
     await expectPresent(process, read);
-    await expectSwapEntries(process, written);
+    await expectOnDevice(process, written, coherent);
     expect(await residentPages(process, part(range, 48, 16))).toBe(0);
     expect(await mirror.migrate(read, 'device')).toMatchObject({ collected: 16, migrated: 0, errno: 'ENOENT' });
     const shared = await process.mmap({ length: BUFFER, file, shared: true });
