@@ -4,7 +4,7 @@ export class IdTable<T> {
   readonly #free: number[] = [];
 
   /** Store what `make` builds from the new id. */
-  add(make: (id: number) => T): T {
+  add<U extends T>(make: (id: number) => U): U {
     const id = this.#free.pop() ?? this.#items.length;
     const item = make(id);
     this.#items[id] = item;

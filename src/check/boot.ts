@@ -9,11 +9,13 @@ import { framesConserved } from './frames-conserved.js';
 import { kernelLog } from './kernel-log.js';
 import { noLeftovers } from './no-leftovers.js';
 import { pageAccounting } from './page-accounting.js';
+import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
   pageAccounting,
+  pageCache,
   rmap,
   deviceMappings,
   cpuTlb,

@@ -6,10 +6,19 @@
  * Does not see: who holds a reference, only how many there should be; contents. Suspended while anything is in flight: a
  * migration and the copy engine hold references of their own.
  */
+import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { folioMapcount, pageFileId, pageMapcount, pagePincount, pinBias } from '../mm/page.js';
+import {
+  folioMapcount,
+  pageFileId,
+  pageIsAnon,
+  pageMapcount,
+  pagePincount,
+  pageTestFlag,
+  pinBias,
+} from '../mm/page.js';
 import { folioHead, pageRefCount } from '../sync/page-ref.js';
 import { type CpuEntry, cpuEntries, cpuTables } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
@@ -41,18 +50,28 @@ class Mappings {
   }
 }
 
+type Counter = 'rssAnon' | 'rssShmem' | 'rssFile';
+
+/** Counter that a page at rest belongs to: what is not anonymous and not of shared memory is a file's, or a driver's. */
+function counterOf({ memmap: { words } }: Kernel, page: Page): Counter {
+  if (pageIsAnon(words, page)) return 'rssAnon';
+  return pageTestFlag(words, page, PAGE_FLAGS.PG_swapbacked) ? 'rssShmem' : 'rssFile';
+}
+
 /** Count what the page tables map; says what is wrong with an address space's own counters. */
 function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, void> {
   for (const mm of kernel.mms) {
-    let rss = 0;
+    const resident: Record<Counter, number> = { rssAnon: 0, rssShmem: 0, rssFile: 0 };
     for (const entry of cpuEntries(kernel, mm)) {
       if (entry.page === NULL_PAGE) continue;
-      rss++;
+      resident[counterOf(kernel, entry.page)]++;
       // A migration entry counts as resident but maps nothing.
       if (!entry.kind.startsWith('migration')) mappings.add(entry);
     }
-    const counted = mm.rssAnon + mm.rssShmem;
-    if (rss !== counted) yield `process ${mm.pid}: ${counted} pages are counted as resident, there are ${rss}`;
+    for (const [counter, pages] of Object.entries(resident)) {
+      const counted = mm[counter as Counter];
+      if (pages !== counted) yield `process ${mm.pid}: ${counter} counts ${counted} pages, there are ${pages}`;
+    }
     const tables = [...cpuTables(kernel, mm)].length;
     if (tables !== mm.tables) yield `process ${mm.pid}: ${mm.tables} page tables are counted, there are ${tables}`;
   }

@@ -8,9 +8,9 @@
 import { NULL_PAGE } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { pageFileId, pageIndex } from '../mm/page.js';
+import { pageFileId, pageHasMapping, pageIndex } from '../mm/page.js';
 import { pageAnonVma, pageFileVmas, rmapAddress } from '../mm/rmap.js';
-import { VM_WRITE } from '../mm/vma.js';
+import { VM_MIXEDMAP, VM_WRITE } from '../mm/vma.js';
 import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
 
 /** Does the reverse map of the page lead to the entry? */
@@ -31,6 +31,7 @@ export const rmap: Checker = {
   invariant: 'rmap',
   statement: 'the reverse map leads from each page to every entry that maps it',
   *look({ kernel }) {
+    const { words } = kernel.memmap;
     for (const mm of kernel.mms) {
       for (const entry of cpuEntries(kernel, mm)) {
         const { address, kind, page } = entry;
@@ -40,7 +41,9 @@ export const rmap: Checker = {
         if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0) {
           yield `${placeText(mm, address)}: a writable entry (${kind}) in a mapping that is not`;
         }
-        if (page !== NULL_PAGE && !found(kernel, entry)) {
+        // Pages that a driver mapped belong to nobody's memory and to no file: nothing ever looks for their mappings.
+        const isDrivers = vma !== undefined && (vma.flags & VM_MIXEDMAP) !== 0 && !pageHasMapping(words, page);
+        if (page !== NULL_PAGE && !isDrivers && !found(kernel, entry)) {
           yield `${placeText(mm, address)}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`;
         }
       }

@@ -65,9 +65,9 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ['MIGRATE_VMA_SELECT_COMPOUND', 'every page is 4 KiB', 'missing'],
       [
         'migrate_vma on memory of files',
-        'shared memory is collected, and goes back',
+        'pages of files and of shared memory are collected, and go back; holes are not filled; private copies move',
         'emulated',
-        'test/unit/mm-shmem.test.ts',
+        'test/unit/mm-filemap.test.ts',
       ],
       [
         'migrate_pages',
@@ -134,7 +134,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/driver-access.test.ts',
       ],
-      ['mmap of the device file', 'no files', 'missing'],
+      ['mmap of the device file', 'fresh zeroed pages under VM_MIXEDMAP', 'emulated', 'test/selftests/file.test.ts'],
       [
         'inclusive end of invalidations',
         'the page after the range is dropped, too',

@@ -2,6 +2,7 @@
 
 const ANON = 'test/selftests/anon.test.ts';
 const EXCLUSIVE = 'test/selftests/exclusive.test.ts';
+const FILE = 'test/selftests/file.test.ts';
 const FORK = 'test/selftests/fork.test.ts';
 const MIGRATE = 'test/selftests/migrate.test.ts';
 const RACES = 'test/selftests/races.test.ts';
@@ -10,7 +11,6 @@ const TWO = 'test/selftests/two-devices.test.ts';
 const ALL = 'all of it';
 const SMALL = 'the 4 KiB half; needs huge pages';
 const HUGE = 'needs huge pages';
-const FILES = 'needs mappings of files';
 
 /** Name, how much of it is here or what it waits for, and its file (`null`: it is not here). */
 export const HMM_TESTS: readonly (readonly [name: string, what: string, test: string | null])[] = [
@@ -23,10 +23,10 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['anon_write_child_shared', ALL, FORK],
   ['anon_write_huge', HUGE, null],
   ['anon_write_hugetlbfs', 'needs hugetlbfs', null],
-  ['file_read', FILES, null],
-  ['file_write', FILES, null],
+  ['file_read', ALL, FILE],
+  ['file_write', ALL, FILE],
   ['migrate', ALL, MIGRATE],
-  ['migrate_file_private', FILES, null],
+  ['migrate_file_private', ALL, FILE],
   ['migrate_fault', ALL, MIGRATE],
   ['migrate_release', ALL, MIGRATE],
   ['migrate_shared', ALL, MIGRATE],
@@ -34,7 +34,7 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['migrate_multiple', ALL, MIGRATE],
   ['anon_read_multiple', ALL, ANON],
   ['anon_teardown', ALL, RACES],
-  ['mixedmap', 'needs the mmap of the device file', null],
+  ['mixedmap', ALL, FILE],
   ['snapshot', ALL, TWO],
   ['compound', 'needs hugetlbfs', null],
   ['double_map', ALL, TWO],

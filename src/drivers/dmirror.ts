@@ -165,12 +165,10 @@ export class Dmirror {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
     // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
-    // Of a peer's migration nobody can tell from the outside whether it is one of our own.
-    const migration = range.event === 'MMU_NOTIFY_MIGRATE';
-    if (migration && (range.owner !== owner || owner.shared)) yield* queue.waitReplays();
+    if (takesAway(range, owner)) yield* queue.waitReplays();
     let { end }: { end: number } = range;
     let changed: number;
-    if (migration && range.owner === owner) {
+    if (range.event === 'MMU_NOTIFY_MIGRATE' && range.owner === owner) {
       // A migration towards the device does not move what is there already: those entries stay, unless a peer may have asked.
       const staying = this.migrationsHome === 0 && !owner.shared ? ownMemory : undefined;
       changed = tables.park(this.root, range.start, end, staying);
@@ -187,3 +185,10 @@ export class Dmirror {
     yield* queue.waitInvalidations();
   }
 }
+
+/**
+ * Is it another device's migration, or write-back? Either may come again and again for the same page. (Of a peer's migration nobody
+ * can tell from the outside whether it is one of our own.)
+ */
+const takesAway = ({ event, owner }: MmuNotifierRange, self: PeerGroup): boolean =>
+  (event === 'MMU_NOTIFY_MIGRATE' && (owner !== self || self.shared)) || event === 'MMU_NOTIFY_PROTECTION_PAGE';

@@ -3,6 +3,7 @@ import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import type { Errno, Result } from '../abi/errno.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { MmStruct } from '../mm/mm-struct.js';
+import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 
 /** Page counts of one migration call. */
@@ -84,6 +85,8 @@ export interface DriverInspection {
 
 export interface DeviceDriver {
   readonly name: string;
+  /** What a process maps that maps the device's file. Absent: nothing (ENODEV). */
+  readonly file?: VmFile;
   /** Load: take the first chunk of device memory, as the addressing does it. */
   probe(): Result;
   /** A mirror more: an address space may have several on a device. */

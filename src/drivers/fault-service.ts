@@ -12,7 +12,7 @@ import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET 
 import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
-import { VM_READ, VM_WRITE, vmaLookup } from '../mm/vma.js';
+import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
@@ -161,6 +161,7 @@ export class FaultService {
     const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ, CONTENDED_ATTEMPTS);
     if (errno === 0) {
       // Atomics on RAM are refused by the device's page table: the lanes fault again, and the page is moved again.
+      if (access === ACCESS_ATOMIC) yield* this.#cancelImmovable(dmirror, start, end);
       if (access === ACCESS_ATOMIC && starved) yield* this.#cancelStarved(dmirror, start, end);
       return;
     }
@@ -186,7 +187,8 @@ export class FaultService {
         const vma = vmaLookup(dmirror.mm, at);
         if (vma === undefined || (vma.flags & (VM_READ | VM_WRITE)) === 0) break;
         const stop = Math.min(end, vma.end, at + MIGRATE_BATCH_PAGES * PAGE_SIZE);
-        rounds.push(yield* beginToDevice(this.#ctx, dmirror, vma, at, stop, batch));
+        // What cannot move is mapped where it is.
+        if (vmaMayMigrate(vma)) rounds.push(yield* beginToDevice(this.#ctx, dmirror, vma, at, stop, batch));
         at = stop;
       }
     }
@@ -198,6 +200,15 @@ export class FaultService {
     );
     for (const round of rounds) yield* endToDevice(this.#ctx, dmirror, round);
     return rounds.some(({ starved }) => starved);
+  }
+
+  /** Atomics need pages of the device's own, and shared memory and drivers' mappings never move there, however often it is tried. */
+  *#cancelImmovable(dmirror: Dmirror, start: number, end: number): Sleeps<void> {
+    for (let at = start; at < end; at += PAGE_SIZE) {
+      const vma = vmaLookup(dmirror.mm, at);
+      if (vma === undefined || (vmaMayMigrate(vma) && (vma.flags & VM_SHARED) === 0)) continue;
+      yield* this.#ctx.queue.cancel(dmirror.context, at, ACCESS_ATOMIC, ERRNO_NUMBER.EOPNOTSUPP);
+    }
   }
 
   /** Device memory is full of pages that cannot be evicted: try some more, but not for ever. */

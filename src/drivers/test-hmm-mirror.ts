@@ -21,7 +21,7 @@ import { makeDeviceExclusive } from '../mm/device-exclusive.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { isDeviceCoherentPage, isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
-import { VM_READ, type VmArea, vmaLookup } from '../mm/vma.js';
+import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { folioUnlock } from '../sync/page-ref.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
@@ -105,7 +105,7 @@ export class TestHmmMirror implements DriverMirror {
   }
 
   /**
-   * `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or unreadable VMA, what came before is done.
+   * `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or VMA that is unreadable or a driver's, what came before is done.
    * While the device copies one round, the next is collected.
    */
   *#migrate(
@@ -128,7 +128,7 @@ export class TestHmmMirror implements DriverMirror {
         const landing: typeof flying = flying;
         flying = null;
         const vma = addr < end ? vmaLookup(mm, addr) : undefined;
-        if (vma !== undefined && (vma.flags & VM_READ) !== 0) {
+        if (vma !== undefined && (vma.flags & VM_READ) !== 0 && vmaMayMigrate(vma)) {
           const stop = Math.min(end, vma.end, addr + MIGRATE_BATCH_PAGES * PAGE_SIZE);
           const batch = new CopyBatch();
           const round = yield* direction.begin(vma, addr, stop, batch);

@@ -9,10 +9,13 @@ import type { Result } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
 import { DevicePageTables } from '../device/page-table.js';
 import { CONTEXTS_MAX } from '../device/tlb.js';
+import { vmFilePut } from '../mm/filemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
+import type { VmFile } from '../mm/vma.js';
 import { SCHEDULE_POINT, type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
+import { createDeviceFile } from './device-file.js';
 import { type CoherentWindow, DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
@@ -50,6 +53,7 @@ class TestHmm implements DeviceDriver {
   readonly name: string;
   readonly kernel: Kernel;
   readonly link: DeviceLink;
+  readonly file: VmFile;
   readonly memory: DeviceMemory;
   readonly queue: DeviceQueue;
   readonly tables: DevicePageTables;
@@ -71,6 +75,7 @@ class TestHmm implements DeviceDriver {
     this.link = link;
     this.memoryId = memoryId;
     this.owner = options.peers;
+    this.file = createDeviceFile(kernel, options.name);
     this.queue = new DeviceQueue(link);
     this.tables = new DevicePageTables(link.memories.pageTables);
     this.memory = new DeviceMemory({
@@ -184,6 +189,7 @@ class TestHmm implements DeviceDriver {
     this.memory.close();
     while ((yield* this.evictAll()) > 0);
     yield* this.memory.releaseChunks();
+    vmFilePut(this.kernel, this.file);
   }
 
   stats(): DriverStats {

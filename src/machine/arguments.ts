@@ -10,6 +10,7 @@ import type {
   Advice,
   ElementArrays,
   ElementType,
+  FileInput,
   LaunchOptions,
   MirrorOptions,
   MmapOptions,
@@ -21,6 +22,8 @@ import type {
 
 /** Bytes of one read or write: what one typed array can be relied on to hold. */
 const ACCESS_BYTES_MAX = 2 ** 31;
+/** Largest file: page offsets stay far below what numbers hold exactly. */
+const FILE_BYTES_MAX = 2 ** 48;
 export const LANES_MAX = 2 ** 24;
 export const GROUP_SIZE_MAX = 1024;
 export const GROUP_SIZE_DEFAULT = 64;
@@ -137,15 +140,35 @@ const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
 
 export function requireMmapOptions(options: MmapOptions): void {
   requireObject('The options of mmap', options);
-  const { length, at, protection = 'rw', shared = false } = options;
+  const { length, at, protection = 'rw', shared = false, offset = 0 } = options;
   requireWhole('The length of a mapping', length, 1, TASK_SIZE);
   requireBoolean('shared of mmap', shared);
   requireProtection(protection);
+  requireWhole('The offset of a mapping', offset, 0, FILE_BYTES_MAX - length);
+  if (!isPageAligned(offset))
+    throw argumentError(`A mapping must begin at a page of its file (${PAGE_SIZE} bytes), not at byte ${offset}.`);
+  if (options.file === undefined && offset > 0)
+    throw argumentError('A mapping with an offset needs the file that it is an offset of.');
   if (at === undefined) return;
   requireAddress('The fixed address of a mapping', at);
   if (!isPageAligned(at))
     throw argumentError(`A fixed mapping must start at a page (${PAGE_SIZE} bytes), not at ${hex(at)}.`);
   requireInside(at, length);
+}
+
+/** The contents of a new file. */
+export function requireFileInput(input: FileInput): { readonly bytes: Uint8Array; readonly size: number } {
+  if (input instanceof Uint8Array) return { bytes: input, size: input.length };
+  if (typeof input !== 'object' || input === null || !('size' in input))
+    throw argumentError(`A file is made of a Uint8Array or of a size, not of ${shown(input)}.`);
+  requireWhole('The size of a file', input.size, 0, FILE_BYTES_MAX);
+  return { bytes: new Uint8Array(0), size: input.size };
+}
+
+/** What a read or write of a file touches. */
+export function requireFileRange(offset: number, length: number): void {
+  requireWhole('The offset in a file', offset, 0, FILE_BYTES_MAX);
+  requireWhole('The length', length, 0, Math.min(ACCESS_BYTES_MAX, FILE_BYTES_MAX - offset));
 }
 
 /** MADV_*. */

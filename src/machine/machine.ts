@@ -10,12 +10,13 @@ import { createMm, type MmStruct } from '../mm/mm-struct.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { requireDevice } from './arguments.js';
+import { EmulatedFile } from './file.js';
 import { joinMaps } from './iomem.js';
 import { Lifetime } from './lifetime.js';
 import { EmulatedProcess } from './process.js';
 import type { MachineSpec } from './spec.js';
 import type { Checker, MachineDevice, MachineState } from './state.js';
-import type { Machine, MachineStats, Process, Violation } from './types.js';
+import type { FileInput, Machine, MachineFile, MachineStats, Process, Violation } from './types.js';
 
 /** How long a device may take to stop by itself before its thread is killed, in milliseconds. */
 export const CLOSE_TIMEOUT_MS = 1000;
@@ -42,6 +43,7 @@ export class EmulatedMachine implements Machine {
   readonly #checkers: readonly Checker[];
   readonly #life = new Lifetime('the machine has been disposed');
   readonly #processes = new Set<Process>();
+  readonly #files = new Set<MachineFile>();
   /** What each device said of itself last: a lost one cannot be asked any more. */
   readonly #deviceStats = new Map<MachineDevice, DeviceStats>();
   #lastPid = 0;
@@ -63,6 +65,15 @@ export class EmulatedMachine implements Machine {
         });
       }
       return this.#adopt(mm);
+    });
+  }
+
+  file(input: FileInput): Promise<MachineFile> {
+    return this.#life.call(async () => {
+      const onClosed = (closed: EmulatedFile) => this.#files.delete(closed);
+      const file = new EmulatedFile({ machine: this.#state, machineLife: this.#life, onClosed }, input);
+      this.#files.add(file);
+      return file;
     });
   }
 
@@ -162,10 +173,11 @@ export class EmulatedMachine implements Machine {
     return this.dispose();
   }
 
-  /** Processes exit, drivers unload. */
+  /** Processes exit, files are closed, drivers unload. */
   async #shutDown(): Promise<void> {
     const { executor, devices } = this.#state;
     await Promise.all([...this.#processes].map((process) => process.exit()));
+    await Promise.all([...this.#files].map((file) => file.close()));
     for (const { driver, spec } of devices) await executor.run(`remove ${spec.name}`, driver.remove());
   }
 

@@ -7,6 +7,7 @@ import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import type { AccessOutcome, DriverMirror } from '../drivers/driver.js';
+import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
@@ -159,6 +160,16 @@ export class DeviceMirror implements Mirror {
   inherit(heir: Pick<MirrorParts, 'pid' | 'process' | 'onClosed'>): DeviceMirror {
     const { open } = this.#parts;
     return new DeviceMirror({ ...this.#parts, ...heir, open: open.get() });
+  }
+
+  get machine(): MachineState {
+    return this.#parts.machine;
+  }
+
+  /** For `mmap`: the device's file; `null` when its driver has none. @throws PfnlessError ERR_PFNLESS_DISPOSED */
+  vmFile(): VmFile | null {
+    this.#life.assertAlive();
+    return this.#parts.device.driver.file ?? null;
   }
 
   close(): Promise<void> {

@@ -16,6 +16,7 @@ import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
+import { doMsync } from '../mm/page-writeback.js';
 import { mincoreRange, pagemapWord } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
@@ -36,6 +37,7 @@ import {
 } from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
+import { holding, requireMappable } from './mappable.js';
 import { DeviceMirror } from './mirror.js';
 import { OpenMirror } from './open-mirror.js';
 import { PagePin } from './pin.js';
@@ -83,11 +85,17 @@ export class EmulatedProcess implements Process {
   mmap(options: MmapOptions): Promise<VirtRange> {
     return this.#life.call(async () => {
       requireMmapOptions(options);
-      const { length, at, protection: prot = 'rw', shared = false } = options;
+      const { length, at, protection: prot = 'rw', shared = false, offset = 0 } = options;
       const { machine, mm } = this.#parts;
       const kind = shared ? ('shared' as const) : ('private' as const);
-      const request = { length, prot, kind, fixed: at !== undefined, ...(at === undefined ? {} : { addr: at }) };
-      const start = await machine.executor.run(this.#name('mmap'), doMmap(machine.kernel, mm, request));
+      const file = options.file === undefined ? null : requireMappable(options.file, machine);
+      const request = {
+        ...{ length, prot, kind, fixed: at !== undefined },
+        ...(at === undefined ? {} : { addr: at }),
+        ...(file === null ? {} : { file: { file, pgoff: offset / PAGE_SIZE } }),
+      };
+      const task = holding(machine.kernel, file, doMmap(machine.kernel, mm, request));
+      const start = await machine.executor.run(this.#name('mmap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
       return { start, length: pageAlignUp(length) };
     });
@@ -137,6 +145,16 @@ export class EmulatedProcess implements Process {
       const task = doMadvise(machine.kernel, mm, range.start, range.length, advice);
       const errno = await machine.executor.run(this.#name('madvise'), task);
       this.#requireDone(`cannot advise ${advice} on ${formatBytes(range.length)}`, errno);
+    });
+  }
+
+  msync(range: VirtRange): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { machine, mm } = this.#parts;
+      const task = doMsync(machine.kernel, mm, range.start, range.length);
+      const errno = await machine.executor.run(this.#name('msync'), task);
+      this.#requireDone(`cannot write back ${formatBytes(range.length)}`, errno);
     });
   }
 

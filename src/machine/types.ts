@@ -133,8 +133,40 @@ export interface MmapOptions {
   readonly at?: VirtAddr;
   /** Default `rw`. */
   readonly protection?: Protection;
-  /** Shared with the processes that `fork` makes (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
+  /** Shared with the processes that `fork` makes, and with the file (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
   readonly shared?: boolean;
+  /** What to map: an open file, or the file of a device, given by a mirror. Default: anonymous memory. */
+  readonly file?: MachineFile | Mirror;
+  /** Byte of the file at which the mapping begins, a multiple of the page size. Default 0. */
+  readonly offset?: number;
+}
+
+/** Contents of a new file: bytes, or zeroes. */
+export type FileInput = Uint8Array | { readonly size: number };
+
+/**
+ * An open file without a name (O_TMPFILE) on a disk of the machine: what processes map and what is read and written here goes
+ * through one page cache, so both see the same. Its pages live as long as it is open or mapped.
+ */
+export interface MachineFile extends AsyncDisposable {
+  /** Length in bytes. */
+  readonly size: number;
+  /** `pread()`: fewer bytes at the end of the file. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
+  read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * `pwrite()`: returns the bytes written, fewer when RAM ran out on the way. Behind the end the file grows, with zeroes in
+   * between. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM)
+   */
+  write(offset: number, bytes: Uint8Array): Promise<number>;
+  /** `ftruncate()`: mappings lose what is behind the new end, private copies too; a touch of it is SIGBUS. */
+  truncate(size: number): Promise<void>;
+  /** `fsync()`: everything that was written before, by whatever way, is on disk. */
+  sync(): Promise<void>;
+  /** What is on disk, past the page cache: what a crash would leave. */
+  stored(offset: number, length: number): Promise<Uint8Array>;
+  /** Page offsets of the pages that are in the page cache. */
+  cached(): Promise<readonly number[]>;
+  close(): Promise<void>;
 }
 
 /** Sums in kB over a range: `shc`, `shd`, `prc`, `prd` are Shared and Private, Clean and Dirty. */
@@ -176,13 +208,18 @@ export interface Pin extends AsyncDisposable {
 /** An emulated process: one mm, one CPU task. */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
-  /** Anonymous memory. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
+  /** Anonymous memory, or a file's. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM; ENODEV: the device has nothing to map) */
   mmap(options: MmapOptions): Promise<VirtRange>;
   munmap(range: VirtRange): Promise<void>;
   /** Change the protection. @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, what is before it has been changed) */
   mprotect(range: VirtRange, protection: Protection): Promise<void>;
   /** Move, grow or shrink a mapping. @throws ERR_PFNLESS_ERRNO (EINVAL, EFAULT: not mapped, ENOMEM) */
   mremap(range: VirtRange, options?: MremapOptions): Promise<VirtRange>;
+  /**
+   * `msync(MS_SYNC)`: what was written through shared mappings of files is on disk.
+   * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, the rest has been written)
+   */
+  msync(range: VirtRange): Promise<void>;
   /** @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping) */
   madvise(range: VirtRange, advice: Advice): Promise<void>;
   /** A child with a copy of this process's memory and open mirrors. @throws ERR_PFNLESS_ERRNO (ENOMEM) */
@@ -245,6 +282,8 @@ export interface Machine extends AsyncDisposable {
   readonly spec: MachineSpec;
   readonly deviceCount: number;
   process(): Promise<Process>;
+  /** A new file, open, with its contents on disk and nothing of it in RAM. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
+  file(input: FileInput): Promise<MachineFile>;
   /** Wait until nothing is in flight. */
   settle(): Promise<void>;
   stats(): Promise<MachineStats>;

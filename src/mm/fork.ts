@@ -22,6 +22,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import { vmFileGet } from './filemap.js';
 import { copyHighpage } from './highmem.js';
 import { copyHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -46,10 +47,10 @@ import {
 } from './pgtable.js';
 import { tryRestoreExclusivePte } from './restore-exclusive.js';
 import { anonVmaFork, pageAddNewAnonRmap, pageTryDupAnonRmap } from './rmap.js';
-import { vmFileGet } from './shmem.js';
+import { rssAddFile, rssAddMigrating } from './rss.js';
 import { isMigration, isMigrationRead } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { isCowMapping, VM_WRITE, VmArea, vmaPageProt } from './vma.js';
+import { isCowMapping, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE, VmArea, vmaPageProt } from './vma.js';
 
 /**
  * `dup_mm()`: the child's address space, `undefined` when RAM is out (ENOMEM) or a page that a device holds exclusively is
@@ -81,8 +82,9 @@ function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolea
   child.vmas.insert(vma.start, vma.end, vma);
   // Before the entries are copied: a migration that comes in between must find both.
   anonVmaFork(kernel, vma, parent);
-  // vma_needs_copy(): what is only shared or only the zero page comes back by faults.
-  return parent.anonVma === null || (yield* copyPageRange(kernel, vma, parent));
+  // vma_needs_copy(): what is only a file's or only the zero page comes back by faults; what a driver mapped does not.
+  const needsCopy = parent.anonVma !== null || (parent.flags & (VM_PFNMAP | VM_MIXEDMAP)) !== 0;
+  return !needsCopy || (yield* copyPageRange(kernel, vma, parent));
 }
 
 function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<boolean> {
@@ -159,7 +161,7 @@ function copyPresent(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAd
     const page = memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (!pageIsAnon(memmap.words, page)) {
       pageMapcountAdd(memmap.words, page, 1);
-      child.mm.rssShmem++;
+      rssAddFile(memmap.words, child.mm, page, 1);
     } else if (pageTryDupAnonRmap(kernel, page)) {
       child.mm.rssAnon++;
     } else {
@@ -171,7 +173,9 @@ function copyPresent(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAd
     // Only the one bit: hardware may set others at this moment.
     low = and32(ram.halves, 2 * from, ~LOW_WRITE) & ~LOW_WRITE;
   }
-  setPteHalves(ram.words, to, low & ~(LOW_ACCESSED | LOW_UFFD_WP), high);
+  // A shared page is dirty for the parent's sake alone.
+  const clean = (parent.flags & VM_SHARED) !== 0 ? LOW_DIRTY : 0;
+  setPteHalves(ram.words, to, low & ~(LOW_ACCESSED | LOW_UFFD_WP | clean), high);
   return true;
 }
 
@@ -201,9 +205,9 @@ function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void
   let kept = low;
   if (isMigration(kind)) {
     // It holds no reference; the page is not exclusive when it comes back.
-    child.mm.rssAnon++;
+    const page = addressing.leafToPage(type, number);
+    rssAddMigrating(memmap.words, child.mm, page, 1);
     if (!isMigrationRead(kind)) {
-      const page = addressing.leafToPage(type, number);
       high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
       setPteHalves(ram.words, from, low, high);
     }

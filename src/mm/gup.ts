@@ -28,7 +28,17 @@ import type { MmStruct } from './mm-struct.js';
 import { isDeviceCoherentPage, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag, pinBias } from './page.js';
 import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
 import { putPage } from './put-page.js';
-import { isCowMapping, VM_IO, VM_PFNMAP, VM_READ, VM_WRITE, type VmArea, vmaLookup } from './vma.js';
+import {
+  isCowMapping,
+  tracksWrites,
+  VM_IO,
+  VM_PFNMAP,
+  VM_READ,
+  VM_SHARED,
+  VM_WRITE,
+  type VmArea,
+  vmaLookup,
+} from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
@@ -152,7 +162,7 @@ export function* getUserPagesLocked(
   const first = Math.floor(start / PAGE_SIZE) * PAGE_SIZE;
   for (let addr = first; pages.length < count; addr += PAGE_SIZE) {
     const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
-    if (vma === undefined || !vmaAllows(vma, flags.write)) return { pages, errno: 'EFAULT' };
+    if (vma === undefined || !vmaAllows(vma, flags)) return { pages, errno: 'EFAULT' };
     for (;;) {
       const found = followPage(kernel, vma, addr as VirtAddr, flags);
       if (typeof found === 'number') {
@@ -171,8 +181,17 @@ export function* getUserPagesLocked(
 }
 
 /** `check_vma_flags()`. */
-const vmaAllows = (vma: VmArea, write: boolean): boolean =>
-  (vma.flags & (VM_IO | VM_PFNMAP)) === 0 && (vma.flags & (write ? VM_WRITE : VM_READ)) !== 0;
+const vmaAllows = (vma: VmArea, flags: GupFlags): boolean =>
+  (vma.flags & (VM_IO | VM_PFNMAP)) === 0 &&
+  (vma.flags & (flags.write ? VM_WRITE : VM_READ)) !== 0 &&
+  (!flags.write || writableFileMappingAllowed(vma, flags));
+
+/**
+ * `writable_file_mapping_allowed()`: who pins a page of a file for long, and writes to it, does so unheard while write-back
+ * takes it for clean.
+ */
+const writableFileMappingAllowed = (vma: VmArea, { pin, longterm }: GupFlags): boolean =>
+  !(pin && longterm) || (vma.flags & VM_SHARED) === 0 || !tracksWrites(vma.file);
 
 /** `follow_page_pte()`: the page with its reference, or which kind of fault is needed first. */
 function followPage(

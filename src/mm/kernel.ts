@@ -74,7 +74,7 @@ export interface Kernel {
   readonly cpus: readonly CpuTlb[];
   readonly mms: Set<MmStruct>;
   readonly anonVmas: IdTable<AnonVma>;
-  /** Files that somebody maps, the objects of shared anonymous memory among them. */
+  /** Files that somebody maps or has open, the objects of shared anonymous memory among them. */
   readonly files: IdTable<VmFile>;
   readonly stats: KernelStats;
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */

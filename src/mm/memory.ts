@@ -2,7 +2,7 @@
  * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
  *
  * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Shared
- * mappings: shmem.ts. Not modelled yet: private file mappings, swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
+ * mappings and files: file-fault.ts. Not modelled yet: swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
@@ -32,6 +32,7 @@ import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js'
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { doFault, wpPageShared } from './file-fault.js';
 import { copyHighpage } from './highmem.js';
 import { handleHugeFault } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
@@ -42,14 +43,14 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { isLargeFolio, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
+import { isLargeFolio, pageIsAnon, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { folioMappings } from './page-vma-mapped.js';
 import { allocLeafTable, leafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
 import { changePte } from './pte-protect.js';
 import { putPage } from './put-page.js';
 import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } from './rmap.js';
-import { shmemFault, wpPageShared } from './shmem.js';
+import { rssAddFile } from './rss.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
@@ -87,7 +88,7 @@ export function* handleMmFault(
   if (pteNone(pte)) {
     return vma.file === null
       ? doAnonymousPage(kernel, vma, page, table, write)
-      : shmemFault(kernel, vma, vma.file, page, table, write);
+      : yield* doFault(kernel, { vma, addr: page }, vma.file, write);
   }
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
   if (!pteHardwarePresent(pte) && vmaIsAccessible(vma)) return doNumaPage(kernel, vma, table, at);
@@ -153,7 +154,9 @@ function* doWpPage(
   const { words } = kernel.memmap;
   const at = table + pteIndex(addr);
   const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
-  if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) return wpPageShared(kernel, at, table, old);
+  if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) {
+    return yield* wpPageShared(kernel, { vma, addr }, old, orig);
+  }
   if (old !== NULL_PAGE && canReuseAnonPage(kernel, vma, old)) {
     if (!write) return 0;
     lockTable(kernel, table);
@@ -170,6 +173,7 @@ function* doWpPage(
 /** `wp_can_reuse_anon_folio()`: the last sharer takes the page over. Any other reference (a pin, a migration) forbids that. */
 function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   const { words } = kernel.memmap;
+  if (!pageIsAnon(words, page)) return false;
   if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
   const head = folioHead(words, page);
   // A large folio may have many mappings, as long as all are of this process.
@@ -210,8 +214,11 @@ function* wpPageCopy(
     getAndClearPte(kernel.ram.words, at);
     flushTlbRange(kernel, mm, addr, end);
     mapNewAnonPage(kernel, vma, addr, at, page, flags);
-    if (old === NULL_PAGE) mm.rssAnon++;
-    else pageRemoveRmap(kernel, old);
+    if (old === NULL_PAGE || !pageIsAnon(kernel.memmap.words, old)) mm.rssAnon++;
+    if (old !== NULL_PAGE) {
+      if (!pageIsAnon(kernel.memmap.words, old)) rssAddFile(kernel.memmap.words, mm, old, -1);
+      pageRemoveRmap(kernel, old);
+    }
   }
   unlockTable(kernel, table);
   mmuNotifierInvalidateRangeEnd(range);

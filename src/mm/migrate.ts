@@ -59,6 +59,7 @@ import { lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.j
 import { putPage } from './put-page.js';
 import {
   type AnonVma,
+  fileRmapLeadsTo,
   pageAddAnonRmap,
   pageAddFileRmap,
   pageAnonVma,
@@ -69,7 +70,7 @@ import {
 } from './rmap.js';
 import { isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { linearPageIndex, type VmArea, vmaLookup, vmaPageProt } from './vma.js';
+import { linearPageIndex, type VmArea, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 
@@ -233,9 +234,7 @@ function* tryToMigrateAt(
   // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
   // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
   const stillThere =
-    anonVma !== null
-      ? rmapLeadsTo(anonVma, index + first, vma, start)
-      : vmaLookup(vma.mm, start) === vma && rmapAddress(vma, index) === start;
+    anonVma !== null ? rmapLeadsTo(anonVma, index + first, vma, start) : fileRmapLeadsTo(index, vma, start);
   if (stillThere && !unmapHuge(kernel, vma, index, folio, splitHuge)) {
     const stop = Math.min(end, endMapped(vma, index, end));
     for (let i = first; i < stop; i++) {

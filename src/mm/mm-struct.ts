@@ -1,7 +1,7 @@
 /**
  * `struct mm_struct`: one address space. Linux: include/linux/mm_types.h, kernel/fork.c mm_init(), mm/mmap.c exit_mmap().
  *
- * Lock order (outermost first): mmap_lock, then notifiers' own waiting, then the folio lock, then a page table lock. Folio
+ * Lock order (outermost first): a file's lock, mmap_lock, then notifiers' own waiting, then the folio lock, then a page table lock. Folio
  * locks of several folios are only ever tried, never waited for, while one is held.
  */
 import { NULL_PAGE, type Page } from '../base/brand.js';
@@ -27,6 +27,8 @@ export class MmStruct {
   rssAnon = 0;
   /** Pages of shared anonymous memory mapped (`MM_SHMEMPAGES`). */
   rssShmem = 0;
+  /** Pages of files and of drivers mapped (`MM_FILEPAGES`). */
+  rssFile = 0;
   /** Page table pages, the top level included. */
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */

@@ -1,8 +1,9 @@
-/** Mapping and unmapping. Linux: mm/mmap.c, mm/vma.c. Not modelled yet: mappings of files. */
+/** Mapping and unmapping. Linux: mm/mmap.c, mm/vma.c. */
 import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
+import { vmFileGet, vmFilePut } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import {
@@ -12,8 +13,18 @@ import {
 } from './mmu-notifier.js';
 import { freePgtables } from './pgtable.js';
 import { anonVmaUnlink } from './rmap.js';
-import { shmemZeroSetup, vmFilePut } from './shmem.js';
-import { VM_ACCOUNT, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, VmArea } from './vma.js';
+import { shmemZeroSetup } from './shmem.js';
+import {
+  VM_ACCOUNT,
+  VM_MAYREAD,
+  VM_MAYSHARE,
+  VM_MAYWRITE,
+  VM_READ,
+  VM_SHARED,
+  VM_WRITE,
+  VmArea,
+  type VmFile,
+} from './vma.js';
 import { mergeVma, splitVma } from './vma-merge.js';
 import { zapRange } from './zap.js';
 
@@ -37,11 +48,13 @@ export interface MmapRequest {
   readonly prot: Protection;
   /** MAP_FIXED: what is mapped there goes away. */
   readonly fixed: boolean;
-  /** MAP_PRIVATE (the default) or MAP_SHARED: memory that children share. */
+  /** MAP_PRIVATE (the default) or MAP_SHARED: children, and whoever maps the same file, see what is written. */
   readonly kind?: 'private' | 'shared';
+  /** What is mapped, from which page on; otherwise anonymous memory. */
+  readonly file?: { readonly file: VmFile; readonly pgoff: number };
 }
 
-/** `do_mmap()` of anonymous memory: the address, EINVAL, ENOMEM, or EPERM below mmap_min_addr. */
+/** `do_mmap()`: the address, EINVAL, ENOMEM, or EPERM below mmap_min_addr; whatever else the file says. */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
   const length = pageAlignUp(request.length);
   if (length === 0) return 'EINVAL';
@@ -64,15 +77,34 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     const access = PROTECTION_FLAGS[request.prot];
     const privateFlags = (access & VM_WRITE) !== 0 ? VM_ACCOUNT : 0;
     const flags = access | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : privateFlags);
-    const file = shared ? shmemZeroSetup(kernel, length / PAGE_SIZE) : null;
-    const end = (start + length) as VirtAddr;
-    const vma = new VmArea(mm, start as VirtAddr, end, flags, shared ? 0 : start / PAGE_SIZE, file);
+    const { file, pgoff } = mappedFile(kernel, request, start, length);
+    const vma = new VmArea(mm, start as VirtAddr, (start + length) as VirtAddr, flags, pgoff, file);
     mm.vmas.insert(vma.start, vma.end, vma);
+    const refused = file?.mmap?.(kernel, vma) ?? 0;
+    if (refused !== 0) {
+      yield* unmapRegion(kernel, mm, vma.start, vma.end);
+      return refused;
+    }
     mergeVma(kernel, vma);
     return start as VirtAddr;
   } finally {
     mm.mmapLock.upWrite();
   }
+}
+
+/** The file behind a new mapping, with one more user, and the page offset at which it begins. */
+function mappedFile(
+  kernel: Kernel,
+  { file: mapped, kind }: MmapRequest,
+  start: number,
+  length: number,
+): { readonly file: VmFile | null; readonly pgoff: number } {
+  if (mapped !== undefined) {
+    vmFileGet(mapped.file);
+    return mapped;
+  }
+  if (kind === 'shared') return { file: shmemZeroSetup(kernel, length), pgoff: 0 };
+  return { file: null, pgoff: start / PAGE_SIZE };
 }
 
 /** `get_unmapped_area()`: top-down. Memory that can hold a huge page is aligned for one, as Linux does since 6.7. */

@@ -3,6 +3,7 @@ import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, pageAlignUp, TASK_SIZE } from 
 import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
+import { vmFileGet } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { getUnmappedArea, unmapRegion } from './mmap.js';
@@ -13,7 +14,6 @@ import {
 } from './mmu-notifier.js';
 import { movePageTables } from './move-tables.js';
 import { anonVmaClone, anonVmaUnlink } from './rmap.js';
-import { vmFileGet } from './shmem.js';
 import { linearPageIndex, VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 import { mergeVma, setVmaEnd } from './vma-merge.js';
 

@@ -15,12 +15,13 @@ import {
   lowPresent,
 } from '../abi/pte-halves.js';
 import type { SoftLeafKind } from '../abi/softleaf.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { pageIsAnon, pageMapcount } from './page.js';
+import { pageIsAnon, pageMapcount, pageTestFlag } from './page.js';
 import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
 import { linearPageIndex, vmaLookup } from './vma.js';
 
@@ -157,7 +158,9 @@ export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out:
     out.fill(0, (first - start) / PAGE_SIZE, (stop - start) / PAGE_SIZE);
     if (vma.file === null) continue;
     for (let addr = first; addr < stop; addr += PAGE_SIZE) {
-      if (vma.file.pages.has(linearPageIndex(vma, addr))) out[(addr - start) / PAGE_SIZE] = 1;
+      const page = vma.file.pages.get(linearPageIndex(vma, addr));
+      if (page === undefined || !pageTestFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_uptodate)) continue;
+      out[(addr - start) / PAGE_SIZE] = 1;
     }
   }
   visitEntries(kernel, mm, start, end, (addr, low, high, pages) => {

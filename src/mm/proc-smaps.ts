@@ -14,7 +14,17 @@ import type { MmStruct } from './mm-struct.js';
 import { pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { isDevicePrivate } from './softleaf.js';
-import { VM_EXEC, VM_MAYREAD, VM_MAYSHARE, VM_MAYWRITE, VM_READ, VM_SHARED, VM_WRITE, type VmArea } from './vma.js';
+import {
+  VM_EXEC,
+  VM_MAYREAD,
+  VM_MAYSHARE,
+  VM_MAYWRITE,
+  VM_MIXEDMAP,
+  VM_READ,
+  VM_SHARED,
+  VM_WRITE,
+  type VmArea,
+} from './vma.js';
 
 const { PG_dirty, PG_referenced, PG_swapbacked } = PAGE_FLAGS;
 const PAGE_KIB = PAGE_SIZE / 1024;
@@ -149,8 +159,7 @@ function mapLine(vma: VmArea): string {
   const hex = (value: number): string => value.toString(16).padStart(8, '0');
   const { file } = vma;
   const offset = file === null ? 0 : vma.pgoff * PAGE_SIZE;
-  // Objects of shared anonymous memory are on the kernel's internal mount, device 00:01.
-  const where = file === null ? '00:00 0' : `00:01 ${file.id}`;
+  const where = file === null ? '00:00 0' : `${file.device} ${file.id}`;
   const line = `${hex(vma.start)}-${hex(vma.end)} ${permissions(vma)} ${hex(offset)} ${where} `;
   return file === null ? line : line.padEnd(NAME_COLUMN) + file.name;
 }
@@ -166,6 +175,7 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYREAD, 'mr'],
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
+  [VM_MIXEDMAP, 'mm'],
 ];
 
 /** /proc/PID/smaps. VmFlags has the flags that are modelled. */

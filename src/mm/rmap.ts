@@ -25,7 +25,7 @@ import {
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
-import { linearPageIndex, VM_ACCESS_FLAGS, type VmArea } from './vma.js';
+import { linearPageIndex, VM_ACCESS_FLAGS, type VmArea, type VmFile, vmaLookup } from './vma.js';
 
 export class AnonVma {
   readonly id: number;
@@ -179,19 +179,26 @@ export const pageAnonVma = (kernel: Kernel, page: Page): AnonVma | undefined =>
   kernel.anonVmas.get(pageAnonVmaId(kernel.memmap.words, page));
 
 /**
- * VMAs in which a page of a file may be mapped (`rmap_walk_file`); empty for other pages. Linux has a tree of them in the file;
- * here every VMA is looked at, since only a migration asks, and it never moves such a page.
+ * VMAs that map page offsets of [first, end) of a file (`vma_interval_tree_foreach`). Linux has a tree of them in the file; here
+ * every VMA is looked at, since only migration, write-back and truncate ask.
  */
-export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
-  const file = kernel.files.get(pageFileId(kernel.memmap.words, page));
-  if (file === undefined) return [];
-  const index = pageIndex(kernel.memmap.words, kernel.memmap.floats, page);
-  const maps = (vma: VmArea): boolean =>
-    vma.file === file && index >= vma.pgoff && index < linearPageIndex(vma, vma.end);
+export function fileVmas(kernel: Kernel, file: VmFile, first: number, end: number): VmArea[] {
+  const maps = (vma: VmArea): boolean => vma.file === file && end > vma.pgoff && first < linearPageIndex(vma, vma.end);
   // In the order of the file's tree: by page offset, then by age (a parent before its child). Who comes last may not be asked.
   const found = [...kernel.mms].flatMap(({ vmas }) => [...vmas].map(({ value }) => value).filter(maps));
   return found.sort((a, b) => a.pgoff - b.pgoff || a.fileEntry - b.fileEntry);
 }
+
+/** VMAs in which a page of a file may be mapped (`rmap_walk_file`); empty for other pages. */
+export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
+  const file = kernel.files.get(pageFileId(kernel.memmap.words, page));
+  const index = pageIndex(kernel.memmap.words, kernel.memmap.floats, page);
+  return file === undefined ? [] : fileVmas(kernel, file, index, index + 1);
+}
+
+/** Does the VMA still map offset `index` of its file at `addr`? To be asked after sleeping without mmap_lock. */
+export const fileRmapLeadsTo = (index: number, vma: VmArea, addr: VirtAddr): boolean =>
+  vmaLookup(vma.mm, addr) === vma && rmapAddress(vma, index) === addr;
 
 /** Address at which a VMA maps the page with offset `index`. */
 export const rmapAddress = (vma: VmArea, index: number): VirtAddr =>

@@ -1,14 +1,14 @@
 /** Borders of VMAs: splitting, and merging of neighbours that differ in nothing. Linux: mm/vma.c. */
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
+import { vmFileGet, vmFilePut } from './filemap.js';
 import { hugeFits } from './huge-memory.js';
 import { isHugeAligned, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { findPmd, NO_TABLE } from './pgtable.js';
 import { anonVmaClone, anonVmaUnlink, anonVmaUpdate } from './rmap.js';
-import { vmFileGet, vmFilePut } from './shmem.js';
-import { linearPageIndex, VmArea } from './vma.js';
+import { linearPageIndex, VM_SPECIAL, VmArea } from './vma.js';
 
 /** `split_vma()`: make `addr` a border. */
 export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<void> {
@@ -57,6 +57,7 @@ export function* modifyVmaFlags(
 
 /** `vma_merge_{new,existing}_range()`: make one of the VMA and the neighbours that continue it. Returns what it became. */
 export function mergeVma(kernel: Kernel, vma: VmArea): VmArea {
+  if ((vma.flags & VM_SPECIAL) !== 0) return vma;
   const { vmas } = vma.mm;
   const prev = vmas.previous(vma.start)?.value;
   const next = vmas.find(vma.end)?.value;

@@ -1,8 +1,11 @@
 /** `struct vm_area_struct`. Linux: include/linux/mm_types.h, mm.h (VM_* flags). */
 import { PAGE_SIZE } from '../abi/address.js';
+import type { Result } from '../abi/errno.js';
 import { LOW_PRESENT, LOW_PROTNONE, LOW_USER, LOW_WRITE } from '../abi/pte-halves.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
+import type { Sleeps } from '../sync/task.js';
+import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import type { AnonVma } from './rmap.js';
 
@@ -27,18 +30,36 @@ export const VM_HUGEPAGE = 0x20000000;
 export const VM_NOHUGEPAGE = 0x40000000;
 export const VM_SPECIAL = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP;
 
-/** What backs a mapping that is not anonymous: a file with its page cache (`struct file`, `struct address_space`). See shmem.ts. */
+/** How the page cache of a file is filled and emptied (`struct address_space_operations`). */
+export interface PageCacheOps {
+  /** `read_folio()`: fill a page that is in the page cache already, but locked, so that nobody looks at it yet. */
+  readPage(kernel: Kernel, page: Page, index: number): Sleeps<void>;
+  /**
+   * Write one page back. `null`: the page cache is all there is (shared anonymous memory), so nobody has to hear of a first
+   * write. Otherwise a shared mapping is read-only until its first write, which faults (`page_mkwrite`).
+   */
+  readonly writePage: ((kernel: Kernel, page: Page, index: number) => Sleeps<void>) | null;
+}
+
+/** What backs a mapping that is not anonymous (`struct file` with its inode and address_space). See filemap.ts. */
 export interface VmFile {
+  /** Also its inode number. */
   readonly id: number;
   readonly name: string;
+  /** The device of its file system, as /proc/PID/maps prints it. */
+  readonly device: string;
   /** Page cache: pages by their page offset; the cache holds each once. */
   readonly pages: Map<number, Page>;
-  /** Length in pages; a touch behind it is SIGBUS. */
-  readonly size: number;
-  /** VMAs that map it: `vmFileGet`, `vmFilePut`. */
+  /** Length in bytes (`i_size`); a touch of a page behind it is SIGBUS. */
+  size: number;
+  /** VMAs that map it and files that are open: `vmFileGet`, `vmFilePut`. */
   users: number;
   /** VMAs that were entered among those that map it, and again when their borders moved. */
   entered: number;
+  /** `null`: no page cache. What its mappings show was put there by `mmap`. */
+  readonly cache: PageCacheOps | null;
+  /** `f_op->mmap`: for a file that fills a new mapping itself. Precondition: mmap_lock held for writing. */
+  mmap?(kernel: Kernel, vma: VmArea): Result;
 }
 
 /** `struct anon_vma_chain`: a VMA's place in one anon_vma. */
@@ -77,17 +98,21 @@ export class VmArea {
 
 /** `is_cow_mapping()`: private, and may become writable. */
 export const isCowMapping = (flags: number): boolean => (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
+/** `migrate_vma_setup()` refuses mappings that drivers made. */
+export const vmaMayMigrate = (vma: VmArea): boolean => (vma.flags & VM_SPECIAL) === 0;
 /** `vma_is_accessible()`: anything but PROT_NONE. */
 export const vmaIsAccessible = (vma: VmArea): boolean => (vma.flags & VM_ACCESS_FLAGS) !== 0;
 /**
- * Of `vm_page_prot` the bits that say what hardware may do. The write bit only for shared memory: a private page becomes
- * writable when it is known to be ours alone.
+ * Of `vm_page_prot` the bits that say what hardware may do. The write bit only for shared memory without write-back: a private
+ * page becomes writable when it is known to be ours alone, one of a file when it is known to be dirty (`vma_wants_writenotify`).
  */
 export function vmaPageProt(vma: VmArea): number {
   if (!vmaIsAccessible(vma)) return LOW_PROTNONE;
   const shared = (vma.flags & VM_SHARED) !== 0 && (vma.flags & VM_WRITE) !== 0;
-  return LOW_PRESENT | LOW_USER | (shared ? LOW_WRITE : 0);
+  return LOW_PRESENT | LOW_USER | (shared && !tracksWrites(vma.file) ? LOW_WRITE : 0);
 }
+/** `vm_ops_needs_writenotify()`: must the first write to each page of a mapping be heard of? */
+export const tracksWrites = (file: VmFile | null): boolean => file?.cache?.writePage != null;
 /** `vma_is_anonymous()`. */
 export const vmaIsAnonymous = (vma: VmArea): boolean => vma.file === null;
 /** `linear_page_index()`. */

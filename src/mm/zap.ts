@@ -9,7 +9,7 @@ import { getAndClearPte, readPte } from '../sync/word.js';
 import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { pageFileId, pageIsAnon, pageSetFlag } from './page.js';
+import { pageSetFlag } from './page.js';
 import {
   freeLeafTable,
   leafTable,
@@ -23,6 +23,7 @@ import {
 } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
+import { rssAdd, rssAddMigrating } from './rss.js';
 import { leafKind } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
@@ -80,8 +81,7 @@ function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
     const page = kernel.memmap.pfnToPage(ptePfn(pte));
     if (pteDirty(pte)) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
     pageRemoveRmap(kernel, page);
-    if (pageIsAnon(kernel.memmap.words, page)) mm.rssAnon--;
-    else mm.rssShmem--;
+    rssAdd(kernel.memmap.words, mm, page, -1);
     return page;
   }
   const entry = softleafFromPte(pte);
@@ -99,9 +99,7 @@ function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
       return 0;
     default:
       // A migration entry holds no reference: the migration finds it gone and leaves the page unmapped.
-      // (The page may have handed its identity over already: only a page of a file still says what it is.)
-      if (pageFileId(kernel.memmap.words, kernel.addressing.softleafToPage(entry)) === 0) mm.rssAnon--;
-      else mm.rssShmem--;
+      rssAddMigrating(kernel.memmap.words, mm, kernel.addressing.softleafToPage(entry), -1);
       return 0;
   }
 }

@@ -53,7 +53,8 @@ export class InlineExecutor implements Executor {
 
   run<T>(name: string, task: Sleeps<T>): Promise<T> {
     if (this.#stopped) return Promise.reject(this.#stopped);
-    const ended = this.#tasks.spawn(name, task);
+    // Behind all who wait already: or a caller who starts one short task after the other would be all that ever runs.
+    const ended = this.#tasks.spawn(name, task, this.#turn);
     this.#start();
     return ended;
   }

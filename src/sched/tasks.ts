@@ -61,8 +61,8 @@ export class TaskList {
     return this.#foreground;
   }
 
-  /** Add a foreground task. The promise settles as the task ends. */
-  spawn<T>(name: string, generator: Sleeps<T>): Promise<T> {
+  /** Add a foreground task. The promise settles as the task ends. @param turn number of the turn that is over: it waits since then */
+  spawn<T>(name: string, generator: Sleeps<T>, turn = 0): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       this.#foreground++;
       this.#tasks.push({
@@ -70,7 +70,7 @@ export class TaskList {
         foreground: true,
         generator,
         wait: null,
-        turn: 0,
+        turn,
         resolve: resolve as (value: unknown) => void,
         reject,
       });

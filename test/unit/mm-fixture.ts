@@ -191,7 +191,8 @@ export class Bench {
       expect(mm.mmapLock.locked).toBe(false);
       expect(mm.notifiers.activeRanges).toBe(0);
       run(exitMm(this.kernel, mm));
-      expect({ anon: mm.rssAnon, shmem: mm.rssShmem, tables: mm.tables }).toEqual({ anon: 0, shmem: 0, tables: 0 });
+      const { rssAnon, rssShmem, rssFile, tables } = mm;
+      expect({ rssAnon, rssShmem, rssFile, tables }).toEqual({ rssAnon: 0, rssShmem: 0, rssFile: 0, tables: 0 });
     }
     for (const driver of this.#drivers) {
       expect(driver.used).toBe(0);

@@ -4,9 +4,9 @@ import { VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV } from '#src/abi/errno';
 import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import type { VirtAddr } from '#src/base/brand';
+import { vmFileGet } from '#src/mm/filemap';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, doMunmap, type Protection } from '#src/mm/mmap';
-import { vmFileGet } from '#src/mm/shmem';
 import { VmArea, vmaLookup } from '#src/mm/vma';
 import { type Bench, describeEach, PAGE, refCount, run, runUntilBlocked, withKernel } from './mm-fixture';
 

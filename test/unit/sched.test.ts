@@ -63,6 +63,18 @@ describe('inline executor', () => {
     expect(log).toEqual([0, 1, 2, 3].flatMap((step) => ['a', 'b', 'c', 'd'].map((name) => `${name}${step}`)));
   });
 
+  it('is fair to those who wait while short tasks come one after the other', async () => {
+    const executor = new InlineExecutor({ chooser: roundRobin() });
+    const log: string[] = [];
+    executor.addActor(counter('d', log, 4));
+    const long = executor.run('a', walker('a', log, 4)).then(() => log.push('end'));
+    let short = 0;
+    for (; !log.includes('end') && short < 100; short++) await executor.run('b', walker('b', log, 1));
+    await long;
+    expect(short).toBeLessThan(10);
+    expect(log).toContain('d3');
+  });
+
   it('passes over a device that makes no progress until somebody else makes some', async () => {
     const executor = new InlineExecutor({ chooser: roundRobin() });
     let fed = false;

@@ -18,7 +18,7 @@ import { assert } from '../../base/errors.js';
 import type { Sleeps } from '../../sync/task.js';
 import type { Kernel } from '../kernel.js';
 import { isDevicePrivatePage } from '../page.js';
-import { VM_SPECIAL } from '../vma.js';
+import { vmaMayMigrate } from '../vma.js';
 import type { MigrateVma } from './args.js';
 import { migrateVmaCollect } from './collect.js';
 import { migrateDeviceFinalize } from './finalize.js';
@@ -30,7 +30,7 @@ export function* migrateVmaSetup(kernel: Kernel, args: MigrateVma): Sleeps<Resul
   const { vma, start, end, faultPage } = args;
   assert(vma.mm.mmapLock.locked, 'migrate_vma_setup without mmap_lock');
   if (!isPageAligned(start) || !isPageAligned(end) || start >= end) return 'EINVAL';
-  if ((vma.flags & VM_SPECIAL) !== 0) return 'EINVAL';
+  if (!vmaMayMigrate(vma)) return 'EINVAL';
   if (start < vma.start || end > vma.end) return 'EINVAL';
   const npages = (end - start) / PAGE_SIZE;
   if (args.src.length < npages || args.dst.length < npages) return 'EINVAL';

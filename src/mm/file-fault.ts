@@ -1,0 +1,162 @@
+/**
+ * CPU faults on mappings of files and of shared memory. Linux: mm/memory.c do_fault(), wp_page_shared(); mm/filemap.c
+ * filemap_fault(), filemap_map_pages(), filemap_page_mkwrite().
+ *
+ *   nothing is mapped, and           private mapping                  shared mapping
+ *   a load                           the file's page, read-only       the file's page, writable if nobody tracks writes
+ *   a store                          a copy of it, anonymous          the file's page, marked dirty first
+ *
+ * Both mappings map with a load what the page cache has around. Not modelled: FAULT_FLAG_RETRY_NOWAIT (mmap_lock is held
+ * while a page is waited for).
+ */
+import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
+import { type Errno, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
+import { makePte, PTE_ACCESSED, PTE_DIRTY, PTE_USER_PAGE, PTE_WRITE, pteNone, ptePfn, ptePresent } from '../abi/pte.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
+import { folioLocked, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { readPte, setPte } from '../sync/word.js';
+import { filePages, folioLock, lockCachedPage, unlockCachedPage } from './filemap.js';
+import type { Kernel } from './kernel.js';
+import { pageSetFlag } from './page.js';
+import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { putPage } from './put-page.js';
+import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
+import { rssAddFile } from './rss.js';
+import { linearPageIndex, tracksWrites, VM_SHARED, type VmArea, type VmFile, vmaPageProt } from './vma.js';
+
+const { PG_dirty, PG_lru, PG_uptodate } = PAGE_FLAGS;
+/** `fault_around_pages`: a read fault also maps what the page cache has of the 64 KiB around it. */
+const FAULT_AROUND_PAGES = 16;
+
+/** Where a fault is (`struct vm_fault`). */
+export interface FaultSite {
+  readonly vma: VmArea;
+  /** Of the page. */
+  readonly addr: VirtAddr;
+}
+
+/** `do_fault()`: a fault where nothing is mapped. Precondition: mmap_lock held for reading, there is a leaf table. */
+export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: boolean): Sleeps<VmFault> {
+  if (write && (site.vma.flags & VM_SHARED) === 0) return yield* doCowFault(kernel, site, file);
+  if (!write && faultAround(kernel, site, file)) return 0;
+  const page = yield* filemapFault(kernel, site, file);
+  if (typeof page === 'string') return faultOf(page);
+  // do_shared_fault(): dirty before it can be written, so that no write-back takes it for clean (page_mkwrite).
+  if (write) pageSetFlag(kernel.memmap.words, page, PG_dirty);
+  finishFault(kernel, site, (at) => mapFilePage(kernel, site.vma, at, page, write));
+  unlockCachedPage(kernel, page);
+  return 0;
+}
+
+/** `do_cow_fault()`: a store to a private mapping, of a page that it has not even read. */
+function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFault> {
+  const { memmap, ram } = kernel;
+  const { vma, addr } = site;
+  const copy = kernel.buddy.allocPages(0);
+  if (copy === NULL_PAGE) return VM_FAULT_OOM;
+  anonVmaPrepare(kernel, vma);
+  const page = yield* filemapFault(kernel, site, file);
+  if (typeof page === 'string') {
+    putPage(kernel, copy);
+    return faultOf(page);
+  }
+  ram.copyFrame(memmap.ramFrame(page), memmap.ramFrame(copy));
+  pageSetFlag(memmap.words, copy, PG_uptodate);
+  const mapped = finishFault(kernel, site, (at) => {
+    pageAddNewAnonRmap(kernel, copy, vma, addr);
+    pageSetFlag(memmap.words, copy, PG_lru);
+    vma.mm.rssAnon++;
+    const flags = PTE_USER_PAGE | PTE_ACCESSED | PTE_WRITE | PTE_DIRTY;
+    setPte(ram.words, at, makePte(memmap.pageToPfn(copy), flags));
+  });
+  unlockCachedPage(kernel, page);
+  if (!mapped) putPage(kernel, copy);
+  return 0;
+}
+
+/**
+ * `wp_page_shared()`: a store through a read-only entry of a writable shared mapping never copies.
+ * @param orig the entry, which maps `page`
+ */
+export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig: Pte): Sleeps<VmFault> {
+  const { words } = kernel.memmap;
+  const tracked = tracksWrites(site.vma.file);
+  pageRefAdd(words, page, 1);
+  // Against write-back, which would take the page for clean, and truncate.
+  if (tracked) yield* folioLock(kernel, page);
+  atEntry(kernel, site, (at, pte) => {
+    if (!ptePresent(pte) || ptePfn(pte) !== ptePfn(orig)) return false;
+    pageSetFlag(words, page, PG_dirty);
+    setPte(kernel.ram.words, at, (pte | PTE_ACCESSED | PTE_WRITE | PTE_DIRTY) as Pte);
+    return true;
+  });
+  if (tracked) folioUnlock(words, page);
+  putPage(kernel, page);
+  return 0;
+}
+
+/** `filemap_fault()`: the page of the file, locked and held. */
+const filemapFault = (kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> =>
+  lockCachedPage(kernel, file, linearPageIndex(vma, addr), () => filePages(file));
+
+const faultOf = (errno: Errno): VmFault => (errno === 'ENOMEM' ? VM_FAULT_OOM : VM_FAULT_SIGBUS);
+
+/** `finish_fault()`: map something, unless somebody has been faster. */
+const finishFault = (kernel: Kernel, site: FaultSite, map: (at: number) => void): boolean =>
+  atEntry(kernel, site, (at, pte) => {
+    if (!pteNone(pte)) return false;
+    map(at);
+    return true;
+  });
+
+/**
+ * Do something about an entry, under its page table's lock. False without its leaf table, which may be given back while a fault
+ * sleeps: then there is nothing to do, and the access faults again.
+ */
+function atEntry(kernel: Kernel, { vma, addr }: FaultSite, change: (at: number, pte: Pte) => boolean): boolean {
+  const table = leafTable(kernel, vma.mm, addr);
+  if (table === NO_TABLE) return false;
+  const at = table + pteIndex(addr);
+  lockTable(kernel, table);
+  const changed = change(at, readPte(kernel.ram.words, at));
+  unlockTable(kernel, table);
+  return changed;
+}
+
+/** `do_fault_around()`, `filemap_map_pages()`: map what is there already. Returns whether that served the fault itself. */
+function faultAround(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): boolean {
+  const table = leafTable(kernel, vma.mm, addr);
+  const entry = pteIndex(addr);
+  const first = Math.max(entry - (entry % FAULT_AROUND_PAGES), entry - Math.min(entry, (addr - vma.start) / PAGE_SIZE));
+  const index = linearPageIndex(vma, addr) - entry;
+  const end = Math.min(
+    first + FAULT_AROUND_PAGES,
+    PTRS_PER_TABLE,
+    entry + (vma.end - addr) / PAGE_SIZE,
+    // Truncate makes a file shorter first, and takes the pages away later.
+    filePages(file) - index,
+  );
+  let served = false;
+  lockTable(kernel, table);
+  for (let i = first; i < end; i++) {
+    const page = file.pages.get(index + i);
+    if (page === undefined || folioLocked(kernel.memmap.words, page)) continue;
+    if (!pteNone(readPte(kernel.ram.words, table + i))) continue;
+    mapFilePage(kernel, vma, table + i, page, false);
+    served ||= i === entry;
+  }
+  unlockTable(kernel, table);
+  return served;
+}
+
+/** `set_pte_range()` of a page that is not anonymous. Precondition: page table lock held, the entry is none. */
+export function mapFilePage(kernel: Kernel, vma: VmArea, at: number, page: Page, write: boolean): void {
+  const { words } = kernel.memmap;
+  pageRefAdd(words, page, 1);
+  pageAddFileRmap(kernel, page);
+  rssAddFile(words, vma.mm, page, 1);
+  const access = BigInt(vmaPageProt(vma)) | PTE_ACCESSED | (write ? PTE_WRITE | PTE_DIRTY : 0n);
+  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), access));
+}

@@ -1,0 +1,99 @@
+/**
+ * The page cache of a file, and the file's users. Linux: mm/filemap.c, fs/file_table.c.
+ *
+ * A file holds one reference on each page of its cache, every mapping another. A page is added locked and stays so until it has
+ * been read in; who finds a page locked waits, and then looks whether it is the file's still, since truncate may have come first.
+ * Not modelled: readahead, large folios, I/O errors.
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import type { Errno } from '../abi/errno.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { folioLocked, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
+import { type Sleeps, waitUntil } from '../sync/task.js';
+import type { Kernel } from './kernel.js';
+import { pageClearMapping, pageSetFileMapping, pageSetFlag } from './page.js';
+import { putPage } from './put-page.js';
+import { tracksWrites, type VmFile } from './vma.js';
+
+const { PG_lru, PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
+
+/** One more VMA maps the file (`get_file`): for whoever splits, copies or forks a VMA. */
+export function vmFileGet(file: VmFile | null): void {
+  if (file !== null) file.users++;
+}
+
+/** A user of the file has gone (`fput`); the last one takes the contents along. Precondition: its pages are unmapped there. */
+export function vmFilePut(kernel: Kernel, file: VmFile | null): void {
+  if (file === null || --file.users > 0) return;
+  for (const index of [...file.pages.keys()]) removeFromCache(kernel, file, index);
+  kernel.files.remove(file.id);
+}
+
+/** Pages that a file has, the last perhaps in part. A touch of any other is SIGBUS. */
+export const filePages = (file: VmFile): number => Math.ceil(file.size / PAGE_SIZE);
+
+/** `folio_lock()`. */
+export function* folioLock(kernel: Kernel, page: Page): Sleeps<void> {
+  const { words } = kernel.memmap;
+  while (!folioTrylock(words, page)) {
+    yield* waitUntil(`lock of page ${page} of a file`, () => !folioLocked(words, page));
+  }
+}
+
+/**
+ * `filemap_get_folio()` and `read_folio()`: the page at page offset `index`, locked and with a reference, read in if it was not
+ * in the cache. `pages` says how far one may ask at this moment.
+ * @returns EFAULT behind that, ENOMEM
+ */
+export function* lockCachedPage(
+  kernel: Kernel,
+  file: VmFile,
+  index: number,
+  pages: () => number,
+): Sleeps<Page | Errno> {
+  const { cache } = file;
+  for (;;) {
+    if (cache === null || index >= pages()) return 'EFAULT';
+    let page = file.pages.get(index);
+    if (page === undefined) {
+      page = addToCache(kernel, file, index);
+      if (page === NULL_PAGE) return 'ENOMEM';
+      yield* cache.readPage(kernel, page, index);
+      pageSetFlag(kernel.memmap.words, page, PG_uptodate);
+    } else {
+      pageRefAdd(kernel.memmap.words, page, 1);
+      yield* folioLock(kernel, page);
+    }
+    if (file.pages.get(index) === page && index < pages()) return page;
+    unlockCachedPage(kernel, page);
+  }
+}
+
+/** Undo `lockCachedPage`. */
+export function unlockCachedPage(kernel: Kernel, page: Page): void {
+  folioUnlock(kernel.memmap.words, page);
+  putPage(kernel, page);
+}
+
+/** `filemap_add_folio()`: a fresh page, locked, with the cache's reference and the caller's; NULL_PAGE when RAM is out. */
+function addToCache(kernel: Kernel, file: VmFile, index: number): Page {
+  const page = kernel.buddy.allocPages(0);
+  if (page === NULL_PAGE) return page;
+  const { words, floats } = kernel.memmap;
+  folioTrylock(words, page);
+  // What cannot be written back could only be swapped out.
+  pageSetFlag(words, page, tracksWrites(file) ? PG_lru : PG_lru | PG_swapbacked);
+  pageSetFileMapping(words, floats, page, file.id, index);
+  file.pages.set(index, page);
+  pageRefAdd(words, page, 1);
+  return page;
+}
+
+/** `filemap_remove_folio()`: somebody may still have a pin, then the page lives on without a home. */
+export function removeFromCache(kernel: Kernel, file: VmFile, index: number): void {
+  const page = file.pages.get(index)!;
+  file.pages.delete(index);
+  pageClearMapping(kernel.memmap.words, page);
+  putPage(kernel, page);
+}
