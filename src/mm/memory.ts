@@ -207,9 +207,10 @@ function* wpPageCopy(
   const end = (addr + PAGE_SIZE) as VirtAddr;
   const range: MmuNotifierRange = { mm, start: addr, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
   yield* mmuNotifierInvalidateRangeStart(range);
-  lockTable(kernel, table);
-  const same = samePte(readPte(kernel.ram.words, at), orig);
+  // While the notifier slept MADV_DONTNEED may have given the table back.
+  const same = leafTable(kernel, mm, addr) === table && samePte(readPte(kernel.ram.words, at), orig);
   if (same) {
+    lockTable(kernel, table);
     // Clear and flush before the new entry stands: no CPU may see old and new page at the same time.
     getAndClearPte(kernel.ram.words, at);
     flushTlbRange(kernel, mm, addr, end);
@@ -219,8 +220,8 @@ function* wpPageCopy(
       if (!pageIsAnon(kernel.memmap.words, old)) rssAddFile(kernel.memmap.words, mm, old, -1);
       pageRemoveRmap(kernel, old);
     }
+    unlockTable(kernel, table);
   }
-  unlockTable(kernel, table);
   mmuNotifierInvalidateRangeEnd(range);
   if (same && old !== NULL_PAGE) putPage(kernel, old);
   if (!same) putPage(kernel, page);

@@ -17,7 +17,7 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
 import { pageTestFlag } from './page.js';
-import { lockTable, type TableIndex, unlockTable } from './pgtable.js';
+import { leafTable, lockTable, type TableIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { VM_READ, VM_WRITE, type VmArea } from './vma.js';
 
@@ -68,9 +68,12 @@ export function* removeDeviceExclusiveEntry(
   const end = (addr + PAGE_SIZE) as VirtAddr;
   const range: MmuNotifierRange = { mm: vma.mm, start: addr, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
   yield* mmuNotifierInvalidateRangeStart(range);
-  lockTable(kernel, table);
-  if (readPte(kernel.ram.words, at) === pte) restoreExclusivePte(kernel, vma, at, page, pte);
-  unlockTable(kernel, table);
+  // While somebody slept MADV_DONTNEED may have given the table back.
+  if (leafTable(kernel, vma.mm, addr) === table && readPte(kernel.ram.words, at) === pte) {
+    lockTable(kernel, table);
+    restoreExclusivePte(kernel, vma, at, page, pte);
+    unlockTable(kernel, table);
+  }
   folioUnlock(words, page);
   putPage(kernel, page);
   mmuNotifierInvalidateRangeEnd(range);
