@@ -134,6 +134,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/driver-access.test.ts',
       ],
+      [
+        'struct drm_pagemap_owner: peers',
+        'one owner for a group: pages go from device to device, or are used where they are',
+        'simplified',
+        'test/unit/peers.test.ts',
+      ],
       ['mmap of the device file', 'fresh zeroed pages under VM_MIXEDMAP', 'emulated', 'test/selftests/file.test.ts'],
       [
         'inclusive end of invalidations',

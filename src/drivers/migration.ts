@@ -209,8 +209,10 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
   let pages = 0;
   let firstFrame = 0;
   let write = false;
+  // A peer's migration may be about to collect what has just come.
+  const mayMap = !ctx.owner.shared || !mirror.invalidated;
   const mapRun = (): void => {
-    if (pages > 0) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
+    if (pages > 0 && mayMap) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
     pages = 0;
   };
   for (let i = 0; i < args.npages; i++) {
