@@ -140,6 +140,28 @@ describe.each(['legacy', 'offset'] as const)('coherent memory (%s)', (addressing
       expect(await used()).toEqual([2, 0, 0]);
     }));
 
+  it('is never tried to be moved by a fault: a device that comes later takes the page from none that has it', () =>
+    withCoherent(addressing, async ({ machine, process, mirrors, filled, used }) => {
+      const range = await filled(4);
+      await mirrors[0].migrate(range, 'device');
+      const late = await process.mirror(1, { onFault: 'migrate' });
+      await mirrors[2].readPages(range);
+      const { migratedToDevice, migratedToRam } = await machine.stats();
+      await late.launch('atomic-increment', { lanes: 4, args: { target: range.start, count: 4, stride: PAGE, by: 1 } });
+      for (const mirror of [mirrors[0], mirrors[2]]) {
+        expect(await mirror.peekPages(range)).toMatchObject({ errno: 0, pages: 4 });
+      }
+      expect(await machine.stats()).toMatchObject({ migratedToDevice, migratedToRam });
+      expect(await used()).toEqual([4, 0, 0]);
+    }));
+
+  it('is no candidate of a migration to the device it is on', () =>
+    withCoherent(addressing, async ({ mirrors, filled }) => {
+      const range = await filled(2);
+      await mirrors[0].migrate(part(range, 0, 1), 'device');
+      expect(await mirrors[0].migrate(range, 'device')).toEqual({ requested: 2, collected: 1, migrated: 1, errno: 0 });
+    }));
+
   it('is evicted for room, the longest filled first', () =>
     withCoherent(addressing, async ({ machine, process, mirrors, bytes, used }) => {
       const range = await process.mmap({ length: 2 ** 21 + 4 * PAGE });
