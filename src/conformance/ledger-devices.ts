@@ -138,12 +138,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/selftests/migrate.test.ts',
       ],
-      [
-        'HMM_DMIRROR_SNAPSHOT',
-        'all codes but those of huge pages',
-        'simplified',
-        'test/selftests/two-devices.test.ts',
-      ],
+      ['HMM_DMIRROR_SNAPSHOT', 'all codes but those of huge pages', 'simplified', 'test/selftests/two-devices.test.ts'],
       [
         'HMM_DMIRROR_EXCLUSIVE, CHECK_EXCLUSIVE',
         'page by page until one cannot be had',

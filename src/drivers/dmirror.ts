@@ -68,6 +68,14 @@ export class Dmirror {
     });
   }
 
+  /**
+   * Is an invalidation under way that this mirror has been told of? Whoever it is for may be about to take pages away: what is
+   * mapped now, nobody would take out again.
+   */
+  get invalidating(): boolean {
+    return this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
+  }
+
   /** Has `failAlloc` been asked for? Once. */
   takeFailAlloc(): boolean {
     const { failAlloc } = this;
@@ -128,7 +136,7 @@ export class Dmirror {
   settle(start: number, end: number, still: (addr: number, word: number, frame: number) => boolean | undefined): void {
     const { tables } = this.#options;
     // Another invalidation is under way: it may have seen the entry parked, and its migration entries may be still to come.
-    const invalidating = this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
+    const { invalidating } = this;
     for (let addr = start; addr < end && tables.parked > 0; addr += PAGE_SIZE) {
       const word = tables.readParked(this.root, addr);
       if (word === 0) continue;

@@ -98,14 +98,19 @@ async function step(world: World, party: Party): Promise<void> {
     }
     case 9: {
       const kind = random.below(2) === 0 ? 'longterm' : 'get';
-      const pin = await process.pin(some, { kind, write: random.below(2) === 0 });
+      const pin = await process
+        .pin(some, { kind, write: random.below(2) === 0 })
+        .catch((error) => error.errno as string);
       await process.write(one.start, fill(value));
       model.first[page] = model.rest[page] = value;
+      // Somebody may be at work on a page on a device just when it has to leave for good.
+      if (typeof pin === 'string') return expect([pin, kind]).toEqual(['EBUSY', 'longterm']);
       if (kind === 'longterm') expectPage((await pin.read()).subarray(0, PAGE), model, page);
       return pin.release();
     }
     case 10:
-      expect(await mirror.exclusive(one)).toMatchObject({ errno: 0, pages: 1 });
+      // It may have lost the page again by the time it looks.
+      expect([0, 'ENOENT']).toContain((await mirror.exclusive(one)).errno);
       return;
     case 11:
       await process.madvise(one, 'DONTNEED');
@@ -119,6 +124,15 @@ async function step(world: World, party: Party): Promise<void> {
 
 async function steps(world: World, party: Party): Promise<void> {
   for (let i = 0; i < STEPS; i++) await step(world, party);
+}
+
+/** Somebody who moves the pages of a process while it works with them, and changes nothing of what they hold. */
+async function move({ random, range }: World, { mirrors }: Party): Promise<void> {
+  for (let i = 0; i < STEPS / 4; i++) {
+    const page = random.below(PAGES);
+    const some = part(range, page, 1 + random.below(PAGES - page));
+    await mirrors[random.below(3)]!.migrate(some, random.below(2) === 0 ? 'device' : 'system');
+  }
 }
 
 async function story({ addressing, executor }: (typeof VARIANTS)[number], seed: number): Promise<void> {
@@ -136,7 +150,7 @@ async function story({ addressing, executor }: (typeof VARIANTS)[number], seed: 
   const world: World = { machine, random: createRandom(seed), range, parties: new Set() };
   await join(world, process, { first: new Uint32Array(PAGES), rest: new Uint32Array(PAGES) });
   for (let round = 0; round < ROUNDS; round++) {
-    await Promise.all([...world.parties].map((party) => steps(world, party)));
+    await Promise.all([...world.parties].flatMap((party) => [steps(world, party), move(world, party)]));
     expect(await machine.check()).toEqual([]);
     const [oldest, ...children] = [...world.parties];
     if (children.length > 1) {
@@ -157,7 +171,7 @@ async function story({ addressing, executor }: (typeof VARIANTS)[number], seed: 
 }
 
 const VARIANTS = (['legacy', 'offset'] as const).flatMap((addressing) => [
-  { addressing, executor: 'inline' as const, seeds: 10 },
+  { addressing, executor: 'inline' as const, seeds: 8 },
   { addressing, executor: 'threads' as const, seeds: 2 },
 ]);
 
