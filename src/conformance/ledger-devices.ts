@@ -161,6 +161,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ],
       ['last close', 'evicts the device, for every process', 'emulated', 'test/unit/driver-access.test.ts'],
       [
+        'dmirror_migrate_finalize_and_map, dmirror_atomic_map',
+        'only what is still mapped then: Linux keeps entries of pages that were zapped meanwhile',
+        'simplified',
+        'test/unit/driver-races.test.ts',
+      ],
+      [
         'devices',
         'up to 16, private and coherent; a page never goes from one to another directly',
         'simplified',
