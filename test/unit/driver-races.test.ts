@@ -9,6 +9,7 @@ import type { Machine, Mirror, Process, VirtRange } from '#src/machine/types';
 
 const PAGE = 4096;
 const PAGES = 16;
+const HUGE = 2 ** 21;
 const SEEDS = 12;
 const ROUNDS = 6;
 
@@ -32,7 +33,10 @@ describe.each(VARIANTS)('races with a migration ($type, $addressing)', ({ addres
         schedule: 'random',
         seed,
         memory: { ram: '16MiB' },
-        devices: [{ type, memory: '2MiB' }, { type }],
+        devices: [
+          { type, memory: '6MiB' },
+          { type, memory: '2MiB' },
+        ],
       });
       const process = await machine.process();
       const range = await process.mmap({ length: PAGES * PAGE });
@@ -46,9 +50,9 @@ describe.each(VARIANTS)('races with a migration ($type, $addressing)', ({ addres
       expect(await machine.check()).toEqual([]);
     }
   };
-  const upper = ({ start }: VirtRange): VirtRange => ({
-    start: (start + (PAGES / 2) * PAGE) as VirtAddr,
-    length: (PAGES / 2) * PAGE,
+  const upper = ({ start, length }: VirtRange): VirtRange => ({
+    start: (start + length / 2) as VirtAddr,
+    length: length / 2,
   });
 
   it('MADV_DONTNEED: the device does not keep what is gone', () =>
@@ -59,6 +63,20 @@ describe.each(VARIANTS)('races with a migration ($type, $addressing)', ({ addres
       expect(words.map((word) => word & 1n)).toEqual(
         BigUint64Array.from({ length: PAGES }, (_, i) => (i < 8 ? 1n : 0n)),
       );
+    }));
+
+  it('MADV_DONTNEED of some or all of a huge page', () =>
+    onSeeds(async ({ process, mirror }) => {
+      const { start } = await process.mmap({ length: 2 * HUGE });
+      const huge: VirtRange = { start: (Math.ceil(start / HUGE) * HUGE) as VirtAddr, length: HUGE };
+      await process.madvise(huge, 'HUGEPAGE');
+      for (const gone of [upper(huge), huge]) {
+        await process.write(huge.start, new Uint8Array(HUGE).fill(1));
+        await Promise.all([mirror.migrate(huge, 'device'), process.madvise(gone, 'DONTNEED')]);
+        const { words } = await mirror.readPages(huge);
+        expect(words.reduce((sum, word) => sum + Number(word & 1n), 0)).toBe(gone === huge ? 0 : 256);
+        await mirror.migrate(huge, 'system');
+      }
     }));
 
   it('a migration of the same device the other way: a page is in one place, and the device knows which', () =>
