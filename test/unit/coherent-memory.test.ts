@@ -317,6 +317,20 @@ describe.each(['legacy', 'offset'] as const)('holding coherent pages (%s)', (add
       expect(await bytes(range)).toEqual([1, 2]);
     }));
 
+  it('a device that dies leaves its memory to the CPU, which can still bring the pages home', () =>
+    withCoherent(addressing, async ({ machine, process, mirrors, filled, bytes, used }) => {
+      const range = await filled(3);
+      await mirrors[0].migrate(range, 'device');
+      await machine.killDevice(0);
+      await expect(mirrors[0].migrate(range, 'system')).rejects.toMatchObject({ code: 'ERR_PFNLESS_DEVICE_LOST' });
+      expect(await bytes(range)).toEqual([1, 2, 3]);
+      const pin = await process.pin(part(range, 0, 2), { write: true });
+      expect(await used()).toEqual([1, 0, 0]);
+      await pin.release();
+      expect(await mirrors[1].migrate(range, 'device')).toMatchObject({ migrated: 2, errno: 'ENOENT' });
+      expect(await bytes(range)).toEqual([1, 2, 3]);
+    }));
+
   it('exclusive access takes the page from the CPU where it is, for any device', () =>
     withCoherent(addressing, async ({ process, mirrors, filled, bytes, codes, used }) => {
       const range = await filled(3);
