@@ -19,7 +19,7 @@ export const cpuTlb: Checker = {
     for (const tlb of kernel.cpus) {
       for (const { mm, address, page, writable } of tlb.translations()) {
         const place = `CPU ${tlb.cpu}, ${placeText(mm, address)}`;
-        const entry = cpuEntryAt(kernel, mm, address);
+        const entry = kernel.mms.has(mm) ? cpuEntryAt(kernel, mm, address) : null;
         const mapped = entry?.content;
         if (entry === null || (entry.low & LOW_PRESENT) === 0) {
           yield `${place}: page ${page} is in the TLB, but nothing is mapped`;

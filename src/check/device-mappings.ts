@@ -74,8 +74,8 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
 
 function* lookAt(kernel: Kernel, inspected: Inspected, all: readonly Inspected[], mm: MmStruct, root: number) {
   const { device } = inspected;
-  // Both walks go by address.
-  const cpuWalk = cpuEntries(kernel, mm);
+  // Both walks go by address. A mirror may outlive its process, in a child that inherited it: its tables are gone.
+  const cpuWalk = kernel.mms.has(mm) ? cpuEntries(kernel, mm) : [].values();
   let cpu = cpuWalk.next();
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
     while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();

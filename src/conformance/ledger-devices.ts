@@ -30,7 +30,18 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/percpu-ref.test.ts',
       ],
-      ['MEMORY_DEVICE_COHERENT', 'a machine with one does not boot', 'refused', 'test/selftests/refused.test.ts'],
+      [
+        'memremap_pages, MEMORY_DEVICE_COHERENT',
+        'present entries with PFNs of a window that the CPU reaches; off the LRU',
+        'emulated',
+        'test/unit/coherent-memory.test.ts',
+      ],
+      [
+        'special purpose memory (EFI_MEMORY_SP)',
+        'windows of coherent devices, chosen or given, in whole sections, printed as Soft Reserved',
+        'simplified',
+        'test/unit/coherent-windows.test.ts',
+      ],
       ['MEMORY_DEVICE_FS_DAX, GENERIC, PCI_P2PDMA', 'none', 'missing'],
       ['altmap, linear map, KASAN shadow', 'none', 'ignored'],
       [
@@ -61,6 +72,18 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'eviction by physical page, wherever it is mapped',
         'emulated',
         'test/unit/mm-migrate-back.test.ts',
+      ],
+      [
+        'MIGRATE_VMA_SELECT_DEVICE_COHERENT',
+        'its own driver moves a coherent page, no other',
+        'emulated',
+        'test/unit/coherent-memory.test.ts',
+      ],
+      [
+        'migrate_device_coherent_folio',
+        'one page to RAM without its driver, for long-term pins',
+        'emulated',
+        'test/unit/coherent-memory.test.ts',
       ],
       ['MIGRATE_VMA_SELECT_COMPOUND', 'every page is 4 KiB', 'missing'],
       [
@@ -115,12 +138,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/selftests/migrate.test.ts',
       ],
-      [
-        'HMM_DMIRROR_SNAPSHOT',
-        'all codes but those of huge and coherent pages',
-        'simplified',
-        'test/selftests/two-devices.test.ts',
-      ],
+      ['HMM_DMIRROR_SNAPSHOT', 'all codes but those of huge pages', 'simplified', 'test/selftests/two-devices.test.ts'],
       [
         'HMM_DMIRROR_EXCLUSIVE, CHECK_EXCLUSIVE',
         'page by page until one cannot be had',
@@ -149,8 +167,14 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ],
       ['last close', 'evicts the device, for every process', 'emulated', 'test/unit/driver-access.test.ts'],
       [
+        'dmirror_migrate_finalize_and_map, dmirror_atomic_map',
+        'only what is still mapped then: Linux keeps entries of pages that were zapped meanwhile',
+        'simplified',
+        'test/unit/driver-races.test.ts',
+      ],
+      [
         'devices',
-        'up to 16 private ones; a page never goes from one to another directly',
+        'up to 16, private and coherent; a page never goes from one to another directly',
         'simplified',
         'test/adversity.test.ts',
       ],
@@ -175,7 +199,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ['IOMMU, ATS, PASID', 'a device has page tables of its own', 'ignored'],
       [
         'surprise removal',
-        'its work fails, data on it is lost, the machine goes on',
+        'its work fails, data on it is lost (coherent memory goes on answering), the machine goes on',
         'simplified',
         'test/unit/device-death.test.ts',
       ],

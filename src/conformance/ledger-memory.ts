@@ -296,7 +296,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
     rows: [
       [
         'pin_user_pages, FOLL_LONGTERM',
-        'all or nothing; device pages come home; pinned pages stay',
+        'all or nothing; device pages come home, coherent ones too; pinned pages stay',
         'emulated',
         'test/unit/mm-gup.test.ts',
       ],

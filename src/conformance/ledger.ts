@@ -34,7 +34,7 @@ export function renderLedger(): string {
     '',
     "## The kernel's hmm-tests",
     '',
-    `${covered} of ${HMM_TESTS.length}, for private devices. Coherent devices: none.`,
+    `${covered} of ${HMM_TESTS.length}, each for private and for coherent devices.`,
     '',
     line('Name', 'Here', 'Test'),
     line('---', '---', '---'),

@@ -68,6 +68,14 @@ export class Dmirror {
     });
   }
 
+  /**
+   * Is an invalidation under way that this mirror has been told of? Whoever it is for may be about to take pages away: what is
+   * mapped now, nobody would take out again.
+   */
+  get invalidating(): boolean {
+    return this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
+  }
+
   /** Has `failAlloc` been asked for? Once. */
   takeFailAlloc(): boolean {
     const { failAlloc } = this;
@@ -121,26 +129,19 @@ export class Dmirror {
   }
 
   /**
-   * An invalidation has passed here, and is not over. It has seen entries parked or absent, and may be yet to take their pages:
-   * none may become valid behind its back.
-   */
-  get invalidated(): boolean {
-    return this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
-  }
-
-  /**
    * The end of a migration of the device's own: entries of [start, end) that it parked become valid again where `still` says
    * that the CPU maps what they name; `undefined` leaves the entry to another migration that is under way.
    * Precondition: mappings are back, and nobody has run since.
    */
   settle(start: number, end: number, still: (addr: number, word: number, frame: number) => boolean | undefined): void {
     const { tables } = this.#options;
-    const { invalidated } = this;
+    // Another invalidation is under way: it may have seen the entry parked, and its migration entries may be still to come.
+    const { invalidating } = this;
     for (let addr = start; addr < end && tables.parked > 0; addr += PAGE_SIZE) {
       const word = tables.readParked(this.root, addr);
       if (word === 0) continue;
       const verdict = still(addr, word, this.frameOf(addr));
-      if (verdict === true && !invalidated) tables.unpark(this.root, addr);
+      if (verdict === true && !invalidating) tables.unpark(this.root, addr);
       else if (verdict !== undefined) tables.unmapRange(this.root, addr, addr + PAGE_SIZE);
     }
   }

@@ -13,17 +13,19 @@ import {
   hmmPfnFlags,
   makeHmmPfns,
 } from '../abi/hmm-pfn.js';
+import { MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
+import type { MigrateVma } from '../mm/migrate-device/args.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
 import { isDevicePrivatePage } from '../mm/page.js';
 import { devicePrivatePageAt } from '../mm/page-vma-mapped.js';
 import { vmaLookup } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Dmirror } from './dmirror.js';
-import type { MigrationContext } from './migration-targets.js';
+import { type MigrationContext, movedPages } from './migration-targets.js';
 
 const REQUEST_WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
@@ -77,6 +79,40 @@ export function* lookUp(
     devPrivateOwner: ctx.owner,
   });
   return outcome === 0 && mmuIntervalReadRetry(notifier, notifierSeq) ? 'EBUSY' : outcome;
+}
+
+/** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */
+const ARRIVED_ATTEMPTS = 8;
+
+/**
+ * Map what has migrated to us while an invalidation was under way, which may have been for these very pages: what is still
+ * there when it is over, and not mapped yet.
+ * Precondition: mmap_lock held for reading; the migration is finalized.
+ */
+export function* mapArrived(
+  ctx: MigrationContext,
+  dmirror: Dmirror,
+  { start, npages, src, dst }: MigrateVma,
+): Sleeps<void> {
+  const { kernel, memory, memoryId } = ctx;
+  const hmmPfns = makeHmmPfns(npages);
+  for (let attempt = 0; attempt < ARRIVED_ATTEMPTS; attempt++) {
+    if ((yield* lookUp(ctx, dmirror, start, hmmPfns, 0)) !== 0) continue;
+    for (let first = 0; first < npages; first++) {
+      const count = movedPages(src, dst, first);
+      const mayWrite = (src[first] & MIGRATE_PFN_WRITE) !== 0;
+      for (let i = first; i < first + count; i++) {
+        const flags = hmmPfnFlags(hmmPfns, i);
+        const addr = start + i * PAGE_SIZE;
+        if ((flags & HMM_PFN_VALID) === 0 || dmirror.read(addr) !== 0) continue;
+        const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
+        if (!memory.owns(page)) continue;
+        dmirror.map(addr, memoryId, memory.frameOf(page), mayWrite && (flags & HMM_PFN_WRITE) !== 0);
+      }
+      if (count > 1) first += count - 1;
+    }
+    return;
+  }
 }
 
 /**

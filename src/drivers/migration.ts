@@ -22,6 +22,7 @@ import {
 } from '../mm/migrate-device/args.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../mm/migrate-device/vma.js';
 import { isZoneDevicePage } from '../mm/page.js';
+import { hugeEntryMaps, pageVmaMapped } from '../mm/page-vma-mapped.js';
 import { leafTable, NO_TABLE, pteIndex } from '../mm/pgtable.js';
 import { putPage } from '../mm/put-page.js';
 import { isDevicePrivate, isMigration, leafKind } from '../mm/softleaf.js';
@@ -33,6 +34,7 @@ import { CopyBatch } from './copy-batch.js';
 import type { DeviceMemory } from './device-memory.js';
 import type { Dmirror } from './dmirror.js';
 import { allocDeviceFolio, evictForPage } from './eviction.js';
+import { mapArrived } from './fault-range.js';
 import { BLOCK_PAGES } from './frame-allocator.js';
 import {
   allocSystemPages,
@@ -199,38 +201,61 @@ function* allocSingly(
   return true;
 }
 
-/** The rest of it: pages, the device's page table, finalize. What has not moved stays where it is. */
+/**
+ * The rest of it: pages, finalize, the device's page table. What has not moved stays where it is.
+ *
+ * Linux's test driver maps before it finalizes. But a range can be zapped (MADV_DONTNEED) while its pages are on the way: then
+ * the page is nobody's when it arrives. Nobody runs between finalize and the last entry, so the page table may as well say
+ * which pages there are; and if somebody has announced to take pages away, and is not done, we look again when he is.
+ */
 export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: Round): Sleeps<Moved> {
   const { kernel, memoryId, memory } = ctx;
   yield* migrateVmaPages(kernel, args);
   const moved = countMigrated(args.src, args.dst, args.npages);
+  migrateVmaFinalize(kernel, args);
+  if (mirror.invalidating) {
+    settleEntries(ctx, args);
+    yield* mapArrived(ctx, mirror, args);
+    return moved;
+  }
   // Neighbours that landed on neighbouring frames with the same rights are mapped as one run.
   let first = 0;
   let pages = 0;
   let firstFrame = 0;
   let write = false;
-  // A peer's migration may be about to collect what has just come.
-  const mayMap = !ctx.owner.shared || !mirror.invalidated;
   const mapRun = (): void => {
-    if (pages > 0 && mayMap) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
+    if (pages > 0) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
     pages = 0;
   };
-  for (let i = 0; i < args.npages; i++) {
-    const mpfn = args.src[i] as Mpfn;
-    if ((mpfn & MIGRATE_PFN_MIGRATE) === 0 || args.dst[i] === 0) continue;
-    const frame = memory.frameOf(kernel.addressing.migratePfnToPage(args.dst[i] as Mpfn));
-    // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
-    const writable = (mpfn & MIGRATE_PFN_WRITE) !== 0;
+  const add = (i: number, frame: number, count: number, writable: boolean): void => {
     if (pages === 0 || first + pages !== i || firstFrame + pages !== frame || write !== writable) {
       mapRun();
       first = i;
       firstFrame = frame;
       write = writable;
     }
-    pages += movedPages(args.src, args.dst, i);
+    pages += count;
+  };
+  const { vma, start, src, dst } = args;
+  for (let i = 0; i < args.npages; i++) {
+    const count = movedPages(src, dst, i);
+    if (count === 0) continue;
+    const page = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
+    const frame = memory.frameOf(page);
+    // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
+    const writable = (src[i] & MIGRATE_PFN_WRITE) !== 0;
+    if (count > 1 && hugeEntryMaps(kernel, vma.mm, (start + i * PAGE_SIZE) as VirtAddr, page)) {
+      add(i, frame, count, writable);
+    } else {
+      for (let j = 0; j < count; j++) {
+        const addr = (start + (i + j) * PAGE_SIZE) as VirtAddr;
+        const isThere = pageVmaMapped(kernel, vma, addr, (page + j) as Page, 'mapped') !== NO_TABLE;
+        if (isThere) add(i + j, frame + j, 1, writable);
+      }
+    }
+    i += count - 1;
   }
   mapRun();
-  migrateVmaFinalize(kernel, args);
   settleEntries(ctx, args);
   return moved;
 }

@@ -16,9 +16,10 @@ import {
   hmmPfnMapOrder,
   makeHmmPfns,
 } from '../abi/hmm-pfn.js';
-import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
+import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
 import { isDeviceCoherentPage, isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
@@ -203,7 +204,7 @@ export class TestHmmMirror implements DriverMirror {
   /** `dmirror_exclusive()`. */
   *exclusive(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
     if (!isPageRange(start, pages)) return nothing('EINVAL');
-    const { kernel, owner } = this.#device.migration;
+    const { kernel } = this.#device.migration;
     const { words } = kernel.memmap;
     const dmirror = this.#dmirror;
     const { mm } = dmirror;
@@ -211,7 +212,7 @@ export class TestHmmMirror implements DriverMirror {
     try {
       for (let i = 0; i < pages; i++) {
         const addr = (start + i * PAGE_SIZE) as VirtAddr;
-        const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
+        const page = yield* this.#takeExclusive(addr);
         if (typeof page === 'string') return nothing(page);
         // While the page is locked the CPU cannot have it back.
         const mapped = dmirror.mapExclusive(addr, pageMemory(kernel, page), pageFrame(kernel, page));
@@ -223,6 +224,19 @@ export class TestHmmMirror implements DriverMirror {
       mm.mmapLock.upRead();
     }
     return this.peek(start, pages);
+  }
+
+  /** `make_device_exclusive()` of one page, which is locked and held on success, while nobody is about to take it away. */
+  *#takeExclusive(addr: VirtAddr): Sleeps<Page | Errno> {
+    const { kernel, owner } = this.#device.migration;
+    const { mm, notifier } = this.#dmirror;
+    for (;;) {
+      const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
+      if (typeof page === 'string' || !this.#dmirror.invalidating) return page;
+      folioUnlock(kernel.memmap.words, page);
+      putPage(kernel, page);
+      yield* mmuIntervalReadBegin(notifier);
+    }
   }
 
   checkExclusive(start: VirtAddr, pages: number): Result {

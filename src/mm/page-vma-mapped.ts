@@ -29,6 +29,14 @@ export function pageVmaMapped(kernel: Kernel, vma: VmArea, addr: VirtAddr, page:
   return checkPte(kernel, load32(halves, at), load32(halves, at + 1), page, mode) ? table : NO_TABLE;
 }
 
+/** Does one huge entry map the whole large folio of `head` at an address? */
+export function hugeEntryMaps(kernel: Kernel, mm: MmStruct, addr: VirtAddr, head: Page): boolean {
+  const at = findHugePmd(kernel, mm, addr);
+  if (at === NO_TABLE) return false;
+  const { halves } = kernel.ram;
+  return checkPte(kernel, load32(halves, 2 * at), load32(halves, 2 * at + 1), head, 'mapped');
+}
+
 /** `check_pte()` of an entry given by its halves. */
 function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: WalkMode): boolean {
   if ((low | high) === 0) return false;

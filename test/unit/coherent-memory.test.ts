@@ -2,15 +2,28 @@
 
 import { describe, expect, it } from 'vitest';
 import { HMM_PFN_VALID, makeHmmPfns, setHmmPfn } from '#src/abi/hmm-pfn';
-import { NULL_PAGE, type Page, type Pfn } from '#src/base/brand';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '#src/base/brand';
 import { InvariantViolation } from '#src/base/errors';
+import type { VirtRange } from '#src/machine/types';
 import type { DevPagemap } from '#src/mm/dev-pagemap';
 import { pinUserPages, unpinUserPages } from '#src/mm/gup';
 import { kmapLocalPage, pageFrame, pageMemory } from '#src/mm/highmem';
 import { memremapDevicePrivatePagemap, memremapPages } from '#src/mm/memremap';
 import { putPage } from '#src/mm/put-page';
 import { waitUntil } from '#src/sync/task';
-import { errnoOf, LOCAL, PAGE, part, READ, REMOTE, upTo, WINDOWS, WRITE, withCoherent } from './coherent-rig.js';
+import {
+  type CoherentRig,
+  errnoOf,
+  LOCAL,
+  PAGE,
+  part,
+  READ,
+  REMOTE,
+  upTo,
+  WINDOWS,
+  WRITE,
+  withCoherent,
+} from './coherent-rig.js';
 import { smallKernel } from './mm-fixture.js';
 
 const PFN = WINDOWS.map((start) => start / PAGE);
@@ -138,6 +151,29 @@ describe.each(['legacy', 'offset'] as const)('coherent memory (%s)', (addressing
       const words = await process.readArray('u32', range.start, (2 * PAGE) / 4);
       expect(words.filter((word) => word !== 0)).toEqual(new Uint32Array(64).fill(9));
       expect(await used()).toEqual([2, 0, 0]);
+    }));
+
+  it('is never tried to be moved by a fault: a device that comes later takes the page from none that has it', () =>
+    withCoherent(addressing, async ({ machine, process, mirrors, filled, used }) => {
+      const range = await filled(4);
+      await mirrors[0].migrate(range, 'device');
+      const late = await process.mirror(1, { onFault: 'migrate' });
+      await mirrors[2].readPages(range);
+      const { migratedToDevice, migratedToRam } = await machine.stats();
+      await late.launch('atomic-increment', { lanes: 4, args: { target: range.start, count: 4, stride: PAGE, by: 1 } });
+      for (const mirror of [mirrors[0], mirrors[2]]) {
+        expect(await mirror.peekPages(range)).toMatchObject({ errno: 0, pages: 4 });
+      }
+      expect(await machine.stats()).toMatchObject({ migratedToDevice, migratedToRam });
+      expect(await used()).toEqual([4, 0, 0]);
+    }));
+
+  it('is no candidate of a migration to the device it is on', () =>
+    withCoherent(addressing, async ({ mirrors, filled }) => {
+      const range = await filled(2);
+      await mirrors[0].migrate(part(range, 0, 1), 'device');
+      const answer = { requested: 2, collected: 1, migrated: 1, errno: 0 };
+      expect(await mirrors[0].migrate(range, 'device')).toMatchObject(answer);
     }));
 
   it('is evicted for room, the longest filled first', () =>
@@ -281,6 +317,20 @@ describe.each(['legacy', 'offset'] as const)('holding coherent pages (%s)', (add
       expect(await bytes(range)).toEqual([1, 2]);
     }));
 
+  it('a device that dies leaves its memory to the CPU, which can still bring the pages home', () =>
+    withCoherent(addressing, async ({ machine, process, mirrors, filled, bytes, used }) => {
+      const range = await filled(3);
+      await mirrors[0].migrate(range, 'device');
+      await machine.killDevice(0);
+      await expect(mirrors[0].migrate(range, 'system')).rejects.toMatchObject({ code: 'ERR_PFNLESS_DEVICE_LOST' });
+      expect(await bytes(range)).toEqual([1, 2, 3]);
+      const pin = await process.pin(part(range, 0, 2), { write: true });
+      expect(await used()).toEqual([1, 0, 0]);
+      await pin.release();
+      expect(await mirrors[1].migrate(range, 'device')).toMatchObject({ migrated: 2, errno: 'ENOENT' });
+      expect(await bytes(range)).toEqual([1, 2, 3]);
+    }));
+
   it('exclusive access takes the page from the CPU where it is, for any device', () =>
     withCoherent(addressing, async ({ process, mirrors, filled, bytes, codes, used }) => {
       const range = await filled(3);
@@ -300,6 +350,79 @@ describe.each(['legacy', 'offset'] as const)('holding coherent pages (%s)', (add
       expect(await used()).toEqual([0, 0, 0]);
       for (const mirror of mirrors) expect(await mirror.isExclusive(range)).toBe(false);
       expect(await bytes(range)).toEqual([1, 2, 3]);
+    }));
+});
+
+describe.each(['legacy', 'offset'] as const)('huge pages in coherent memory (%s)', (addressing) => {
+  const PMD = 4;
+  const HUGE = 2 ** 21;
+  const ONE_FOLIO = { requested: 512, collected: 512, migrated: 512, folios: 1, errno: 0 };
+
+  /** 2 MiB of sevens on the first device, mapped there by one entry. */
+  const hugeRange = async ({ process, mirrors }: CoherentRig): Promise<VirtRange> => {
+    const { start } = await process.mmap({ length: 2 * HUGE });
+    const range: VirtRange = { start: (Math.ceil(start / HUGE) * HUGE) as VirtAddr, length: HUGE };
+    await process.madvise(range, 'HUGEPAGE');
+    await process.write(range.start, new Uint8Array(HUGE).fill(7));
+    expect(await mirrors[0].migrate(range, 'device')).toEqual(ONE_FOLIO);
+    return range;
+  };
+
+  it('go there and back as one, and the CPU and other devices use them there', () =>
+    withCoherent(addressing, async (rig) => {
+      const { machine, process, mirrors, codes, used } = rig;
+      const range = await hugeRange(rig);
+      const { cpuFaults } = await machine.stats();
+      await process.write(part(range, 300, 1).start, Uint8Array.of(8));
+      expect((await process.read(range.start, HUGE)).reduce((sum, byte) => sum + byte, 0)).toBe(7 * HUGE + 1);
+      expect((await machine.stats()).cpuFaults).toBe(cpuFaults);
+      expect(new Set(await codes(range, mirrors[0]))).toEqual(new Set([LOCAL | WRITE | PMD]));
+      expect((await mirrors[1].read(part(range, 300, 1).start, 1))[0]).toBe(8);
+      expect(await used()).toEqual([512, 0, 0]);
+      expect(await mirrors[0].migrate(range, 'system')).toEqual(ONE_FOLIO);
+      expect((await mirrors[1].read(part(range, 300, 1).start, 1))[0]).toBe(8);
+      expect(new Set(await codes(range, mirrors[1]))).toEqual(new Set([WRITE | PMD]));
+    }));
+
+  it('are shared after fork; a write copies 4 KiB to RAM', () =>
+    withCoherent(addressing, async (rig) => {
+      const { process, mirrors, codes, used } = rig;
+      const range = await hugeRange(rig);
+      const child = await process.fork();
+      await process.write(range.start, Uint8Array.of(1));
+      expect(await codes(part(range, 0, 2), mirrors[0])).toEqual([WRITE, LOCAL | READ]);
+      expect((await child.read(range.start, 1))[0]).toBe(7);
+      await child.exit();
+      expect(await used()).toEqual([512, 0, 0]);
+    }));
+
+  it('cannot be pinned for long there, in no part; references hold them', () =>
+    withCoherent(addressing, async (rig) => {
+      const { process, mirrors, codes, used } = rig;
+      const range = await hugeRange(rig);
+      for (const [first, pages] of [
+        [0, 1],
+        [77, 1],
+        [0, 512],
+      ] as const) {
+        expect(await errnoOf(process.pin(part(range, first, pages), { write: true }))).toBe('EBUSY');
+      }
+      expect(new Set(await codes(range, mirrors[0]))).toEqual(new Set([LOCAL | WRITE | PMD]));
+      const held = await process.pin(part(range, 77, 1), { kind: 'get' });
+      expect(await mirrors[0].migrate(range, 'system')).toMatchObject({ migrated: 0 });
+      await held.release();
+      expect(await used()).toEqual([512, 0, 0]);
+    }));
+
+  it('keep only what is not given up while they are on the way', () =>
+    withCoherent(addressing, async (rig) => {
+      const { process, mirrors } = rig;
+      const range = await hugeRange(rig);
+      await mirrors[0].migrate(range, 'system');
+      await Promise.all([mirrors[0].migrate(range, 'device'), process.madvise(part(range, 0, 256), 'DONTNEED')]);
+      expect((await process.read(range.start, 1))[0]).toBe(0);
+      const { words } = await mirrors[0].readPages(range);
+      expect([words[0], words[255], words[256]! & 0xffn, words[511]! & 0xffn]).toEqual([0n, 0n, 7n, 7n]);
     }));
 });
 

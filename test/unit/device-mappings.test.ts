@@ -4,7 +4,7 @@ import { DEVICE_PTE_VALID, DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM } from 
 import type { VirtAddr } from '#src/base/brand';
 import { deviceMappings } from '#src/check/device-mappings';
 import { walk } from '#src/device/page-table';
-import { bootMachine } from '#src/machine/boot';
+import { bootMachine, bootWithState } from '#src/machine/boot';
 import type { Checker, MachineState } from '#src/machine/state';
 
 const PAGE = 4096;
@@ -93,4 +93,33 @@ test.each(['legacy', 'offset'] as const)('a mapping that the CPU has not (%s)', 
     words[at] = other[ram]!;
   });
   expect(messages).toEqual([expect.stringMatching(/is mapped on the device, but the CPU has nothing there/)]);
+});
+
+/** A page of a coherent device that another device has mapped too; then the other's entry is tampered with. */
+test.each([
+  ['what is right is not reported', (word: number) => word, []],
+  [
+    'the same frame of the own memory',
+    (word: number) => word + 0x100,
+    [/frame 0 of memory 2 on the device, frame 0 of memory 1/],
+  ],
+  ['the same frame of RAM', (word: number) => word - 0x100, [/frame 0 of memory 0 on the device, frame 0 of memory 1/]],
+] as const)('a peer of a coherent device: %s', async (_, tamper, expected) => {
+  const { machine, state } = await bootWithState(
+    { executor: 'inline', memory: { ram: '32MiB' }, devices: [1, 2].map(() => ({ type: 'coherent', memory: '2MiB' })) },
+    [deviceMappings],
+  );
+  await using booted = machine;
+  const process = await booted.process();
+  const range = await process.mmap({ length: PAGE });
+  await process.write(range.start, Uint8Array.of(1));
+  const [own, peer] = [await process.mirror(0), await process.mirror(1, { onFault: 'mirror' })];
+  await own.migrate(range, 'device');
+  expect(await peer.read(range.start, 1)).toEqual(Uint8Array.of(1));
+  const { link, driver } = state.devices[1]!;
+  const words = new Int32Array(link.memories.pageTables);
+  const at = walk(words, driver.inspect!().contexts[0]!.root, range.start);
+  words[at] = tamper(words[at]!);
+  const messages = (await machine.check()).map(({ message }) => message);
+  expect(messages).toEqual(expected.map((pattern) => expect.stringMatching(pattern)));
 });

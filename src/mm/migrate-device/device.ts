@@ -41,10 +41,15 @@ export function* migrateDevicePfns(kernel: Kernel, src: Float64Array, npages: nu
 /**
  * `migrate_device_coherent_folio()`: bring one page of a coherent device to RAM, without its driver: the CPU copies. For who
  * wants to pin it for long. Precondition: the caller has one reference on it, which is gone afterwards.
- * @returns EBUSY when somebody else holds the page, or there is no RAM for it
+ * @returns EBUSY when somebody else holds the page, or there is no RAM for it; and for a page of a large folio, which Linux does
+ * not expect here either: it warns, and leaves the folio where it is
  */
 export function* migrateDeviceCoherentPage(kernel: Kernel, page: Page): Sleeps<0 | 'EBUSY'> {
   const { words } = kernel.memmap;
+  if (folioNrPages(words, page) > 1) {
+    putPage(kernel, page);
+    return 'EBUSY';
+  }
   while (!folioTrylock(words, page)) {
     yield* waitUntil(`lock of the coherent page ${page}`, () => !folioLocked(words, page));
   }
