@@ -1,5 +1,6 @@
 /** Devices that reach each other's private memory: pages move between them directly, or are used where they are. */
 import fc from 'fast-check';
+import { runWorkload, workloads } from 'pfnless';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DMIRROR_PROT } from '#src/abi/dmirror';
 import type { VirtAddr } from '#src/base/brand';
@@ -117,6 +118,18 @@ describe.each([
     const rest = await process.readArray('i32', (range.start + 8 * PAGE) as VirtAddr, (8 * PAGE) / 4);
     expect(rest).toEqual(counting(16).subarray((8 * PAGE) / 4));
   });
+});
+
+/** In parallel: a page that came to one device was once taken by its peer before it was mapped, and mapped behind its back. */
+it.each(['legacy', 'offset'] as const)('share a graph (%s, threads)', async (addressing) => {
+  const device = { memory: '16MiB', peers: 'link' };
+  const machine = await boot({ addressing, executor: 'threads', devices: [device, device, device] });
+  machines.push(machine);
+  const bfs = workloads.find(({ name }) => name === 'bfs')!;
+  for (let seed = 1; seed <= 3; seed++) {
+    const result = await runWorkload(machine, bfs, { devices: 3, size: 4096, seed, now: () => 0 });
+    expect(result).toMatchObject({ ok: true, verified: true, violations: [] });
+  }
 });
 
 describe('random programs of peers', () => {
