@@ -178,7 +178,6 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/adversity.test.ts',
       ],
-      ['peer copies', 'by way of RAM only', 'missing'],
       [
         'oops K1, corruption K2, false stop K3 of KERNEL_FACTS',
         'not reproduced: the driver does what it meant',
