@@ -17,7 +17,7 @@ import {
 import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { load32 } from '../sync/word.js';
+import { load32, peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -73,8 +73,8 @@ export function visitEntries(
       continue;
     }
     for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
-      const low = load32(halves, word);
-      const high = load32(halves, word + 1);
+      const low = peek32(halves, word);
+      const high = peek32(halves, word + 1);
       if ((low | high) !== 0) visit(addr, low, high, 1, false);
     }
     at = stop;

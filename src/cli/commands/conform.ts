@@ -47,6 +47,7 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
     for (const file of files) {
       progress.update(`${reports.length} of ${files.length} traces: ${basename(file)}`);
       const trace = parseTrace(readText(file), file);
+      await replayer.prepare(trace);
       const start = performance.now();
       reports.push(await replayer.replay(trace));
       wallMs += performance.now() - start;
@@ -95,11 +96,15 @@ function printDivergences(divergences: readonly Divergence[], reports: readonly 
     `${paint.bad(`${divergences.length} divergences`)}: ${held} of ${replayed.length} traces replayed to their end\n\n`,
   );
   print(renderTable(CAUSE_COLUMNS, causesOf(reports)));
-  for (const { trace, line, op, field, expected, actual, alsoDiffers, page } of divergences.slice(0, SHOWN_MAX)) {
+  for (const { trace, line, op, field, expected, actual, alsoDiffers, page, explanation } of divergences.slice(
+    0,
+    SHOWN_MAX,
+  )) {
     print(`\n${trace}:${line} ${op}, ${paint.bad(field)}: expected ${expected}, got ${actual}\n`);
     for (const text of alsoDiffers.slice(0, 5)) print(`  also ${text}\n`);
     if (alsoDiffers.length > 5) print(`  and ${alsoDiffers.length - 5} more fields\n`);
     for (const text of page) print(`  ${text}\n`);
+    if (explanation !== null) print(`  nearest explanation: ${explanation}\n`);
   }
   if (divergences.length > SHOWN_MAX)
     print(`\nand ${divergences.length - SHOWN_MAX} more divergences: --json has all\n`);
