@@ -53,11 +53,27 @@ export function* snapshotRange(
     const requests = { defaultFlags: 0, pfnFlagsMask: 0 };
     const notifierSeq = notifier.invalidateSeq;
     hmmRangeSnapshot(kernel, { notifier, notifierSeq, start, end, hmmPfns, ...requests, devPrivateOwner: owner });
-    for (let i = 0; i < out.length; i++) out[i] = snapshotCode(kernel, memory, hmmPfns, i);
+    for (let i = 0; i < out.length; ) {
+      const stop = Math.min(i + likePages(hmmPfns, i, start), out.length);
+      const code = snapshotCode(kernel, memory, hmmPfns, i);
+      while (i < stop) out[i++] = code;
+    }
     return 0;
   } finally {
     mmapLock.upRead();
   }
+}
+
+/** How many words from `i` on say the same: the pages of one huge entry, or neighbours that are not mapped. */
+function likePages(hmmPfns: HmmPfns, i: number, start: VirtAddr): number {
+  const flags = hmmPfnFlags(hmmPfns, i);
+  if ((flags & HMM_PFN_VALID) === 0) {
+    let next = i + 1;
+    while (2 * next < hmmPfns.length && hmmPfnFlags(hmmPfns, next) === flags) next++;
+    return next - i;
+  }
+  const pages = 1 << hmmPfnMapOrder(hmmPfns, i);
+  return pages - ((start / PAGE_SIZE + i) & (pages - 1));
 }
 
 /** `dmirror_mkentry()`. */

@@ -166,7 +166,9 @@ export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out:
   visitEntries(kernel, mm, start, end, (addr, low, high, pages) => {
     const kind = lowPresent(low) ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
     const first = (addr - start) / PAGE_SIZE;
-    if (kind !== 'swap' && kind !== 'marker') out.fill(1, first, first + pages);
+    if (kind === 'swap' || kind === 'marker') return;
+    if (pages === 1) out[first] = 1;
+    else out.fill(1, first, first + pages);
   });
 }
 
