@@ -5,7 +5,7 @@ import type { DriverObserver } from '../drivers/driver.js';
 import type { MachineState } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { mincoreRange, pagemapRange } from '../mm/proc-pagemap.js';
+import { pagemapAndMincore } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import type { Sleeps } from '../sync/task.js';
 import type { ObservedState, StateSum } from './compare.js';
@@ -52,8 +52,7 @@ export class ProcessView implements ObservedState {
     const [s0, s1] = this.#codes;
     if (first !== undefined) this.s0 = codesOr(s0!, yield* first.snapshot(base, s0!));
     if (second !== undefined) this.s1 = codesOr(s1!, yield* second.snapshot(base, s1!));
-    pagemapRange(this.#kernel, this.mm, base, this.pm);
-    mincoreRange(this.#kernel, this.mm, base, this.mc);
+    pagemapAndMincore(this.#kernel, this.mm, base, this.pm, this.mc);
     this.sums = smapsRange(this.#kernel, this.mm, base, pages);
   }
 
