@@ -51,10 +51,13 @@ export const hmmPfnNumber = (pfns: HmmPfns, i: number): number =>
 /** `hmm_pfn_to_map_order()`. */
 export const hmmPfnMapOrder = (pfns: HmmPfns, i: number): number => (pfns[2 * i + 1] >>> ORDER_SHIFT) & ORDER_MASK;
 
-/** Report page `i`. The input's sticky flags stay. */
-export function setHmmPfn(pfns: HmmPfns, i: number, number: number, flags: number): void {
-  pfns[2 * i] = number;
-  pfns[2 * i + 1] = (pfns[2 * i + 1] & HMM_PFN_INOUT_FLAGS) | Math.floor(number / HALF) | flags;
+/** Report page `i`: the number's lower half, and its upper half with the flags. The input's sticky flags stay. */
+export function setHmmPfnHalves(pfns: HmmPfns, i: number, lower: number, upper: number): void {
+  pfns[2 * i] = lower;
+  pfns[2 * i + 1] = (pfns[2 * i + 1] & HMM_PFN_INOUT_FLAGS) | upper;
 }
+/** The same of a number that is not in halves yet. */
+export const setHmmPfn = (pfns: HmmPfns, i: number, number: number, flags: number): void =>
+  setHmmPfnHalves(pfns, i, number, number < HALF ? flags : Math.floor(number / HALF) | flags);
 /** The flags that say of which order a mapping is (`hmm_pfn_flags_order()`). */
 export const hmmPfnOrderFlags = (order: number): number => order << ORDER_SHIFT;

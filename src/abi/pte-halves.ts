@@ -48,6 +48,9 @@ export const HIGH_MIG_DIRTY = 2 << NUMBER_HIGH_BITS;
 export const lowPresent = (low: number): boolean => (low & PRESENT_OR_PROTNONE) !== 0;
 export const halvesPfn = (low: number, high: number): number =>
   (low >>> PFN_SHIFT) + (high & PFN_HIGH_MASK) * PFN_HIGH_UNIT;
+/** The PFN itself as two halves. */
+export const halvesPfnLow = (low: number, high: number): number => (low >>> PFN_SHIFT) | (high << (32 - PFN_SHIFT));
+export const halvesPfnHigh = (high: number): number => (high & PFN_HIGH_MASK) >>> PFN_SHIFT;
 export const presentLow = (pfn: number, flags: number): number => (pfn << PFN_SHIFT) | flags | 0;
 export const presentHigh = (pfn: number): number => Math.floor(pfn / PFN_HIGH_UNIT) & PFN_HIGH_MASK;
 

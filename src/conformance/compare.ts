@@ -1,5 +1,5 @@
-/** Recorded against replayed: the first place where they differ, in words that a report can print. */
-import type { TraceState } from './trace.js';
+/** Recorded against replayed: where they differ, in words that a report can print. */
+import type { TraceOperation, TraceState } from './trace.js';
 
 /** One place that differs. `page` is an index in the arena where the field belongs to a page. */
 export interface Difference {
@@ -9,98 +9,142 @@ export interface Difference {
   readonly page: number | null;
 }
 
-/** What was recorded of an operation but its states, and what the emulator has for each of these fields. */
+/** What the emulator has for fields of an operation: its results, and arguments that it knows better. */
 export type Fields = Readonly<Record<string, unknown>>;
 
 /** A state as the emulator has it: an entry a page, and sums in kB. */
 export interface ObservedState {
-  readonly pm: ArrayLike<number>;
-  readonly mc: ArrayLike<number>;
-  readonly s0: ArrayLike<number> | string;
-  readonly s1: ArrayLike<number> | string;
+  readonly pm: Int32Array;
+  readonly mc: Int32Array;
+  readonly s0: Uint8Array | string;
+  readonly s1: Uint8Array | string;
   readonly sums: Readonly<Record<StateSum, number>>;
 }
 
-const STATE_ARRAYS = ['pm', 'mc', 's0', 's1'] as const;
 const STATE_SUMS = ['rss', 'anon', 'swap', 'ahp', 'prd', 'prc', 'shd', 'shc'] as const;
 export type StateSum = (typeof STATE_SUMS)[number];
 
-/** Every field of an operation's results that differs. `firstPage` is where its lists start in the arena. */
-export function compareFields(recorded: Fields, actual: Fields, firstPage: number | null): Difference[] {
-  const found: Difference[] = [];
-  for (const field of new Set([...Object.keys(recorded), ...Object.keys(actual)])) {
+/** Fields that say what to do: they are taken at their word, unless the emulator knows better. */
+const ARGUMENTS: ReadonlySet<string> = new Set([
+  'op',
+  'proc',
+  'slot',
+  'dev',
+  'pg',
+  'n',
+  'kind',
+  'advice',
+  'dst',
+  'write',
+]);
+/** The same for `prot`, which is a snapshot's result. */
+const PROT_IS_ARGUMENT: ReadonlySet<string> = new Set(['mmap', 'mprotect']);
+
+const isArgument = (op: string, field: string): boolean =>
+  ARGUMENTS.has(field) || (field === 'prot' && PROT_IS_ARGUMENT.has(op));
+
+/** Add every field of an operation that differs, but for its states. `index`: how many operations came before. */
+export function compareFields(operation: TraceOperation, actual: Fields, index: number, found: Difference[]): void {
+  const recorded = operation as unknown as Fields;
+  for (const field in recorded) {
     if (field === 'st0' || field === 'st1') continue;
-    const difference = compareValue(field, recorded[field], actual[field], firstPage);
-    if (difference !== null) found.push(difference);
+    const expected = recorded[field];
+    const got = field === 'i' ? index : actual[field];
+    if (expected === got || (got === undefined && isArgument(operation.op, field))) continue;
+    if (!sameValue(expected, got)) found.push(differenceOf(operation, field, expected, got));
   }
-  return found;
+  for (const field in actual) {
+    if (recorded[field] === undefined) found.push(differenceOf(operation, field, undefined, actual[field]));
+  }
 }
 
-function compareValue(field: string, expected: unknown, actual: unknown, firstPage: number | null): Difference | null {
-  if (expected === actual) return null;
-  if (Array.isArray(expected) && Array.isArray(actual)) {
-    if (sameList(expected, actual)) return null;
-    const at = expected.findIndex((value, index) => !sameList(value, actual[index]));
-    const perPage = firstPage !== null && (field === 'words' || field === 'prot') && expected.length === actual.length;
-    if (perPage) {
-      const page = firstPage + at;
-      return { field: `${field}[${page}]`, expected: show(expected[at]), actual: show(actual[at]), page };
-    }
+/** Two results, lists included, lists of lists too. */
+function sameValue(a: unknown, b: unknown): boolean {
+  if (a === b) return true;
+  if (!Array.isArray(a) || !Array.isArray(b) || a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i] && !sameValue(a[i], b[i])) return false;
+  return true;
+}
+
+/** Of a list with an entry a page, the first page that differs. */
+function differenceOf(operation: TraceOperation, field: string, expected: unknown, actual: unknown): Difference {
+  const isPerPage = 'pg' in operation && (field === 'words' || field === 'prot');
+  if (isPerPage && Array.isArray(expected) && Array.isArray(actual) && expected.length === actual.length) {
+    const at = expected.findIndex((value, index) => value !== actual[index]);
+    const page = operation.pg + at;
+    return { field: `${field}[${page}]`, expected: show(expected[at]), actual: show(actual[at]), page };
   }
   return { field, expected: show(expected), actual: show(actual), page: null };
 }
 
-function sameList(a: unknown, b: unknown): boolean {
-  if (!Array.isArray(a) || !Array.isArray(b)) return a === b;
-  return a.length === b.length && a.every((value, index) => sameList(value, b[index]));
-}
+/** Traces of a kernel without the series have swap types 28, 29, 30; with it they are 25, 26, 27 (TRACE_FORMAT.md). */
+const SERIES_TYPE_SHIFT = 3 << 8;
+const FIRST_DEVICE_TYPE = 28 << 8;
+const SWAP_FORMAT = 2;
 
-/** Every field of a state that differs, at its first page. */
+/** Add every field of a state that differs, at its first page. */
 export function compareState(
   name: 'st0' | 'st1',
   recorded: TraceState | undefined,
   actual: ObservedState | null,
-  expectPm: (value: number) => number,
-): Difference[] {
+  seriesApplied: boolean,
+  found: Difference[],
+): void {
   if (recorded === undefined || actual === null) {
-    if (recorded === undefined && actual === null) return [];
+    if (recorded === undefined && actual === null) return;
     const [expected, got] = recorded === undefined ? ['no such process', 'alive'] : ['alive', 'no such process'];
-    return [{ field: name, expected: expected!, actual: got!, page: null }];
+    found.push({ field: name, expected: expected!, actual: got!, page: null });
+    return;
   }
-  const found: Difference[] = [];
-  for (const field of STATE_ARRAYS) {
-    const [expected, got] = [recorded[field], actual[field]];
-    if (typeof expected === 'string' || typeof got === 'string') {
-      if (expected !== got)
-        found.push({ field: `${name}.${field}`, expected: show(expected), actual: show(got), page: null });
-      continue;
-    }
-    const difference = compareRuns(expected, got, field === 'pm' ? expectPm : same);
-    if (difference !== null) found.push({ ...difference, field: `${name}.${field}[${difference.page}]` });
-  }
+  comparePages(name, 'pm', recorded.pm, actual.pm, seriesApplied ? SERIES_TYPE_SHIFT : 0, found);
+  comparePages(name, 'mc', recorded.mc, actual.mc, 0, found);
+  compareSnapshots(name, 's0', recorded.s0, actual.s0, found);
+  compareSnapshots(name, 's1', recorded.s1, actual.s1, found);
   for (const field of STATE_SUMS) {
     if (recorded[field] === actual.sums[field]) continue;
     const [expected, got] = [`${recorded[field]} kB`, `${actual.sums[field]} kB`];
     found.push({ field: `${name}.${field}`, expected, actual: got, page: null });
   }
-  return found;
 }
 
-const same = (value: number): number => value;
+type Runs = readonly (readonly [number, number])[];
 
-function compareRuns(
-  runs: readonly (readonly [number, number])[],
-  actual: ArrayLike<number>,
-  translate: (value: number) => number,
-): Omit<Difference, 'field'> | null {
+/** @param typeShift what to take from the swap types of a device's entries */
+function comparePages(
+  name: string,
+  field: string,
+  recorded: Runs,
+  actual: Int32Array | Uint8Array,
+  typeShift: number,
+  found: Difference[],
+): void {
   let page = 0;
-  for (const [value, length] of runs) {
-    const expected = translate(value);
-    for (const stop = page + length; page < stop; page++) {
-      if (actual[page] !== expected) return { expected: show(expected), actual: show(actual[page]), page };
-    }
+  for (let run = 0; run < recorded.length; run++) {
+    const [value, length] = recorded[run]!;
+    const isShifted = typeShift !== 0 && value >= FIRST_DEVICE_TYPE && (value & SWAP_FORMAT) !== 0;
+    const expected = isShifted ? value - typeShift : value;
+    const stop = page + length;
+    while (page < stop && actual[page] === expected) page++;
+    if (page === stop) continue;
+    found.push({ field: `${name}.${field}[${page}]`, expected: show(expected), actual: show(actual[page]), page });
+    return;
   }
-  return null;
+}
+
+/** A snapshot's codes, or the errno of a snapshot that failed. */
+function compareSnapshots(
+  name: string,
+  field: string,
+  recorded: Runs | string,
+  actual: Uint8Array | string,
+  found: Difference[],
+): void {
+  if (typeof recorded !== 'string' && typeof actual !== 'string') {
+    comparePages(name, field, recorded, actual, 0, found);
+  } else if (recorded !== actual) {
+    const shown = typeof actual === 'string' ? actual : runsOf(Array.from(actual));
+    found.push({ field: `${name}.${field}`, expected: show(recorded), actual: show(shown), page: null });
+  }
 }
 
 function show(value: unknown): string {

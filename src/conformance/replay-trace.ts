@@ -6,19 +6,20 @@
  * diverged, or left something behind, costs the machine its place: the next one gets a new one. The checkers, who look at
  * every struct page, look at the end.
  */
+import type { VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
-import type { DriverMirror } from '../drivers/driver.js';
 import { type BootedMachine, bootWithState } from '../machine/boot.js';
 import type { MachineState } from '../machine/state.js';
-import type { Addressing, ExecutorKind, Process, Violation } from '../machine/types.js';
+import type { Addressing, ExecutorKind, Violation } from '../machine/types.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import type { Sleeps } from '../sync/task.js';
-import { compareFields, compareState, type Difference, type ObservedState } from './compare.js';
+import { compareFields, compareState, type Difference, type Fields } from './compare.js';
+import { explain } from './explain.js';
 import { describePage } from './page-state.js';
-import type { Trace, TraceLine } from './trace.js';
+import type { Trace, TraceOperation } from './trace.js';
 import { TraceSession } from './trace-session.js';
-import { type Observed, observeState } from './trace-state.js';
+import { type Arena, ProcessView } from './trace-state.js';
 
 /** One operation whose outcome differs: its first differing field. */
 export interface Divergence {
@@ -32,6 +33,8 @@ export interface Divergence {
   readonly alsoDiffers: readonly string[];
   /** The page that the field is about: VMA, entry decoded, struct page, device mappings. */
   readonly page: readonly string[];
+  /** What most probably was missed, with the number of the fact about the real kernel; `null` if nothing comes to mind. */
+  readonly explanation: string | null;
 }
 
 export interface TraceReport {
@@ -40,8 +43,6 @@ export interface TraceReport {
   readonly recorded: number;
   readonly operations: number;
   readonly divergences: readonly Divergence[];
-  /** Why the trace cannot be replayed at all; `null` if it can. */
-  readonly unsupported: string | null;
 }
 
 export interface ReplayOptions {
@@ -51,11 +52,6 @@ export interface ReplayOptions {
   readonly all: boolean;
 }
 
-/** Traces of a kernel without the series have swap types 28, 29, 30; with it they are 25, 26, 27 (TRACE_FORMAT.md). */
-const SERIES_TYPE_SHIFT = 3;
-const FIRST_DEVICE_TYPE = 28;
-const SWAP_FORMAT = 2;
-
 export class TraceReplayer {
   readonly #options: ReplayOptions;
   #booted: BootedMachine | null = null;
@@ -64,26 +60,20 @@ export class TraceReplayer {
     this.#options = options;
   }
 
-  /** @throws InvariantViolation or any error that is not the kernel's answer becomes a divergence of its operation */
-  async replay(trace: Trace): Promise<TraceReport> {
-    const report = { trace: trace.file, recorded: trace.lines.length, operations: 0, unsupported: whyNot(trace) };
-    const divergences: Divergence[] = [];
-    if (report.unsupported !== null) return { ...report, divergences };
+  /** Have a machine for a trace. `replay` does it too: this is for who measures replay alone. */
+  async prepare(trace: Trace): Promise<BootedMachine> {
     this.#booted ??= await bootMachineFor(trace, this.#options);
-    const run = new TraceRun(this.#booted, trace);
-    try {
-      await run.start();
-      for (const line of trace.lines) {
-        report.operations++;
-        const { divergence, fatal } = await run.step(line);
-        if (divergence !== null) divergences.push(divergence);
-        if (fatal || (divergence !== null && !this.#options.all)) break;
-      }
-      if (divergences.length === 0) divergences.push(...(await run.end()));
-    } finally {
-      if (divergences.length > 0) await this.dispose();
-    }
-    return { ...report, divergences };
+    return this.#booted;
+  }
+
+  /** What is thrown and is not the kernel's answer becomes a divergence of its operation. */
+  async replay(trace: Trace): Promise<TraceReport> {
+    const booted = await this.prepare(trace);
+    const run = new TraceRun(booted.state, trace, this.#options.all);
+    await run.replay();
+    const { operations, divergences } = run;
+    if (divergences.length > 0) await this.#discard();
+    return { trace: trace.file, recorded: trace.lines.length, operations, divergences };
   }
 
   /** What the checkers find on the machine that replayed all these traces. To be asked before `dispose`. */
@@ -97,11 +87,13 @@ export class TraceReplayer {
     this.#booted = null;
     await booted?.machine.dispose().catch(() => {});
   }
-}
 
-/** One sentence about what the trace needs and nobody has; `null` if all is there. */
-function whyNot(_trace: Trace): string | null {
-  return null;
+  /** A machine that is not what it should be: it may not even be able to end in order. */
+  async #discard(): Promise<void> {
+    const over = new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine diverged from the trace');
+    this.#booted?.state.executor.stop(over);
+    await this.dispose();
+  }
 }
 
 /** As the recorder's guest: private devices that grow by 256 MiB. */
@@ -115,67 +107,99 @@ function bootMachineFor({ header }: Trace, { addressing, executor }: ReplayOptio
   return bootWithState({ name: 'conform', addressing, executor, memory, devices }, ALL_CHECKERS);
 }
 
-/** One trace on one machine. */
+/** One trace on one machine: one task, from the first process to the last exit. */
 class TraceRun {
-  readonly #booted: BootedMachine;
+  operations = 0;
+  readonly divergences: Divergence[] = [];
+  readonly #state: MachineState;
   readonly #trace: Trace;
-  #session!: TraceSession;
-  readonly #observed = new Map<Process, Observed>();
+  readonly #all: boolean;
+  readonly #arena: Arena;
   readonly #freePages: number;
-  #count = 0;
+  #session: TraceSession | null = null;
+  /** The parent's, and the child's while it lives. */
+  #views: ProcessView[] = [];
+  /** Observers outlive their process. */
+  readonly #opened: ProcessView[] = [];
+  /** What is being done. */
+  #at: { readonly line: number; readonly op: string; readonly page: number | null };
 
-  constructor(booted: BootedMachine, trace: Trace) {
-    this.#booted = booted;
+  constructor(state: MachineState, trace: Trace, all: boolean) {
+    const { arena_base, arena_pages } = trace.header;
+    this.#state = state;
     this.#trace = trace;
-    this.#freePages = booted.state.kernel.buddy.freePagesCount;
+    this.#all = all;
+    this.#arena = { base: arena_base as VirtAddr, pages: arena_pages };
+    this.#freePages = state.kernel.buddy.freePagesCount;
+    this.#at = { line: 1, op: 'start', page: null };
   }
 
-  async start(): Promise<void> {
-    this.#session = await TraceSession.start(this.#booted.machine, this.#trace.header);
-    await this.#observe(this.#session.parent.process);
-  }
-
-  /** Do one operation and compare everything. `fatal`: there is no going on. */
-  async step({ line, operation }: TraceLine): Promise<{ divergence: Divergence | null; fatal: boolean }> {
-    const firstPage = 'pg' in operation ? operation.pg : null;
+  /** @throws PfnlessError ERR_PFNLESS_DISPOSED when the machine ended meanwhile */
+  async replay(): Promise<void> {
     try {
-      const actual = await this.#session.execute(operation);
-      const { child } = this.#session;
-      if (child !== null && !this.#observed.has(child.process)) await this.#observe(child.process);
-      const recorded = recordedFields(operation);
-      const differences = compareFields(
-        recorded,
-        { ...argumentsOf(operation), ...actual, i: this.#count++ },
-        firstPage,
-      );
-      const [st0, st1] = await this.#states();
-      differences.push(...compareState('st0', operation.st0, st0, this.#expectPm));
-      differences.push(...compareState('st1', operation.st1, st1, this.#expectPm));
-      return { divergence: this.#divergence(line, operation.op, differences), fatal: false };
+      await this.#state.executor.run(`replay of ${this.#trace.file}`, this.#run());
     } catch (error) {
       if (error instanceof PfnlessError && error.code === 'ERR_PFNLESS_DISPOSED') throw error;
-      const [problem = ''] = error instanceof Error ? [error.message] : [String(error)];
-      const difference = { field: 'error', expected: 'an answer', actual: problem, page: firstPage };
-      return { divergence: this.#divergence(line, operation.op, [difference]), fatal: true };
+      const actual = error instanceof Error ? error.message : String(error);
+      this.#diverged([{ field: 'error', expected: 'an answer', actual, page: this.#at.page }]);
     }
   }
 
-  /** Everything exits; what the checkers find is a divergence of the trailer. */
-  async end(): Promise<Divergence[]> {
-    const { state } = this.#booted;
-    const line = this.#trace.lines.length + 2;
-    try {
-      for (const { observers } of this.#observed.values()) {
-        for (const observer of observers) await state.executor.run('close observer', observer.close());
-      }
-      await this.#session.end();
-      const left = this.#leftovers(state);
-      if (left === null) return [];
-      return [this.#found(line, 'end', { field: 'leftovers', expected: 'nothing', actual: left, page: null }, [])];
-    } catch (error) {
-      const actual = error instanceof Error ? error.message : String(error);
-      return [this.#found(line, 'end', { field: 'error', expected: 'an orderly end', actual, page: null }, [])];
+  *#run(): Sleeps<void> {
+    const session = new TraceSession(this.#state, this.#trace.header);
+    this.#session = session;
+    this.#views = [this.#observe(session.parent.mm)];
+    for (const { line, operation } of this.#trace.lines) {
+      this.#at = { line, op: operation.op, page: 'pg' in operation ? operation.pg : null };
+      const differences = yield* this.#step(session, operation);
+      this.operations++;
+      if (differences.length === 0) continue;
+      this.#diverged(differences);
+      if (!this.#all) return;
     }
+    if (this.divergences.length === 0) yield* this.#end(session);
+  }
+
+  /** Do one operation and compare everything. */
+  *#step(session: TraceSession, operation: TraceOperation): Sleeps<readonly Difference[]> {
+    const found: Difference[] = [];
+    const answer = yield* session.execute(operation);
+    for (const { link } of this.#state.devices) if (link.lost !== null) throw link.lost;
+    compareFields(operation, answer, this.operations, found);
+    const { child } = session;
+    if (child === null) this.#views.length = 1;
+    else if (this.#views.length === 1) this.#views.push(this.#observe(child.mm));
+    for (const view of this.#views) yield* view.look();
+    this.#readLog(operation, answer, found);
+    const { seriesApplied } = this.#state.kernel;
+    compareState('st0', operation.st0, this.#views[0]!, seriesApplied, found);
+    compareState('st1', operation.st1, this.#views[1] ?? null, seriesApplied, found);
+    return found;
+  }
+
+  /** What the kernel warned of: nothing, if the recorded one had no reason to. */
+  #readLog(operation: TraceOperation, { errno }: Fields, found: Difference[]): void {
+    const { log } = this.#state;
+    if (log.length === 0) return;
+    const warnings = log.splice(0).join('; ');
+    // A device's write to a page that only copy-on-write could make writable is a WARN in Linux, too (fact 17).
+    if (operation.op === 'dev_write' && errno === 'EFAULT') return;
+    found.push({ field: 'kernel log', expected: 'no warning', actual: warnings, page: null });
+  }
+
+  #observe(mm: MmStruct): ProcessView {
+    const view = new ProcessView(this.#state, mm, this.#arena);
+    this.#opened.push(view);
+    return view;
+  }
+
+  /** Everything exits; what is left over is a divergence of the trailer. */
+  *#end(session: TraceSession): Sleeps<void> {
+    this.#at = { line: this.#trace.lines.length + 2, op: 'end', page: null };
+    for (const view of this.#opened) yield* view.close();
+    yield* session.end();
+    const left = this.#leftovers(this.#state);
+    if (left !== null) this.#diverged([{ field: 'leftovers', expected: 'nothing', actual: left, page: null }]);
   }
 
   /** What is not as it was before the trace; `null` if all is. */
@@ -187,95 +211,33 @@ class TraceRun {
       const { usedPages } = driver.stats();
       if (usedPages > 0) return `${usedPages} pages in use on ${spec.name}`;
     }
-    // A device's write to a page that only copy-on-write could make writable is a WARN in Linux too.
-    log.length = 0;
-    return null;
+    return log.length > 0 ? `in the kernel log: ${log.join('; ')}` : null;
   }
 
-  /** As the recorder: a mirror on each device that is opened for snapshots alone, and outlives the process. */
-  async #observe(process: Process): Promise<void> {
-    const { state } = this.#booted;
-    const mm = mmOf(this.#booted, process);
-    const observers: DriverMirror[] = [];
-    for (const { driver, spec } of state.devices) {
-      observers.push(await state.executor.run(`observe ${spec.name}`, driver.open(mm, { onFault: 'mirror' })));
-    }
-    this.#observed.set(process, { mm, observers });
-  }
-
-  #states(): Promise<readonly [ObservedState, ObservedState | null]> {
-    const { state } = this.#booted;
-    const { parent, child } = this.#session;
-    const arena = { base: this.#session.addressOf(0), pages: this.#trace.header.arena_pages };
-    const first = this.#observed.get(parent.process)!;
-    const second = child === null ? null : this.#observed.get(child.process)!;
-    function* look(): Sleeps<readonly [ObservedState, ObservedState | null]> {
-      const st0 = yield* observeState(state, first, arena);
-      return [st0, second === null ? null : yield* observeState(state, second, arena)];
-    }
-    return state.executor.run('observe', look());
-  }
-
-  readonly #expectPm = (value: number): number => {
-    if (!this.#booted.state.kernel.seriesApplied || value < 0) return value;
-    const type = value >> 8;
-    return (value & SWAP_FORMAT) !== 0 && type >= FIRST_DEVICE_TYPE ? value - (SERIES_TYPE_SHIFT << 8) : value;
-  };
-
-  #divergence(line: number, op: string, differences: readonly Difference[]): Divergence | null {
-    const [first, ...others] = differences;
-    if (first === undefined) return null;
-    return this.#found(
-      line,
-      op,
-      first,
-      others.map(({ field, expected, actual }) => `${field}: expected ${expected}, got ${actual}`),
-    );
-  }
-
-  #found(line: number, op: string, difference: Difference, alsoDiffers: readonly string[]): Divergence {
-    const { field, expected, actual, page } = difference;
-    return {
+  #diverged([first, ...others]: readonly Difference[]): void {
+    const { field, expected, actual, page } = first!;
+    const { line, op } = this.#at;
+    this.divergences.push({
       trace: this.#trace.file,
       line,
       op,
       field,
       expected,
       actual,
-      alsoDiffers,
+      alsoDiffers: others.map((other) => `${other.field}: expected ${other.expected}, got ${other.actual}`),
       page: this.#pageText(field, page),
-    };
+      explanation: explain({ op, field, expected, actual, firstDeviceType: this.#firstDeviceType() }),
+    });
+  }
+
+  #firstDeviceType(): number {
+    const { swapTypes } = this.#state.kernel.addressing;
+    return swapTypes.kindOf.indexOf('device-private-write');
   }
 
   #pageText(field: string, page: number | null): string[] {
-    if (page === null) return [];
-    const { parent, child } = this.#session;
-    const party = field.startsWith('st1') && child !== null ? child : parent;
-    const mm = this.#observed.get(party.process)?.mm;
-    if (mm === undefined) return [];
-    return describePage(this.#booted.state, mm, this.#session.addressOf(page));
+    if (page === null || this.#session === null) return [];
+    const view = this.#views[field.startsWith('st1') ? 1 : 0];
+    return view === undefined ? [] : describePage(this.#state, view.mm, this.#session.addressOf(page));
   }
-}
-
-function mmOf({ state }: BootedMachine, { pid }: Process): MmStruct {
-  for (const mm of state.kernel.mms) if (mm.pid === pid) return mm;
-  throw new Error(`process ${pid} has no address space`);
-}
-
-type Recorded = Readonly<Record<string, unknown>>;
-
-/** All fields but the states. */
-function recordedFields({ st0: _, st1: __, ...fields }: TraceLine['operation']): Recorded {
-  return fields;
-}
-
-/** Fields that say what to do: they are taken at their word, unless the session knows better. */
-const ARGUMENTS = ['proc', 'op', 'slot', 'dev', 'pg', 'n', 'kind', 'advice', 'dst', 'write'] as const;
-
-function argumentsOf(operation: TraceLine['operation']): Recorded {
-  const recorded: Recorded = operation;
-  const fields: Record<string, unknown> = {};
-  for (const name of ARGUMENTS) if (name in recorded) fields[name] = recorded[name];
-  if (operation.op === 'mmap' || operation.op === 'mprotect') fields.prot = operation.prot;
-  return fields;
 }

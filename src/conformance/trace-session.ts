@@ -1,58 +1,89 @@
 /**
- * One trace's processes, open slots and pins on a machine, and what each operation of a trace is here: calls of the public
- * API. The answer of an operation has the fields that the recorder wrote, arguments included where the session can know
- * better (the device of a slot, the number of a write).
+ * One trace's processes, open slots and pins on a machine, and what each operation of a trace is here: a system call, as the
+ * kernel's task that it is. The public API is above that and has tests of its own (test/selftests); its promises would cost
+ * more than the operations.
+ *
+ * The answer of an operation has the fields that the recorder wrote, and arguments too where the session knows better (the
+ * device of a slot, the number of a write): an answer that contradicts the record is a divergence.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import type { VirtAddr } from '../base/brand.js';
+import { type Result, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
-import { FaultError } from '../machine/errors.js';
-import type { DeviceAccess, Machine, Mirror, Pin, Process, VirtRange } from '../machine/types.js';
+import type { AccessOutcome, DriverMirror } from '../drivers/driver.js';
+import { OpenMirror } from '../machine/open-mirror.js';
+import { getPagesInTurns } from '../machine/process.js';
+import type { MachineState } from '../machine/state.js';
+import { forkMm } from '../mm/fork.js';
+import { pinUserPages, putUserPages, unpinUserPages } from '../mm/gup.js';
+import { doMadvise } from '../mm/madvise.js';
+import { createMm, exitMm, type MmStruct } from '../mm/mm-struct.js';
+import { doMmap, doMunmap } from '../mm/mmap.js';
+import { doMprotect } from '../mm/mprotect.js';
+import { doMremap } from '../mm/mremap.js';
+import { smapsRange } from '../mm/proc-smaps.js';
+import { userPage } from '../mm/uaccess.js';
+import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
 
 type Operation<Name extends TraceOperation['op']> = Extract<TraceOperation, { op: Name }>;
-type RangeOperation = Extract<TraceOperation, { pg: number; n: number }>;
-type MirrorOperation = Extract<TraceOperation, { slot: number }>;
+type MirrorOperation = Exclude<Extract<TraceOperation, { slot: number }>, { op: 'open' | 'close' }>;
 
+/** Words of a page that the recorder's CPU writes and looks at: the first and the last. */
 const WORDS_PER_PAGE = PAGE_SIZE / 8;
+const LAST_WORD = WORDS_PER_PAGE - 1;
+const HALF = 2 ** 32;
 /** Slots 0..3 are opened by the parent, 4..7 by the child. */
 const SLOTS = 8;
+const SLOTS_OF_ONE = 4;
 
 const PROTECTION = { NONE: 'none', R: 'r', W: 'w', RW: 'rw' } as const;
 
+interface Slot {
+  readonly device: number;
+  readonly open: OpenMirror;
+}
+
 /** A process of the trace. Slots are its file descriptors: a fork copies them. */
-interface Party {
-  readonly process: Process;
-  readonly slots: (Mirror | undefined)[];
+export interface Party {
+  readonly mm: MmStruct;
+  readonly slots: (Slot | undefined)[];
+}
+
+/** Pages that somebody holds: pinned for long, or in a pipe. */
+interface Hold {
+  readonly party: Party;
+  readonly pages: readonly Page[];
 }
 
 export class TraceSession {
-  readonly #base: number;
-  readonly #arenaBytes: number;
   readonly parent: Party;
   child: Party | null = null;
-  #pin: Pin | null = null;
-  #spliced: Pin | null = null;
+  readonly #state: MachineState;
+  readonly #base: number;
+  readonly #pages: number;
+  #pinned: Hold | null = null;
+  #spliced: Hold | null = null;
   /** Writes so far: each stores its own number. */
   #writes = 0;
 
-  private constructor(header: TraceHeader, process: Process) {
+  /** @throws PfnlessError ERR_PFNLESS_ERRNO without memory for a process */
+  constructor(state: MachineState, header: TraceHeader) {
+    this.#state = state;
     this.#base = header.arena_base;
-    this.#arenaBytes = header.arena_pages * PAGE_SIZE;
-    this.parent = { process, slots: new Array(SLOTS) };
-  }
-
-  static async start(machine: Machine, header: TraceHeader): Promise<TraceSession> {
-    return new TraceSession(header, await machine.process());
+    this.#pages = header.arena_pages;
+    const mm = createMm(state.kernel, 1);
+    if (mm === undefined) {
+      throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for a process.', { errno: 'ENOMEM' });
+    }
+    this.parent = { mm, slots: new Array(SLOTS) };
   }
 
   /** Every process exits, every mirror is closed. */
-  async end(): Promise<void> {
-    await this.#pin?.release();
-    await this.#spliced?.release();
-    await this.child?.process.exit();
-    await this.parent.process.exit();
+  *end(): Sleeps<void> {
+    if (this.child !== null) yield* this.#leave(this.child);
+    yield* this.#leave(this.parent);
   }
 
   addressOf(page: number): VirtAddr {
@@ -60,244 +91,277 @@ export class TraceSession {
   }
 
   /** Do one operation. Kernel answers are fields; anything else is thrown. */
-  async execute(operation: TraceOperation): Promise<Fields> {
-    const answer = await this.#execute(operation);
-    return 'k' in operation ? { ...answer, k: ++this.#writes } : answer;
+  *execute(operation: TraceOperation): Sleeps<Fields> {
+    if (!('k' in operation)) return yield* this.#execute(operation);
+    const k = ++this.#writes;
+    return { ...(yield* this.#execute(operation)), k };
   }
 
-  async #execute(operation: TraceOperation): Promise<Fields> {
+  *#execute(operation: TraceOperation): Sleeps<Fields> {
     const party = operation.proc === 0 ? this.parent : this.child;
     if (party === null) return { proc: 'no such process' };
+    const { kernel } = this.#state;
+    const { mm } = party;
     switch (operation.op) {
       case 'open':
-        return this.#open(party, operation);
+        return yield* this.#open(party, operation);
       case 'close':
-        return this.#close(party, operation);
+        return yield* this.#close(party, operation.slot);
       case 'mmap': {
-        const at = this.addressOf(operation.pg);
-        const protection = PROTECTION[operation.prot];
-        const shared = operation.kind === 'shared';
-        return errnoOf(() => party.process.mmap({ at, length: operation.n * PAGE_SIZE, protection, shared }));
+        const { pg, n, prot, kind } = operation;
+        const where = { addr: this.addressOf(pg), length: n * PAGE_SIZE, fixed: true };
+        const start = yield* doMmap(kernel, mm, { ...where, prot: PROTECTION[prot], kind });
+        return errnoOf(typeof start === 'string' ? start : 0);
       }
-      case 'munmap':
-        return errnoOf(() => party.process.munmap(this.#rangeOf(operation)));
-      case 'mprotect':
-        return errnoOf(() => party.process.mprotect(this.#rangeOf(operation), PROTECTION[operation.prot]));
+      case 'munmap': {
+        const { pg, n } = operation;
+        return errnoOf(yield* doMunmap(kernel, mm, this.addressOf(pg), n * PAGE_SIZE));
+      }
+      case 'mprotect': {
+        const { pg, n, prot } = operation;
+        return errnoOf(yield* doMprotect(kernel, mm, this.addressOf(pg), n * PAGE_SIZE, PROTECTION[prot]));
+      }
+      case 'mremap': {
+        const { pg, n, dst } = operation;
+        const flags = { maymove: true, fixedAt: this.addressOf(dst) };
+        const start = yield* doMremap(kernel, mm, this.addressOf(pg), n * PAGE_SIZE, n * PAGE_SIZE, flags);
+        return errnoOf(typeof start === 'string' ? start : 0);
+      }
+      case 'madvise': {
+        const { pg, n, advice } = operation;
+        return errnoOf(yield* doMadvise(kernel, mm, this.addressOf(pg), n * PAGE_SIZE, advice));
+      }
       case 'fork':
-        return this.#fork(party);
+        return yield* this.#fork(party);
       case 'exit':
-        return this.#exit(party);
+        return yield* this.#exit(party);
       case 'cpu_write':
-        return this.#cpuWrite(party, operation);
+        return yield* this.#cpuWrite(mm, operation);
       case 'cpu_read':
-        return this.#cpuRead(party, operation);
+        return yield* this.#cpuRead(mm, operation);
       case 'smaps':
-        return { ...(await party.process.smaps({ start: this.addressOf(0), length: this.#arenaBytes })) };
+        return { ...smapsRange(kernel, mm, this.addressOf(0), this.#pages) };
       case 'pin':
-        return errnoOf(async () => {
-          this.#pin = await party.process.pin(this.#rangeOf(operation), { write: operation.write === 1 });
-        });
-      case 'unpin':
-        return this.#letGo('#pin');
+        return yield* this.#pin(party, operation);
+      case 'unpin': {
+        const hold = this.#pinned;
+        this.#pinned = null;
+        return this.#letGo(hold, unpinUserPages);
+      }
       case 'splice':
-        return this.#splice(party, operation);
-      case 'splice_drain':
-        return this.#letGo('#spliced');
+        return yield* this.#splice(party, operation);
+      case 'splice_drain': {
+        const hold = this.#spliced;
+        this.#spliced = null;
+        return this.#letGo(hold, putUserPages);
+      }
       case 'state':
         return {};
-      case 'mremap':
-        return errnoOf(() => party.process.mremap(this.#rangeOf(operation), { to: this.addressOf(operation.dst) }));
-      case 'madvise':
-        return errnoOf(() => party.process.madvise(this.#rangeOf(operation), operation.advice));
-      default:
-        return this.#onMirror(party, operation);
+      default: {
+        const slot = party.slots[operation.slot];
+        return slot === undefined ? { errno: 'EBADF', dev: -1 } : yield* this.#onMirror(slot, operation);
+      }
     }
   }
 
   /** The child's slots are its copies of the parent's. */
-  async #fork({ process, slots }: Party): Promise<Fields> {
-    return errnoOf(async () => {
-      const open = process.mirrors;
-      const child = await process.fork();
-      this.child = { process: child, slots: slots.map((mirror) => mirror && child.mirrors[open.indexOf(mirror)]) };
-    });
+  *#fork({ mm, slots }: Party): Sleeps<Fields> {
+    if (this.child !== null) return { errno: 'one child at a time' };
+    const copy = yield* forkMm(this.#state.kernel, mm, 2);
+    if (copy === undefined) return { errno: 'ENOMEM' };
+    const inherited = slots.map((slot) => slot && { device: slot.device, open: slot.open.get() });
+    this.child = { mm: copy, slots: inherited };
+    return { errno: '0' };
   }
 
-  async #exit(party: Party): Promise<Fields> {
-    await party.process.exit();
+  *#exit(party: Party): Sleeps<Fields> {
+    if (party === this.parent) return { proc: 'the parent lives to the end' };
+    yield* this.#leave(party);
     this.child = null;
     return { status: 0 };
   }
 
-  #rangeOf({ pg, n }: RangeOperation): VirtRange {
-    return { start: this.addressOf(pg), length: n * PAGE_SIZE };
+  /** A process lets go of what it holds, closes what it has open, and exits. */
+  *#leave(party: Party): Sleeps<void> {
+    const { kernel } = this.#state;
+    if (this.#pinned?.party === party) unpinUserPages(kernel, this.#pinned.pages);
+    if (this.#pinned?.party === party) this.#pinned = null;
+    if (this.#spliced?.party === party) putUserPages(kernel, this.#spliced.pages);
+    if (this.#spliced?.party === party) this.#spliced = null;
+    for (const slot of party.slots) if (slot !== undefined) yield* slot.open.put();
+    yield* exitMm(kernel, party.mm);
   }
 
-  async #open({ process, slots }: Party, { slot, dev }: Operation<'open'>): Promise<Fields> {
-    return errnoOf(async () => {
-      slots[slot] = await process.mirror(dev, { onFault: 'mirror' });
-    });
+  /** A process opens only slots of its own, and each only while it is closed. */
+  *#open(party: Party, { slot, dev }: Operation<'open'>): Sleeps<Fields> {
+    if (slot < SLOTS_OF_ONE !== (party === this.parent)) return { slot: 'a slot of the other process' };
+    if (party.slots[slot] !== undefined) return { slot: 'a slot that is open' };
+    const mirror = yield* this.#state.devices[dev]!.driver.open(party.mm, { onFault: 'mirror' });
+    party.slots[slot] = { device: dev, open: new OpenMirror(mirror) };
+    return { errno: '0' };
   }
 
-  async #close(party: Party, { slot }: Operation<'close'>): Promise<Fields> {
-    const mirror = party.slots[slot];
-    if (mirror === undefined) return { errno: 'EBADF', dev: -1 };
-    party.slots[slot] = undefined;
-    await mirror.close();
-    return { errno: '0', dev: mirror.device };
+  *#close({ slots }: Party, at: number): Sleeps<Fields> {
+    const slot = slots[at];
+    if (slot === undefined) return { errno: 'EBADF', dev: -1 };
+    slots[at] = undefined;
+    yield* slot.open.put();
+    return { errno: '0', dev: slot.device };
   }
 
-  async #onMirror(party: Party, operation: Exclude<MirrorOperation, { op: 'open' | 'close' }>): Promise<Fields> {
-    const mirror = party.slots[operation.slot];
-    if (mirror === undefined) return { errno: 'EBADF', dev: -1 };
-    return { dev: mirror.device, ...(await this.#mirrorOperation(mirror, operation)) };
-  }
-
-  async #mirrorOperation(
-    mirror: Mirror,
-    operation: Exclude<MirrorOperation, { op: 'open' | 'close' }>,
-  ): Promise<Fields> {
+  *#onMirror({ device: dev, open: { mirror } }: Slot, operation: MirrorOperation): Sleeps<Fields> {
     switch (operation.op) {
-      case 'migrate_to_dev': {
-        const range = this.#rangeOf(operation);
-        const { errno } = await mirror.migrate(range, 'device');
-        return errno === 0 ? withWords(await mirror.peekPages(range)) : { errno };
-      }
-      case 'migrate_to_sys': {
-        const { errno, folios } = await mirror.migrate(this.#rangeOf(operation), 'system');
-        return errno === 0 ? { errno: '0', cpages: folios } : { errno };
-      }
-      case 'dev_read': {
-        const access = await mirror.readPages(this.#rangeOf(operation));
-        return access.errno === 0 ? { ...withWords(access), faults: access.faults } : { errno: access.errno };
-      }
-      case 'dev_write': {
-        const { pg, n, k } = operation;
-        const values = Array.from({ length: n }, (_, at) => writtenWord(k, pg + at));
-        const { errno, pages: cpages, faults } = await mirror.writePages(this.#rangeOf(operation), values);
-        return errno === 0 ? { errno: '0', cpages, faults } : { errno };
-      }
-      case 'exclusive': {
-        const access = await mirror.exclusive(this.#rangeOf(operation));
-        return access.errno === 0 ? withWords(access) : { errno: access.errno };
-      }
-      case 'check_exclusive':
-        return { errno: (await mirror.isExclusive(this.#rangeOf(operation))) ? 'EPERM' : '0' };
       case 'fail_alloc':
-        await mirror.failNextAllocation();
-        return { errno: '0', flags: 1 };
+        mirror.failAlloc();
+        return { dev, errno: '0', flags: 1 };
       case 'release_chunks':
-        return errnoOf(() => mirror.releaseChunks());
-      case 'snapshot':
-        return errnoOf(async () => {
-          const prot = await mirror.snapshot(this.#rangeOf(operation));
-          return { cpages: prot.length, prot: [...prot] };
-        });
+        return { dev, ...errnoOf(yield* mirror.releaseChunks()) };
+      default: {
+        const start = this.addressOf(operation.pg);
+        const end = (start + operation.n * PAGE_SIZE) as VirtAddr;
+        const answer = yield* onRange(mirror, operation, start, end, this.#writes);
+        return { dev, ...answer };
+      }
     }
+  }
+
+  *#pin(party: Party, { pg, n, write }: Operation<'pin'>): Sleeps<Fields> {
+    if (this.#pinned !== null) return { errno: 'one pin at a time' };
+    const flags = { write: write === 1, longterm: true };
+    const pages = yield* pinUserPages(this.#state.kernel, party.mm, this.addressOf(pg), n, flags);
+    if (typeof pages === 'string') return { errno: pages };
+    this.#pinned = { party, pages };
+    return { errno: '0' };
   }
 
   /** vmsplice into a pipe. */
-  async #splice({ process }: Party, operation: Operation<'splice'>): Promise<Fields> {
-    const answer = await errnoOf(async () => {
-      this.#spliced = await process.pin(this.#rangeOf(operation), { kind: 'get' });
-      return { pages: this.#spliced.pages };
-    });
-    return { pages: 0, ...answer };
+  *#splice(party: Party, { pg, n }: Operation<'splice'>): Sleeps<Fields> {
+    if (this.#spliced !== null) return { errno: 'one pipe at a time' };
+    const pages = yield* getPagesInTurns(this.#state.kernel, party.mm, this.addressOf(pg), n, false);
+    if (typeof pages === 'string') return { errno: pages, pages: 0 };
+    this.#spliced = { party, pages };
+    return { errno: '0', pages: pages.length };
   }
 
   /** What the holder of the pages sees, and the end of its hold. */
-  async #letGo(which: '#pin' | '#spliced'): Promise<Fields> {
-    const pin = which === '#pin' ? this.#pin : this.#spliced;
-    if (which === '#pin') this.#pin = null;
-    else this.#spliced = null;
-    if (pin === null) return { errno: 'EINVAL' };
-    const words = wordsOf(await pin.read());
-    await pin.release();
-    return { errno: '0', ...words };
+  #letGo(hold: Hold | null, release: typeof putUserPages): Fields {
+    if (hold === null) return { errno: 'EINVAL' };
+    const { kernel } = this.#state;
+    const words: number[] = [];
+    let torn = 0;
+    for (const page of hold.pages) {
+      words.push(this.#load(page, 0));
+      if (words.at(-1) !== this.#load(page, LAST_WORD)) torn++;
+    }
+    release(kernel, hold.pages);
+    return torn === 0 ? { errno: '0', words } : { errno: '0', words, torn };
   }
 
-  /** Page after page: a page that traps is passed over, as the recorder's signal handler does. */
-  async #cpuWrite({ process }: Party, { pg, n, k }: Operation<'cpu_write'>): Promise<Fields> {
-    const bytes = new Uint8Array(n * PAGE_SIZE);
-    fillWords(bytes, pg, k);
-    const res = await this.#byPage(pg, n, (start, from) => process.write(start, bytes.subarray(from)));
+  /** Two stores a page; a page that traps is passed over, as the recorder's signal handler does. */
+  *#cpuWrite(mm: MmStruct, { pg, n }: Operation<'cpu_write'>): Sleeps<Fields> {
+    const { kernel } = this.#state;
+    const k = this.#writes;
+    const res: Outcome[] = [];
+    for (let page = pg; page < pg + n; page++) {
+      const addr = this.addressOf(page);
+      const first = yield* userPage(kernel, mm, addr, true);
+      if (first >= 0) this.#store(first, 0, writtenWord(k, page));
+      const last = first < 0 ? first : yield* userPage(kernel, mm, lastWordOf(addr), true);
+      if (last >= 0) this.#store(last, LAST_WORD, writtenWord(k, page));
+      res.push(outcomeOf(last));
+    }
     return { res: runsOf(res) };
   }
 
-  async #cpuRead({ process }: Party, { pg, n }: Operation<'cpu_read'>): Promise<Fields> {
-    const bytes = new Uint8Array(n * PAGE_SIZE);
-    const res = await this.#byPage(pg, n, async (start, from) => {
-      try {
-        bytes.set(await process.read(start, bytes.length - from), from);
-      } catch (error) {
-        // What was loaded before the trap is lost with the call: load it again, it is mapped now.
-        const before = error instanceof FaultError ? pageFloor(error.address) - start : 0;
-        if (before > 0) bytes.set(await process.read(start, before), from);
-        throw error;
-      }
-    });
-    const { words, ...torn } = wordsOf(bytes);
-    return { res: runsOf(res), words: words.map((word, at) => (res[at] === 'ok' ? word : null)), ...torn };
-  }
-
-  /** Access pages from `pg` on; what traps ends one access, and the next begins behind it. */
-  async #byPage(
-    pg: number,
-    n: number,
-    access: (start: VirtAddr, from: number) => Promise<void>,
-  ): Promise<('ok' | 'SIGSEGV' | 'SIGBUS')[]> {
-    const outcomes = new Array<'ok' | 'SIGSEGV' | 'SIGBUS'>(n).fill('ok');
-    for (let at = 0; at < n; ) {
-      try {
-        await access(this.addressOf(pg + at), at * PAGE_SIZE);
-        break;
-      } catch (error) {
-        if (!(error instanceof FaultError)) throw error;
-        at = Math.floor((error.address - this.addressOf(pg)) / PAGE_SIZE);
-        outcomes[at++] = error.signal;
-      }
+  *#cpuRead(mm: MmStruct, { pg, n }: Operation<'cpu_read'>): Sleeps<Fields> {
+    const { kernel } = this.#state;
+    const res: Outcome[] = [];
+    const words: (number | null)[] = [];
+    let torn = 0;
+    for (let page = pg; page < pg + n; page++) {
+      const addr = this.addressOf(page);
+      const first = yield* userPage(kernel, mm, addr, false);
+      const word = first < 0 ? null : this.#load(first, 0);
+      const last = first < 0 ? first : yield* userPage(kernel, mm, lastWordOf(addr), false);
+      if (last >= 0 && this.#load(last, LAST_WORD) !== word) torn++;
+      words.push(last < 0 ? null : word);
+      res.push(outcomeOf(last));
     }
-    return outcomes;
+    return torn === 0 ? { res: runsOf(res), words } : { res: runsOf(res), words, torn };
+  }
+
+  /** What the CPU sees is in RAM: the devices of traces are private. */
+  #load(page: number, word: number): number {
+    const { ram, memmap } = this.#state.kernel;
+    const { halves } = ram;
+    const at = 2 * (memmap.ramFrame(page as Page) * WORDS_PER_PAGE + word);
+    return (halves[at]! >>> 0) + (halves[at + 1]! >>> 0) * HALF;
+  }
+
+  #store(page: number, word: number, value: number): void {
+    const { ram, memmap } = this.#state.kernel;
+    const { halves } = ram;
+    const at = 2 * (memmap.ramFrame(page as Page) * WORDS_PER_PAGE + word);
+    halves[at] = value;
+    halves[at + 1] = Math.floor(value / HALF);
   }
 }
 
-/** `{ errno: '0' }` and what `call` adds, or the errno that the kernel answered with. */
-async function errnoOf(call: () => Promise<unknown>): Promise<Fields> {
-  try {
-    const more = await call();
-    return { errno: '0', ...(typeof more === 'object' && more !== null && !('start' in more) ? more : {}) };
-  } catch (error) {
-    if (error instanceof PfnlessError && error.code === 'ERR_PFNLESS_ERRNO') return { errno: error.errno };
-    throw error;
+/** What a mirror does with some pages. `k`: number of the write, if it is one. */
+function* onRange(
+  mirror: DriverMirror,
+  operation: Extract<MirrorOperation, { pg: number }>,
+  start: VirtAddr,
+  end: VirtAddr,
+  k: number,
+): Sleeps<Fields> {
+  const { n } = operation;
+  switch (operation.op) {
+    case 'migrate_to_dev': {
+      const { errno } = yield* mirror.migrateToDevice(start, end);
+      return errno === 0 ? withWords(mirror.peek(start, n)) : { errno };
+    }
+    case 'migrate_to_sys': {
+      const { errno, folios } = yield* mirror.migrateToSystem(start, end);
+      return errno === 0 ? { errno: '0', cpages: folios } : { errno };
+    }
+    case 'dev_read': {
+      const access = yield* mirror.deviceRead(start, n);
+      return access.errno === 0 ? { ...withWords(access), faults: access.faults } : { errno: access.errno };
+    }
+    case 'dev_write': {
+      const { pg } = operation;
+      const values = Array.from({ length: n }, (_, at) => BigInt(writtenWord(k, pg + at)));
+      const { errno, cpages, faults } = yield* mirror.deviceWrite(start, n, values);
+      return errno === 0 ? { errno: '0', cpages, faults } : { errno };
+    }
+    case 'exclusive': {
+      const access = yield* mirror.exclusive(start, n);
+      return access.errno === 0 ? withWords(access) : { errno: access.errno };
+    }
+    case 'check_exclusive':
+      return errnoOf(mirror.checkExclusive(start, n));
+    case 'snapshot': {
+      const prot = yield* mirror.snapshot(start, end);
+      return typeof prot === 'string' ? { errno: prot } : { errno: '0', cpages: n, prot: [...prot] };
+    }
   }
 }
+
+const errnoOf = (result: Result): { readonly errno: string } => ({ errno: result === 0 ? '0' : result });
 
 /** What write `k` stores into a page of the arena. */
-const writtenWord = (k: number, page: number): bigint => BigInt(k * 4096 + page);
+const writtenWord = (k: number, page: number): number => k * 4096 + page;
+const lastWordOf = (addr: VirtAddr): VirtAddr => (addr + 8 * LAST_WORD) as VirtAddr;
+
+type Outcome = 'ok' | 'SIGSEGV' | 'SIGBUS';
+/** Of an access to a page, or ~VM_FAULT_*. */
+function outcomeOf(page: number): Outcome {
+  if (page >= 0) return 'ok';
+  return (~page & VM_FAULT_SIGSEGV) !== 0 ? 'SIGSEGV' : 'SIGBUS';
+}
 
 /** A successful access that read. */
-function withWords({ pages, words, torn }: DeviceAccess): Fields {
-  return { errno: '0', cpages: pages, words: Array.from(words, Number), ...(torn > 0 ? { torn } : {}) };
+function withWords({ cpages, words, torn }: AccessOutcome): Fields {
+  return { errno: '0', cpages, words: Array.from(words, Number), ...(torn > 0 ? { torn } : {}) };
 }
-
-/** The bytes that write `k` stores into the pages from `pg` on: their first and last words, as the recorder does. */
-function fillWords(bytes: Uint8Array, pg: number, k: number): void {
-  const view = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8);
-  for (let at = 0; at < view.length; at += WORDS_PER_PAGE) {
-    view[at] = view[at + WORDS_PER_PAGE - 1] = writtenWord(k, pg + at / WORDS_PER_PAGE);
-  }
-}
-
-/** The first word of each page; `torn` where the last word of some pages is another. */
-function wordsOf(bytes: Uint8Array): { words: number[]; torn?: number } {
-  const view = new BigUint64Array(bytes.buffer, bytes.byteOffset, bytes.length / 8);
-  const words: number[] = [];
-  let torn = 0;
-  for (let at = 0; at < view.length; at += WORDS_PER_PAGE) {
-    words.push(Number(view[at]));
-    if (view[at] !== view[at + WORDS_PER_PAGE - 1]) torn++;
-  }
-  return torn === 0 ? { words } : { words, torn };
-}
-
-const pageFloor = (addr: number): number => addr - (addr % PAGE_SIZE);

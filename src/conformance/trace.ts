@@ -1,30 +1,43 @@
 /**
  * Golden traces of a real kernel ("hmmrec-1"): what a line may say. One JSON object a line: a header, one line an operation,
  * a trailer. Pages are indices in the trace's arena; numbers in `st0` and `st1` are what the kernel's own views showed.
+ *
+ * An ordinary line is only tested; what fails the test is parsed with the schema, which says why (trace-fields.ts).
  */
 import { z } from 'zod';
 import { PfnlessError } from '../base/errors.js';
+import {
+  either,
+  errno,
+  int,
+  listOf,
+  nullable,
+  objectOf,
+  oneOf,
+  optional,
+  runsOf,
+  type Shape,
+  type Shaped,
+  text,
+  triple,
+} from './trace-fields.js';
 
-const count = z.int().min(0);
-const page = z.int().min(0);
-const slot = z.int().min(0).max(7);
+const count = int(0);
+const page = int(0);
+const slot = int(0, 7);
 /** -1: the slot was not open. */
-const device = z.int().min(-1).max(31);
-const word = z.int().min(0);
-/** "0", or an errno's name. */
-const errno = z.string().regex(/^(0|E[A-Z0-9]+)$/, 'expected "0" or the name of an errno');
-const protection = z.enum(['NONE', 'R', 'RW', 'W']);
+const device = int(-1, 31);
+const word = int(0);
+const protection = oneOf('NONE', 'R', 'RW', 'W');
 const kilobytes = count;
+const codes = runsOf(int(0, 255));
+const access = runsOf(oneOf('ok', 'SIGSEGV', 'SIGBUS'));
 
-/** [value, how many pages in a row]. */
-const runs = <T extends z.ZodType>(value: T) => z.array(z.tuple([value, z.int().positive()]));
-const codes = runs(z.int().min(0).max(255));
-
-const state = z.strictObject({
-  pm: runs(z.int().min(-1)),
-  mc: runs(z.int().min(-1).max(1)),
-  s0: z.union([codes, errno]),
-  s1: z.union([codes, errno]),
+const state = objectOf({
+  pm: runsOf(int(-1)),
+  mc: runsOf(int(-1, 1)),
+  s0: either(codes, errno),
+  s1: either(codes, errno),
   rss: kilobytes,
   anon: kilobytes,
   swap: kilobytes,
@@ -36,91 +49,45 @@ const state = z.strictObject({
 });
 
 /** Common to all operations. `st1` is there while the child lives. */
-const common = { i: count, proc: z.union([z.literal(0), z.literal(1)]), st0: state, st1: state.optional() };
+const states = { st0: state, st1: optional(state) };
+const common = { i: count, proc: oneOf(0, 1), ...states };
 const range = { pg: page, n: count };
-const mirrored = { slot, dev: device, ...range, errno, cpages: count.optional() };
-const words = z.array(word);
+const mirrored = { slot, dev: device, ...range, errno, cpages: optional(count) };
+/** First words of the pages, and how many pages have another last word. */
+const words = { words: optional(listOf(word)), torn: optional(count) };
 
-const operation = z.discriminatedUnion('op', [
-  z.strictObject({ ...common, op: z.literal('open'), slot, dev: device, errno }),
-  z.strictObject({ ...common, op: z.literal('close'), slot, dev: device, errno }),
-  z.strictObject({
+const OPERATIONS = {
+  open: { ...common, slot, dev: device, errno },
+  close: { ...common, slot, dev: device, errno },
+  mmap: { ...common, ...range, prot: protection, kind: oneOf('private', 'shared'), errno },
+  munmap: { ...common, ...range, errno },
+  mprotect: { ...common, ...range, prot: protection, errno },
+  madvise: {
     ...common,
     ...range,
-    op: z.literal('mmap'),
-    prot: protection,
-    kind: z.enum(['private', 'shared']),
+    advice: oneOf('DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE', 'FREE'),
     errno,
-  }),
-  z.strictObject({ ...common, ...range, op: z.literal('munmap'), errno }),
-  z.strictObject({ ...common, ...range, op: z.literal('mprotect'), prot: protection, errno }),
-  z.strictObject({
+  },
+  mremap: { ...common, ...range, dst: page, errno },
+  cpu_write: { ...common, ...range, k: count, res: access, torn: optional(count) },
+  cpu_read: { ...common, ...range, res: access, words: listOf(nullable(word)), torn: optional(count) },
+  dev_read: { ...common, ...mirrored, faults: optional(count), ...words },
+  dev_write: { ...common, ...mirrored, k: count, faults: optional(count) },
+  migrate_to_dev: { ...common, ...mirrored, ...words },
+  migrate_to_sys: { ...common, ...mirrored },
+  snapshot: { ...common, ...mirrored, prot: optional(listOf(int(0, 255))) },
+  exclusive: { ...common, ...mirrored, ...words },
+  check_exclusive: { ...common, ...mirrored },
+  fail_alloc: { ...common, slot, dev: device, flags: count, errno },
+  release_chunks: { ...common, slot, dev: device, errno },
+  fork: { ...common, errno },
+  exit: { ...common, status: int(Number.MIN_SAFE_INTEGER) },
+  pin: { ...common, ...range, write: oneOf(0, 1), errno },
+  unpin: { ...common, errno, ...words },
+  splice: { ...common, ...range, errno, pages: count },
+  splice_drain: { ...common, errno, ...words },
+  smaps: {
     ...common,
-    ...range,
-    op: z.literal('madvise'),
-    advice: z.enum(['DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE', 'FREE']),
-    errno,
-  }),
-  z.strictObject({ ...common, ...range, op: z.literal('mremap'), dst: page, errno }),
-  z.strictObject({
-    ...common,
-    ...range,
-    op: z.literal('cpu_write'),
-    k: count,
-    res: runs(z.enum(['ok', 'SIGSEGV', 'SIGBUS'])),
-    torn: count.optional(),
-  }),
-  z.strictObject({
-    ...common,
-    ...range,
-    op: z.literal('cpu_read'),
-    res: runs(z.enum(['ok', 'SIGSEGV', 'SIGBUS'])),
-    words: z.array(word.nullable()),
-    torn: count.optional(),
-  }),
-  z.strictObject({
-    ...common,
-    ...mirrored,
-    op: z.literal('dev_read'),
-    faults: count.optional(),
-    words: words.optional(),
-    torn: count.optional(),
-  }),
-  z.strictObject({ ...common, ...mirrored, op: z.literal('dev_write'), k: count, faults: count.optional() }),
-  z.strictObject({
-    ...common,
-    ...mirrored,
-    op: z.literal('migrate_to_dev'),
-    words: words.optional(),
-    torn: count.optional(),
-  }),
-  z.strictObject({ ...common, ...mirrored, op: z.literal('migrate_to_sys') }),
-  z.strictObject({ ...common, ...mirrored, op: z.literal('snapshot'), prot: z.array(word.max(255)).optional() }),
-  z.strictObject({
-    ...common,
-    ...mirrored,
-    op: z.literal('exclusive'),
-    words: words.optional(),
-    torn: count.optional(),
-  }),
-  z.strictObject({ ...common, ...mirrored, op: z.literal('check_exclusive') }),
-  z.strictObject({ ...common, op: z.literal('fail_alloc'), slot, dev: device, flags: count, errno }),
-  z.strictObject({ ...common, op: z.literal('release_chunks'), slot, dev: device, errno }),
-  z.strictObject({ ...common, op: z.literal('fork'), errno }),
-  z.strictObject({ ...common, op: z.literal('exit'), status: z.int() }),
-  z.strictObject({
-    ...common,
-    ...range,
-    op: z.literal('pin'),
-    write: z.union([z.literal(0), z.literal(1)]),
-    errno,
-  }),
-  z.strictObject({ ...common, op: z.literal('unpin'), errno, words: words.optional(), torn: count.optional() }),
-  z.strictObject({ ...common, ...range, op: z.literal('splice'), errno, pages: count }),
-  z.strictObject({ ...common, op: z.literal('splice_drain'), errno, words: words.optional(), torn: count.optional() }),
-  z.strictObject({
-    ...common,
-    op: z.literal('smaps'),
     rss: kilobytes,
     pss: kilobytes,
     anon: kilobytes,
@@ -131,10 +98,29 @@ const operation = z.discriminatedUnion('op', [
     prc: kilobytes,
     prd: kilobytes,
     shmem_pmd: kilobytes,
-    vmas: z.array(z.tuple([page, count, z.string()])),
-  }),
-  z.strictObject({ ...common, op: z.literal('state') }),
-]);
+    vmas: listOf(triple(page, count, text)),
+  },
+  state: { ...common },
+} as const satisfies Readonly<Record<string, Shape>>;
+
+export type OperationName = keyof typeof OPERATIONS;
+type OperationOf<Name extends OperationName> = { op: Name } & Shaped<(typeof OPERATIONS)[Name]>;
+export type TraceOperation = { [Name in OperationName]: OperationOf<Name> }[OperationName];
+
+const kinds = Object.entries(OPERATIONS).map(([name, shape]) => {
+  const { st0: _, st1: __, ...head } = { ...shape, op: oneOf(name) };
+  return { name, whole: objectOf({ ...head, ...states }), head: objectOf(head) };
+});
+const schemas = kinds.map(({ whole }) => whole.schema) as unknown as [z.ZodObject, ...z.ZodObject[]];
+const operation = z.discriminatedUnion('op', schemas) as unknown as z.ZodType<TraceOperation>;
+const wholeTests = new Map<unknown, (value: unknown) => boolean>(kinds.map(({ name, whole }) => [name, whole.test]));
+const headTests = new Map<unknown, (value: unknown) => boolean>(kinds.map(({ name, head }) => [name, head.test]));
+
+const opOf = (data: unknown): unknown => ((data ?? {}) as { readonly op?: unknown }).op;
+/** Is it an operation that the schema takes? Says the same, and nothing of what is wrong. */
+const isOperation = (data: unknown): data is TraceOperation => wholeTests.get(opOf(data))?.(data) ?? false;
+/** The same of an operation without its states. */
+const isHead = (data: unknown): boolean => headTests.get(opOf(data))?.(data) ?? false;
 
 const header = z.strictObject({
   trace: z.literal('hmmrec-1', { error: 'expected the format "hmmrec-1"' }),
@@ -156,15 +142,14 @@ const header = z.strictObject({
     .transform(Number)
     .refine((base) => base % 2097152 === 0, 'the arena must start at a multiple of 2 MiB'),
   scenario: z.string(),
-  seed: count.optional(),
-  len: count.optional(),
+  seed: count.schema.optional(),
+  len: count.schema.optional(),
 });
 
-const trailer = z.strictObject({ end: z.literal(true), ops: count });
+const trailer = z.strictObject({ end: z.literal(true), ops: count.schema });
 
 export type TraceHeader = z.infer<typeof header>;
-export type TraceOperation = z.infer<typeof operation>;
-export type TraceState = z.infer<typeof state>;
+export type TraceState = NonNullable<TraceOperation['st1']>;
 /** One operation, and where it stands in the file. */
 export interface TraceLine {
   readonly line: number;
@@ -188,10 +173,15 @@ export function parseTrace(text: string, file: string): Trace {
   if (rows.length === 0) throw fileError(`${file}:1: the trace is empty; expected a header line`);
   const head = parseLine(header, rows[0]!, `${file}:1`);
   const lines: TraceLine[] = [];
+  const states = new Map<string, TraceState>();
+  const covered = new Set<TraceState>();
   for (let at = 1; at < rows.length - 1; at++) {
     const where = `${file}:${at + 1}`;
-    const parsed = parseLine(operation, rows[at]!, where);
-    const problem = inconsistency(parsed, head);
+    const parsed = parseOperation(rows[at]!, where, states);
+    const problem =
+      uncovered('st0', parsed.st0, head, covered) ??
+      uncovered('st1', parsed.st1, head, covered) ??
+      inconsistency(parsed, head);
     if (problem !== null) throw fileError(`${where}: ${problem}`);
     lines.push({ line: at + 1, operation: parsed });
   }
@@ -204,18 +194,27 @@ export function parseTrace(text: string, file: string): Trace {
   return { file, header: head, lines };
 }
 
-/** What a schema cannot say: how fields fit each other. */
-function inconsistency(operation: TraceOperation, { arena_pages, devices }: TraceHeader): string | null {
-  for (const name of ['st0', 'st1'] as const) {
-    const seen = operation[name];
-    if (seen === undefined) continue;
-    for (const field of ['pm', 'mc', 's0', 's1'] as const) {
-      const value = seen[field];
-      if (typeof value === 'string') continue;
-      const pages = value.reduce((sum, [, length]) => sum + length, 0);
-      if (pages !== arena_pages) return `${name}.${field}: covers ${pages} pages, not the arena's ${arena_pages}`;
-    }
+/** What is wrong with the pages that a state covers. `covered`: states in which nothing was. */
+function uncovered(
+  name: 'st0' | 'st1',
+  seen: TraceState | undefined,
+  { arena_pages }: TraceHeader,
+  covered: Set<TraceState>,
+): string | null {
+  if (seen === undefined || covered.has(seen)) return null;
+  for (const field of ['pm', 'mc', 's0', 's1'] as const) {
+    const value = seen[field];
+    if (typeof value === 'string') continue;
+    let pages = 0;
+    for (let run = 0; run < value.length; run++) pages += value[run]![1];
+    if (pages !== arena_pages) return `${name}.${field}: covers ${pages} pages, not the arena's ${arena_pages}`;
   }
+  covered.add(seen);
+  return null;
+}
+
+/** What a schema cannot say: how the other fields fit each other. */
+function inconsistency(operation: TraceOperation, { arena_pages, devices }: TraceHeader): string | null {
   if ('pg' in operation && operation.pg + operation.n > arena_pages) {
     return `pg: the range of ${operation.n} pages at ${operation.pg} leaves the arena of ${arena_pages} pages`;
   }
@@ -228,13 +227,68 @@ function inconsistency(operation: TraceOperation, { arena_pages, devices }: Trac
   return null;
 }
 
-function parseLine<T>(schema: z.ZodType<T>, line: string, where: string): T {
-  let data: unknown;
+/** What the schema of an operation says to a line that is JSON. */
+export const parseWithSchema = (data: unknown, where: string): TraceOperation => conforming(operation, data, where);
+
+/** @param states states of the trace so far, by their text */
+function parseOperation(line: string, where: string, states: Map<string, TraceState>): TraceOperation {
+  const known = parseOrdinary(line, states);
+  if (known !== undefined) return known;
+  const data = parseJson(line, where);
+  return isOperation(data) ? data : parseWithSchema(data, where);
+}
+
+const ST0 = ',"st0":';
+const ST1 = ',"st1":';
+
+/**
+ * A line whose last members are its states, each parsed once for all lines that have it: a state is long, and one line in two
+ * leaves it as it was. The parts of such a line are JSON exactly if it is. `undefined`: the line is not so, or wrong.
+ */
+export function parseOrdinary(line: string, states: Map<string, TraceState>): TraceOperation | undefined {
+  const first = line.indexOf(ST0);
+  const second = line.indexOf(ST1, first + 1);
+  if (first < 0 || !line.endsWith('}')) return undefined;
+  const st0 = stateOf(line.slice(first + ST0.length, second < 0 ? -1 : second), states);
+  const st1 = second < 0 ? undefined : stateOf(line.slice(second + ST1.length, -1), states);
+  if (st0 === undefined || (second >= 0 && st1 === undefined)) return undefined;
   try {
-    data = JSON.parse(line);
+    const data = JSON.parse(`${line.slice(0, first)}}`);
+    if (!isHead(data)) return undefined;
+    const operation = data as TraceOperation;
+    operation.st0 = st0;
+    if (st1 !== undefined) operation.st1 = st1;
+    return operation;
+  } catch {
+    return undefined;
+  }
+}
+
+function stateOf(json: string, states: Map<string, TraceState>): TraceState | undefined {
+  const known = states.get(json);
+  if (known !== undefined) return known;
+  try {
+    const data: unknown = JSON.parse(json);
+    if (!state.test(data)) return undefined;
+    states.set(json, data as TraceState);
+    return data as TraceState;
+  } catch {
+    return undefined;
+  }
+}
+
+const parseLine = <T>(schema: z.ZodType<T>, line: string, where: string): T =>
+  conforming(schema, parseJson(line, where), where);
+
+function parseJson(line: string, where: string): unknown {
+  try {
+    return JSON.parse(line);
   } catch (cause) {
     throw fileError(`${where}: not a line of JSON: ${(cause as Error).message}`, cause);
   }
+}
+
+function conforming<T>(schema: z.ZodType<T>, data: unknown, where: string): T {
   const parsed = schema.safeParse(data);
   if (parsed.success) return parsed.data;
   const { path, message } = parsed.error.issues[0]!;

@@ -24,7 +24,8 @@ const SPAN = [2 ** PAGE_SHIFT, 2 ** PMD_SHIFT, 2 ** PUD_SHIFT, 2 ** PGD_SHIFT] a
 const GIB = 2 ** PUD_SHIFT;
 
 /** Index into the table of `level` for an address, times two: an entry is two words. */
-const entryOffset = (addr: number, level: number): number => (Math.floor(addr / SPAN[level]!) % PTRS_PER_TABLE) * 2;
+const entryOffset = (addr: number, level: number): number =>
+  (Math.floor(addr / SPAN[level]!) & (PTRS_PER_TABLE - 1)) * 2;
 
 /**
  * Walk to the leaf entry of an address (below 2^47). Loads flags, then frame, of each level.
@@ -96,7 +97,7 @@ export class DevicePageTables {
     for (let page = 0; page < pages; ) {
       const leaf = this.#leafTable(root, addr + page * PAGE_SIZE);
       if (leaf === 0) return false;
-      let index = Math.floor(addr / PAGE_SIZE + page) % PTRS_PER_TABLE;
+      let index = Math.floor(addr / PAGE_SIZE + page) & (PTRS_PER_TABLE - 1);
       const run = Math.min(pages - page, PTRS_PER_TABLE - index);
       let added = 0;
       for (const end = index + run; index < end; index++, page++) {

@@ -41,6 +41,8 @@ export interface DmirrorOptions {
   /** Who the driver is in notifications, and which memory is its own. */
   readonly owner: PeerGroup;
   readonly ownMemory: MemoryId;
+  /** Does the device know any address space? If not, it walks no table and remembers no translation. */
+  walked(): boolean;
 }
 
 export class Dmirror {
@@ -155,7 +157,8 @@ export class Dmirror {
   *flush(start: number, end: number): Sleeps<void> {
     const { queue, tables } = this.#options;
     const mark = tables.retired;
-    if (yield* queue.invalidate(this.context, start, end)) tables.reclaim(mark);
+    if (!this.#options.walked()) tables.reclaim(mark);
+    else if (yield* queue.invalidate(this.context, start, end)) tables.reclaim(mark);
   }
 
   /** Serve no more faults; returns once those under way are served. */

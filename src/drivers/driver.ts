@@ -73,6 +73,13 @@ export interface DriverMirror {
   close(): Sleeps<void>;
 }
 
+/** Looks at one address space with a device's eyes. The device knows nothing of it. */
+export interface DriverObserver {
+  /** HMM_DMIRROR_PROT_* of each page from `start` on, into `out`. */
+  snapshot(start: VirtAddr, out: Uint8Array): Sleeps<0 | Errno>;
+  close(): Sleeps<void>;
+}
+
 /** What a checker may know of a driver. The page tables themselves it reads from shared memory (`DeviceMemories.pageTables`). */
 export interface DriverInspection {
   /** Address spaces that are open on the device, and the word index of their top level tables. */
@@ -91,6 +98,8 @@ export interface DeviceDriver {
   probe(): Result;
   /** A mirror more: an address space may have several on a device. */
   open(mm: MmStruct, options: { readonly onFault: 'migrate' | 'mirror' }): Sleeps<DriverMirror>;
+  /** Somebody who takes snapshots and does nothing else. */
+  observe(mm: MmStruct): DriverObserver;
   /** Serve the device's faults for ever: the machine runs this as a background task. */
   serveFaults(): Sleeps<never>;
   /** Unload: evict everything, unmap the pagemaps. */

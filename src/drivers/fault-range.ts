@@ -59,7 +59,7 @@ export function* faultRange(
  * `hmmPfns`. EBUSY: an invalidation came in between.
  * Precondition: mmap_lock held for reading.
  */
-export function* lookUp(
+function* lookUp(
   ctx: MigrationContext,
   { notifier }: Dmirror,
   start: number,

@@ -2,25 +2,15 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { HPAGE_PMD_ORDER, isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
-import { DMIRROR_PROT } from '../abi/dmirror.js';
 import type { Errno, Result } from '../abi/errno.js';
-import {
-  HMM_PFN_ERROR,
-  HMM_PFN_VALID,
-  HMM_PFN_WRITE,
-  type HmmPfns,
-  hmmPfnFlags,
-  hmmPfnMapOrder,
-  makeHmmPfns,
-} from '../abi/hmm-pfn.js';
+import { makeHmmPfns } from '../abi/hmm-pfn.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { makeDeviceExclusive } from '../mm/device-exclusive.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
-import { isDeviceCoherentPage, isDevicePrivatePage } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { folioUnlock } from '../sync/page-ref.js';
@@ -30,7 +20,7 @@ import { CopyBatch } from './copy-batch.js';
 import type { CopyTicket } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
-import { faultRange, lookUp } from './fault-range.js';
+import { faultRange } from './fault-range.js';
 import {
   beginToDevice,
   beginToSystem,
@@ -40,11 +30,14 @@ import {
   type Round,
 } from './migration.js';
 import { awaitCopies, type MigrationContext, type Moved } from './migration-targets.js';
+import { snapshotRange } from './snapshot.js';
 
 /** What a mirror needs of its device. */
 export interface MirroredDevice {
   readonly migration: MigrationContext;
   readonly link: DeviceLink;
+  /** The device knows the mirror's address space when this returns. */
+  bind(): Sleeps<void>;
   /** The mirror is closed. */
   release(): Sleeps<void>;
   releaseChunks(): Sleeps<Result>;
@@ -311,48 +304,22 @@ export class TestHmmMirror implements DriverMirror {
   }
 
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
-    if (start < 0 || end > TASK_SIZE || end <= start) return 'EINVAL';
-    const { mm } = this.#dmirror;
-    const hmmPfns = makeHmmPfns((end - start) / PAGE_SIZE);
-    yield* mm.mmapLock.downRead();
-    try {
-      for (;;) {
-        const outcome = yield* lookUp(this.#device.migration, this.#dmirror, start, hmmPfns, 0);
-        if (outcome === 'EBUSY') continue;
-        if (outcome !== 0) return outcome;
-        return this.#snapshotCodes(hmmPfns);
-      }
-    } finally {
-      mm.mmapLock.upRead();
-    }
-  }
-
-  #snapshotCodes(hmmPfns: HmmPfns): Uint8Array {
-    const codes = new Uint8Array(hmmPfns.length / 2);
-    for (let i = 0; i < codes.length; i++) codes[i] = this.#snapshotCode(hmmPfns, i);
-    return codes;
-  }
-
-  /** `dmirror_mkentry()`. */
-  #snapshotCode(hmmPfns: HmmPfns, i: number): number {
-    const { kernel, memory } = this.#device.migration;
-    const flags = hmmPfnFlags(hmmPfns, i);
-    if ((flags & HMM_PFN_ERROR) !== 0) return DMIRROR_PROT.ERROR;
-    if ((flags & HMM_PFN_VALID) === 0) return DMIRROR_PROT.NONE;
-    const huge = hmmPfnMapOrder(hmmPfns, i) === HPAGE_PMD_ORDER ? DMIRROR_PROT.PMD : 0;
-    const access = huge | ((flags & HMM_PFN_WRITE) !== 0 ? DMIRROR_PROT.WRITE : DMIRROR_PROT.READ);
-    const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
-    if (isDevicePrivatePage(kernel.memmap.words, page)) {
-      return access | (memory.owns(page) ? DMIRROR_PROT.DEV_PRIVATE_LOCAL : DMIRROR_PROT.DEV_PRIVATE_REMOTE);
-    }
-    if (isDeviceCoherentPage(kernel.memmap.words, page)) {
-      return access | (memory.owns(page) ? DMIRROR_PROT.DEV_COHERENT_LOCAL : DMIRROR_PROT.DEV_COHERENT_REMOTE);
-    }
-    return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
+    if (end <= start) return 'EINVAL';
+    const pages = (end - start) / PAGE_SIZE;
+    const codes = new Uint8Array(pages);
+    const errno = yield* snapshotRange(
+      this.#device.migration,
+      this.#dmirror.notifier,
+      start,
+      makeHmmPfns(pages),
+      codes,
+    );
+    return errno === 0 ? codes : errno;
   }
 
   *launch(request: Omit<LaunchRequest, 'context'>): Sleeps<LaunchReport> {
     const { link } = this.#device;
+    yield* this.#device.bind();
     const running = link.control.launch({ ...request, context: this.context });
     return yield* waitForPromise(`${request.program} on ${link.name}`, running);
   }

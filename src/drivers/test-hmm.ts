@@ -19,13 +19,14 @@ import { createDeviceFile } from './device-file.js';
 import { type CoherentWindow, DeviceMemory } from './device-memory.js';
 import { DeviceQueue } from './device-queue.js';
 import { Dmirror } from './dmirror.js';
-import type { DeviceDriver, DriverInspection, DriverMirror, DriverStats } from './driver.js';
+import type { DeviceDriver, DriverInspection, DriverMirror, DriverObserver, DriverStats } from './driver.js';
 import { evict } from './eviction.js';
 import { FaultService, type ServedMirror } from './fault-service.js';
 import { migrateToRam } from './migration.js';
 import type { MigrationContext } from './migration-targets.js';
 import type { PeerGroup } from './peer-group.js';
-import { TestHmmMirror } from './test-hmm-mirror.js';
+import { SnapshotObserver } from './snapshot.js';
+import { type MirroredDevice, TestHmmMirror } from './test-hmm-mirror.js';
 
 /** Evictions of everything before `releaseChunks` gives up: pages may be held for a moment. */
 const RELEASE_ATTEMPTS = 64;
@@ -63,6 +64,8 @@ class TestHmm implements DeviceDriver {
   readonly migration: MigrationContext;
   readonly mirrors = new Map<number, ServedMirror>();
   readonly #faultService: FaultService;
+  /** Contexts that the device knows; those that it is being told of have the promise. */
+  readonly #bound = new Map<number, Promise<void> | true>();
   /** The mirrors of each address space. */
   readonly #byMm = new Map<MmStruct, Dmirror[]>();
   #nextContext = 1;
@@ -125,18 +128,36 @@ class TestHmm implements DeviceDriver {
       });
     }
     const { tables, queue, owner, memoryId: ownMemory } = this;
-    const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory });
+    const walked = (): boolean => this.#bound.size > 0;
+    const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory, walked });
     this.mirrors.set(context, { dmirror, onFault });
     this.#byMm.set(mm, [...(this.#byMm.get(mm) ?? []), dmirror]);
-    try {
-      yield* waitForPromise(`${this.name} to take a new context`, this.link.control.bindContext(context, root));
-    } catch (reason) {
-      yield* this.#forget(dmirror);
-      throw reason;
-    }
     const { migration, link } = this;
-    const release = (): Sleeps<void> => this.#release(dmirror);
-    return new TestHmmMirror({ migration, link, release, releaseChunks: () => this.releaseChunks() }, dmirror);
+    const device: MirroredDevice = {
+      migration,
+      link,
+      bind: () => this.#bind(dmirror),
+      release: () => this.#release(dmirror),
+      releaseChunks: () => this.releaseChunks(),
+    };
+    return new TestHmmMirror(device, dmirror);
+  }
+
+  /**
+   * The device learns of an address space with the first launch there: what the driver does itself, in the mirror's page
+   * table and through the copy engine, needs no device that walks.
+   */
+  *#bind({ context, root }: Dmirror): Sleeps<void> {
+    let bound = this.#bound.get(context);
+    if (bound === true) return;
+    bound ??= this.link.control.bindContext(context, root);
+    this.#bound.set(context, bound);
+    yield* waitForPromise(`${this.name} to take a new context`, bound);
+    this.#bound.set(context, true);
+  }
+
+  observe(mm: MmStruct): DriverObserver {
+    return new SnapshotObserver(this.migration, mm);
   }
 
   /**
@@ -146,8 +167,8 @@ class TestHmm implements DeviceDriver {
    */
   *#release(dmirror: Dmirror): Sleeps<void> {
     yield* dmirror.quiesce();
-    if (this.link.lost === null) {
-      yield* this.evictAll();
+    if (this.link.lost === null) yield* this.evictAll();
+    if (this.link.lost === null && this.#bound.has(dmirror.context)) {
       const unbound = this.link.control.unbindContext(dmirror.context);
       // It may die meanwhile: then it walks nothing either.
       yield* waitForPromise(
@@ -162,6 +183,7 @@ class TestHmm implements DeviceDriver {
   *#forget(dmirror: Dmirror): Sleeps<void> {
     yield* dmirror.unregister();
     this.mirrors.delete(dmirror.context);
+    this.#bound.delete(dmirror.context);
     const others = (this.#byMm.get(dmirror.mm) ?? []).filter((each) => each !== dmirror);
     if (others.length > 0) this.#byMm.set(dmirror.mm, others);
     else this.#byMm.delete(dmirror.mm);

@@ -341,7 +341,7 @@ export class EmulatedProcess implements Process {
 }
 
 /** As vmsplice takes pages: call after call for what is missing, until one gets nothing. */
-function* getPagesInTurns(
+export function* getPagesInTurns(
   kernel: Kernel,
   mm: MmStruct,
   start: VirtAddr,

@@ -24,13 +24,23 @@ import {
   hmmPfnFlags,
   hmmPfnOrderFlags,
   setHmmPfn,
+  setHmmPfnHalves,
 } from '../abi/hmm-pfn.js';
-import { halvesNumber, halvesPfn, highType, LOW_PRESENT, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  halvesPfnHigh,
+  halvesPfnLow,
+  highType,
+  LOW_PRESENT,
+  LOW_WRITE,
+  lowPresent,
+} from '../abi/pte-halves.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { load32, readPte } from '../sync/word.js';
+import { load32, peek32, readPte } from '../sync/word.js';
 import { findHugePmd, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
@@ -73,7 +83,7 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
     const vma = vmaLookup(mm, addr);
     const stop = Math.min(vma?.end ?? nextVmaStart(range, addr), range.end);
     if (vma === undefined || (vma.flags & VM_READ) === 0) {
-      if (anyNeedsFault(range, addr, stop)) return 'EFAULT';
+      if (mayNeedFault(range) && anyNeedsFault(range, addr, stop)) return 'EFAULT';
       fill(range, addr, stop, HMM_PFN_ERROR);
       addr = stop;
       continue;
@@ -87,6 +97,23 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   return mmuIntervalReadRetry(range.notifier, range.notifierSeq) ? 'EBUSY' : 0;
+}
+
+/**
+ * `hmm_range_fault()` without a request: the words of `hmmPfns` say what is there now. It never sleeps, so nothing can change
+ * meanwhile and there is no sequence to test.
+ * Precondition: mmap_lock held for reading; no invalidation that concerns the caller is under way; `hmmPfns` requests nothing.
+ */
+export function hmmRangeSnapshot(kernel: Kernel, range: HmmRange): void {
+  const { mm } = range.notifier;
+  assert(mm.mmapLock.locked, 'hmm_range_fault without mmap_lock');
+  for (let addr: number = range.start; addr < range.end; ) {
+    const vma = vmaLookup(mm, addr);
+    const stop = Math.min(vma?.end ?? nextVmaStart(range, addr), range.end);
+    if (vma === undefined || (vma.flags & VM_READ) === 0) fill(range, addr, stop, HMM_PFN_ERROR);
+    else walkVma(kernel, range, vma, addr, stop);
+    addr = stop;
+  }
 }
 
 const nextVmaStart = (range: HmmRange, addr: number): number =>
@@ -114,24 +141,29 @@ function walkVma(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, sto
 function walkTable(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, stop: number): Stop | null {
   const { halves } = kernel.ram;
   const { hmmPfns } = range;
+  const requests = mayNeedFault(range);
   const table = leafTable(kernel, vma.mm, from as VirtAddr);
   const huge = table === NO_TABLE ? findHugePmd(kernel, vma.mm, from) : NO_TABLE;
   if (huge !== NO_TABLE) return walkHuge(kernel, range, from, stop, huge);
+  if (table === NO_TABLE && !requests) {
+    fill(range, from, stop, 0);
+    return null;
+  }
   let i = (from - range.start) / PAGE_SIZE;
   let at = table + pteIndex(from);
   for (let addr = from; addr < stop; addr += PAGE_SIZE, i++, at++) {
-    const low = table === NO_TABLE ? 0 : load32(halves, 2 * at);
-    const high = table === NO_TABLE ? 0 : load32(halves, 2 * at + 1);
+    const low = table === NO_TABLE ? 0 : peek32(halves, 2 * at);
+    const high = table === NO_TABLE ? 0 : peek32(halves, 2 * at + 1);
     const cpuFlags = lowCpuFlags(low);
-    const need = needFault(range, i, cpuFlags);
+    const need = requests ? needFault(range, i, cpuFlags) : 0;
     if (need === 0 && cpuFlags !== 0) {
-      setHmmPfn(hmmPfns, i, halvesPfn(low, high), cpuFlags);
+      setHmmPfnHalves(hmmPfns, i, halvesPfnLow(low, high), halvesPfnHigh(high) | cpuFlags);
       continue;
     }
     const isLeaf = (low | high) !== 0 && !lowPresent(low);
     if (isLeaf && reportOwn(kernel, range, i, low, high)) continue;
     if (need === 0) {
-      setHmmPfn(hmmPfns, i, 0, 0);
+      setHmmPfnHalves(hmmPfns, i, 0, 0);
       continue;
     }
     return { addr, need, why: isLeaf ? remedy(kernel, high) : 'fault', at };
@@ -165,6 +197,7 @@ function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, a
 
 function needOfAny(range: HmmRange, from: number, stop: number, cpuFlags: number): number {
   let need = 0;
+  if (!mayNeedFault(range)) return need;
   for (let addr = from; addr < stop; addr += PAGE_SIZE) {
     need |= needFault(range, (addr - range.start) / PAGE_SIZE, cpuFlags);
   }
@@ -226,6 +259,10 @@ function lowCpuFlags(low: number): number {
   return (low & LOW_WRITE) !== 0 ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID;
 }
 
+/** Does the range request anything at all? A snapshot does not. */
+const mayNeedFault = ({ defaultFlags, pfnFlagsMask }: HmmRange): boolean =>
+  ((defaultFlags | pfnFlagsMask) & HMM_PFN_REQ_FAULT) !== 0;
+
 /** `hmm_pte_need_fault()`. */
 function needFault(range: HmmRange, i: number, cpuFlags: number): number {
   const request = (hmmPfnFlags(range.hmmPfns, i) & range.pfnFlagsMask) | range.defaultFlags;
@@ -242,9 +279,8 @@ function anyNeedsFault(range: HmmRange, from: number, stop: number): boolean {
 }
 
 function fill(range: HmmRange, from: number, stop: number, flags: number): void {
-  for (let addr = from; addr < stop; addr += PAGE_SIZE) {
-    setHmmPfn(range.hmmPfns, (addr - range.start) / PAGE_SIZE, 0, flags);
-  }
+  const end = (stop - range.start) / PAGE_SIZE;
+  for (let i = (from - range.start) / PAGE_SIZE; i < end; i++) setHmmPfnHalves(range.hmmPfns, i, 0, flags);
 }
 
 const ownedBy = (kernel: Kernel, range: HmmRange, page: Page): boolean =>

@@ -90,14 +90,17 @@ export class Memmap {
 
   /** `pfn_to_page()`, and `NULL_PAGE` where Linux's would be garbage (`!pfn_valid`). */
   pfnToPage(pfn: Pfn): Page {
-    const base = this.#sectionPage[Math.floor(pfn / PAGES_PER_SECTION)];
-    return (base === 0 || base === undefined ? NULL_PAGE : base + (pfn % PAGES_PER_SECTION)) as Page;
+    // A PFN may be a double to the engine, and the remainder of a double is a call: this is in every hot loop.
+    const section = Math.floor(pfn / PAGES_PER_SECTION);
+    const base = this.#sectionPage[section];
+    return (base === 0 || base === undefined ? NULL_PAGE : base + (pfn - section * PAGES_PER_SECTION)) as Page;
   }
 
   /** `page_to_pfn()`; -1 for a page outside the vmemmap, which has no PFN. */
   pageToPfn(page: Page): Pfn {
-    const base = this.#blockPfn[Math.floor(page / PAGES_PER_SECTION)];
-    return (base < 0 ? -1 : base + (page % PAGES_PER_SECTION)) as Pfn;
+    const block = Math.floor(page / PAGES_PER_SECTION);
+    const base = this.#blockPfn[block];
+    return (base < 0 ? -1 : base + (page - block * PAGES_PER_SECTION)) as Pfn;
   }
 
   /** Frame of a RAM page in RAM's buffer. (Slots of other pages come after RAM's: theirs lie beyond its last frame.) */

@@ -91,6 +91,10 @@ export function* mmuIntervalNotifierRemove(notifier: MmuIntervalNotifier): Sleep
   while (!ready()) yield { what: `end of the invalidation of process ${notifier.mm.pid}`, ready };
 }
 
+/** Is an invalidation under way that a read would wait for? */
+export const mmuIntervalInvalidating = (notifier: MmuIntervalNotifier): boolean =>
+  notifier.invalidateSeq === notifier.mm.notifiers.invalidateSeq;
+
 /** `mmu_interval_read_begin()`. */
 export function* mmuIntervalReadBegin(notifier: MmuIntervalNotifier): Sleeps<number> {
   const subscriptions = notifier.mm.notifiers;

@@ -17,7 +17,7 @@ import {
 import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { load32 } from '../sync/word.js';
+import { load32, peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -73,8 +73,8 @@ export function visitEntries(
       continue;
     }
     for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
-      const low = load32(halves, word);
-      const high = load32(halves, word + 1);
+      const low = peek32(halves, word);
+      const high = peek32(halves, word + 1);
       if ((low | high) !== 0) visit(addr, low, high, 1, false);
     }
     at = stop;
@@ -111,17 +111,6 @@ function pagemapOfHalves(kernel: Kernel, low: number, high: number, huge: boolea
   return present && pageMapcount(words, page) === 1 ? flags | PM_MMAP_EXCLUSIVE : flags;
 }
 
-/** The short form for each page from `start` on. */
-export function pagemapRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
-  out.fill(0);
-  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high, pages, huge) => {
-    // Of a huge page its first says whether somebody else maps it.
-    const first = (addr - start) / PAGE_SIZE;
-    if (huge) out.fill(pagemapOfHalves(kernel, low, high, true), first, first + pages);
-    else out[first] = pagemapOfHalves(kernel, low, high, false);
-  });
-}
-
 /** The short form for one page. */
 export function pagemapEntry(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
   const { low, high, huge } = entryAt(kernel, mm, addr);
@@ -149,6 +138,15 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
  * counts as in core, device pages too; where it is none, a file's page cache decides.
  */
 export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
+  mincoreOfVmas(kernel, mm, start, out);
+  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high, pages) => {
+    const first = (addr - start) / PAGE_SIZE;
+    if (inCore(kernel, low, high)) out.fill(1, first, first + pages);
+  });
+}
+
+/** What it is where every entry is none. */
+function mincoreOfVmas(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
   const end = start + out.length * PAGE_SIZE;
   out.fill(-1);
   for (const { value: vma } of mm.vmas.from(start)) {
@@ -163,10 +161,30 @@ export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out:
       out[(addr - start) / PAGE_SIZE] = 1;
     }
   }
-  visitEntries(kernel, mm, start, end, (addr, low, high, pages) => {
-    const kind = lowPresent(low) ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
+}
+
+/** Is the page of an entry that is not none in core? */
+const inCore = (kernel: Kernel, low: number, high: number): boolean => {
+  if (lowPresent(low)) return true;
+  const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
+  return kind !== 'swap' && kind !== 'marker';
+};
+
+/** The short form and `mincore()` for each page from `start` on, in one walk: for who looks at everything again and again. */
+export function pagemapAndMincore(kernel: Kernel, mm: MmStruct, start: VirtAddr, pm: Int32Array, mc: Int32Array): void {
+  pm.fill(0);
+  mincoreOfVmas(kernel, mm, start, mc);
+  visitEntries(kernel, mm, start, start + pm.length * PAGE_SIZE, (addr, low, high, pages, huge) => {
     const first = (addr - start) / PAGE_SIZE;
-    if (kind !== 'swap' && kind !== 'marker') out.fill(1, first, first + pages);
+    const short = pagemapOfHalves(kernel, low, high, huge);
+    if (huge) {
+      // Of a huge page its first says whether somebody else maps it.
+      pm.fill(short, first, first + pages);
+      if (inCore(kernel, low, high)) mc.fill(1, first, first + pages);
+    } else {
+      pm[first] = short;
+      if (inCore(kernel, low, high)) mc[first] = 1;
+    }
   });
 }
 

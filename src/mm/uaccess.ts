@@ -52,20 +52,13 @@ function* access(
   move: Mover,
 ): Sleeps<UserAccess> {
   const tlb = kernel.cpus[0];
-  /** Address of the last fault that found no memory. */
-  let starved = -1;
   for (let done = 0; done < length; ) {
     const addr = (start + done) as VirtAddr;
     // The access itself is atomic with respect to the kernel: translation and bytes in one step, as one instruction has it.
     tlb.switchTo(mm);
-    const page = translate(kernel, mm, addr, write);
-    if (page < 0) {
-      const fault = yield* userFault(kernel, mm, addr, write);
-      // Out of memory, the instruction is simply tried again (`pagefault_out_of_memory()`); here once, as nobody is killed.
-      if ((fault & VM_FAULT_OOM) !== 0 && starved !== addr) starved = addr;
-      else if (fault !== 0) return { copied: done, fault, address: addr };
-      continue;
-    }
+    let page = translate(kernel, mm, addr, write);
+    if (page < 0) page = yield* userPage(kernel, mm, addr, write);
+    if (page < 0) return { copied: done, fault: ~page, address: addr };
     const inPage = addr % PAGE_SIZE;
     const count = Math.min(PAGE_SIZE - inPage, length - done);
     move(kmapLocalPage(kernel, page as Page, inPage, count), done);
@@ -73,6 +66,22 @@ function* access(
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   return { copied: length, fault: 0, address: start };
+}
+
+/**
+ * The page that one instruction accesses at `addr`, in RAM or on a coherent device, faulted in as often as it takes; ~VM_FAULT_* where it cannot be had. Who
+ * does the access does it before anything else runs.
+ */
+export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<number> {
+  for (let starved = false; ; ) {
+    kernel.cpus[0].switchTo(mm);
+    const page = translate(kernel, mm, addr, write);
+    if (page >= 0) return page;
+    const fault = yield* userFault(kernel, mm, addr, write);
+    // Out of memory, the instruction is simply tried again (`pagefault_out_of_memory()`); here once, as nobody is killed.
+    if ((fault & VM_FAULT_OOM) !== 0 && !starved) starved = true;
+    else if (fault !== 0) return ~fault;
+  }
 }
 
 /** The page, in RAM or on a coherent device, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */

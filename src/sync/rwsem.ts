@@ -25,6 +25,13 @@ export class RwSemaphore {
     this.#readers++;
   }
 
+  /** `down_read_trylock()`: for whom the lock is free nearly always, and a generator dear. */
+  downReadTrylock(): boolean {
+    if (!this.#readable.ready()) return false;
+    this.#readers++;
+    return true;
+  }
+
   upRead(): void {
     assert(this.#readers > 0, `${this.name}: released for reading but not held`);
     this.#readers--;

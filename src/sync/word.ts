@@ -5,6 +5,11 @@
 import type { Pte } from '../base/brand.js';
 
 export const load32 = (words: Int32Array, at: number): number => Atomics.load(words, at);
+/**
+ * A plain load, several times as fast. For loops over words that only this thread changes, but for bits which do not matter to
+ * them (accessed and dirty, which hardware sets): 32 bits are never torn.
+ */
+export const peek32 = (words: Int32Array, at: number): number => words[at];
 export const store32 = (words: Int32Array, at: number, value: number): void => {
   Atomics.store(words, at, value);
 };

@@ -8,7 +8,7 @@ import { pinUserPages, unpinUserPages } from '#src/mm/gup';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, doMunmap } from '#src/mm/mmap';
 import { pageMapcountAdd } from '#src/mm/page';
-import { mincore, mincoreRange, pagemapEntry, pagemapRange, pagemapWord } from '#src/mm/proc-pagemap';
+import { mincore, mincoreRange, pagemapAndMincore, pagemapEntry, pagemapWord } from '#src/mm/proc-pagemap';
 import { mapsText, smapsRange, smapsText } from '#src/mm/proc-smaps';
 import { putPage } from '#src/mm/put-page';
 import { VmArea, vmaLookup } from '#src/mm/vma';
@@ -28,7 +28,11 @@ function exclusive(bench: Bench, mm: MmStruct, at: number): void {
 
 const pm = (bench: Bench, mm: MmStruct, pages: number): number[] => {
   const out = new Int32Array(pages);
-  pagemapRange(bench.kernel, mm, BASE as VirtAddr, out);
+  const [inCore, alone] = [new Int32Array(out.length), new Int32Array(out.length)];
+  pagemapAndMincore(bench.kernel, mm, BASE as VirtAddr, out, inCore);
+  // One walk for both sees what mincore sees by itself.
+  mincoreRange(bench.kernel, mm, BASE as VirtAddr, alone);
+  expect(inCore).toEqual(alone);
   return [...out];
 };
 const mc = (bench: Bench, mm: MmStruct, pages: number): number[] => {

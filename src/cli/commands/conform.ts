@@ -47,6 +47,7 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
     for (const file of files) {
       progress.update(`${reports.length} of ${files.length} traces: ${basename(file)}`);
       const trace = parseTrace(readText(file), file);
+      await replayer.prepare(trace);
       const start = performance.now();
       reports.push(await replayer.replay(trace));
       wallMs += performance.now() - start;
@@ -57,49 +58,43 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
     progress.stop();
   }
   const divergences = reports.flatMap((report) => report.divergences);
-  const unsupported = reports.flatMap(({ trace, unsupported: reason }) => (reason === null ? [] : [{ trace, reason }]));
   const operations = reports.reduce((sum, report) => sum + report.operations, 0);
   const operationsPerSecond = Math.round((operations / Math.max(wallMs, 1)) * 1000);
-  const ok = divergences.length + unsupported.length + violations.length === 0;
+  const ok = divergences.length + violations.length === 0;
   if (json) {
     const traces = reports.length;
     const head = { schema: 'pfnless/conform@1', ok, addressing, executor, traces, operations };
-    printJson({ ...head, divergences, unsupported, violations, wallMs, operationsPerSecond });
+    printJson({ ...head, divergences, violations, wallMs, operationsPerSecond });
   } else {
     print(
       `${reports.length} traces, ${formatCount(operations)} operations in ${formatMs(wallMs)} ` +
         `(${formatCount(operationsPerSecond)} a second), ${addressing} addressing, executor ${executor}\n`,
     );
-    printUnsupported(unsupported);
     printDivergences(divergences, reports);
     for (const { invariant, message } of violations) print(`${paint.bad(invariant)}: ${message}\n`);
   }
   return ok ? EXIT_HELD : EXIT_FOUND;
 }
 
-function printUnsupported(unsupported: readonly { readonly trace: string; readonly reason: string }[]): void {
-  for (const reason of new Set(unsupported.map((entry) => entry.reason))) {
-    const traces = unsupported.filter((entry) => entry.reason === reason);
-    print(`${paint.bad('not replayed')}: ${traces.length} traces, first ${traces[0]!.trace}. ${reason}\n`);
-  }
-}
-
 function printDivergences(divergences: readonly Divergence[], reports: readonly TraceReport[]): void {
-  const replayed = reports.filter(({ unsupported }) => unsupported === null);
-  const held = replayed.filter((report) => report.divergences.length === 0).length;
+  const held = reports.filter((report) => report.divergences.length === 0).length;
   if (divergences.length === 0) {
     if (held > 0) print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
     return;
   }
   print(
-    `${paint.bad(`${divergences.length} divergences`)}: ${held} of ${replayed.length} traces replayed to their end\n\n`,
+    `${paint.bad(`${divergences.length} divergences`)}: ${held} of ${reports.length} traces replayed to their end\n\n`,
   );
   print(renderTable(CAUSE_COLUMNS, causesOf(reports)));
-  for (const { trace, line, op, field, expected, actual, alsoDiffers, page } of divergences.slice(0, SHOWN_MAX)) {
+  for (const { trace, line, op, field, expected, actual, alsoDiffers, page, explanation } of divergences.slice(
+    0,
+    SHOWN_MAX,
+  )) {
     print(`\n${trace}:${line} ${op}, ${paint.bad(field)}: expected ${expected}, got ${actual}\n`);
     for (const text of alsoDiffers.slice(0, 5)) print(`  also ${text}\n`);
     if (alsoDiffers.length > 5) print(`  and ${alsoDiffers.length - 5} more fields\n`);
     for (const text of page) print(`  ${text}\n`);
+    if (explanation !== null) print(`  nearest explanation: ${explanation}\n`);
   }
   if (divergences.length > SHOWN_MAX)
     print(`\nand ${divergences.length - SHOWN_MAX} more divergences: --json has all\n`);
