@@ -56,7 +56,9 @@ export function* snapshotRange(
     for (let i = 0; i < out.length; ) {
       const stop = Math.min(i + likePages(hmmPfns, i, start), out.length);
       const code = snapshotCode(kernel, memory, hmmPfns, i);
-      while (i < stop) out[i++] = code;
+      if (stop === i + 1) out[i] = code;
+      else out.fill(code, i, stop);
+      i = stop;
     }
     return 0;
   } finally {

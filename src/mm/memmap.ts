@@ -29,6 +29,9 @@ export class Memmap {
   readonly #slotCount: number;
   /** First slot of each section's vmemmap, 0 where there is none. */
   readonly #sectionPage: Int32Array;
+  /** The section of the last look-up: its first PFN and struct page. */
+  #hitPfn = Number.NEGATIVE_INFINITY;
+  #hitPage = 0;
   /** First PFN of each block of PAGES_PER_SECTION slots that is vmemmap, -1 elsewhere. */
   readonly #blockPfn: Float64Array;
 
@@ -82,6 +85,7 @@ export class Memmap {
     const firstSection = Math.floor(pfn / PAGES_PER_SECTION);
     const endSection = Math.ceil((pfn + pages) / PAGES_PER_SECTION);
     this.#slots.remove(this.#sectionPage[firstSection]);
+    this.#hitPfn = Number.NEGATIVE_INFINITY;
     for (let section = firstSection; section < endSection; section++) {
       this.#blockPfn[this.#sectionPage[section] / PAGES_PER_SECTION] = -1;
       this.#sectionPage[section] = 0;
@@ -90,10 +94,18 @@ export class Memmap {
 
   /** `pfn_to_page()`, and `NULL_PAGE` where Linux's would be garbage (`!pfn_valid`). */
   pfnToPage(pfn: Pfn): Page {
-    // A PFN may be a double to the engine, and the remainder of a double is a call: this is in every hot loop.
+    // In every hot loop, and almost always for the section that was asked for last.
+    const index = pfn - this.#hitPfn;
+    return index >= 0 && index < PAGES_PER_SECTION ? ((this.#hitPage + index) as Page) : this.#lookUp(pfn);
+  }
+
+  #lookUp(pfn: Pfn): Page {
     const section = Math.floor(pfn / PAGES_PER_SECTION);
     const base = this.#sectionPage[section];
-    return (base === 0 || base === undefined ? NULL_PAGE : base + (pfn - section * PAGES_PER_SECTION)) as Page;
+    if (base === 0 || base === undefined) return NULL_PAGE;
+    this.#hitPfn = section * PAGES_PER_SECTION;
+    this.#hitPage = base;
+    return (base + (pfn - this.#hitPfn)) as Page;
   }
 
   /** `page_to_pfn()`; -1 for a page outside the vmemmap, which has no PFN. */

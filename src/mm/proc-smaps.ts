@@ -11,7 +11,7 @@ import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { folioEntireMapcount, folioMapcount, pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { isDevicePrivate } from './softleaf.js';
 import {
@@ -94,6 +94,7 @@ export function smapsRange(
 
 /** `smap_gather_stats()`: add one VMA's pages, or some of them. */
 function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
+  const { words } = kernel.memmap;
   let pss = 0;
   let pssDirty = 0;
   visitEntries(kernel, vma.mm, start, end, (_addr, low, high, _pages, huge) => {
@@ -107,8 +108,11 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
     const dirty = present ? (low & LOW_DIRTY) !== 0 : huge;
     const counted = present || (isDevicePrivate(kind) && !huge);
     if (huge) sums.ahp += HPAGE_PMD_NR * PAGE_KIB;
-    for (let i = 0; i < (huge ? HPAGE_PMD_NR : 1); i++) {
-      const share = account(kernel, (page + i) as Page, counted, young, dirty, sums);
+    const pages = huge ? HPAGE_PMD_NR : 1;
+    // All pages of a folio that only huge entries map count alike.
+    const alike = huge && folioMapcount(words, page) === folioEntireMapcount(words, page) ? pages : 1;
+    for (let i = 0; i < pages; i += alike) {
+      const share = account(kernel, (page + i) as Page, alike, counted, young, dirty, sums);
       pss += Math.abs(share);
       if (share < 0) pssDirty -= share;
     }
@@ -117,31 +121,33 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
   sums.pssDirty += Math.floor(pssDirty / PSS_UNIT / 1024);
 }
 
-/** `smaps_account()` of one page. Returns its proportional share, negative for a dirty page. */
+/** `smaps_account()` of pages of one folio that count alike. Returns their proportional share, negative for dirty ones. */
 function account(
   kernel: Kernel,
   page: Page,
+  pages: number,
   present: boolean,
   young: boolean,
   pteDirty: boolean,
   sums: MemSizeStats,
 ): number {
   const { words } = kernel.memmap;
+  const kib = pages * PAGE_KIB;
   const flags = pageFlags(words, page);
   const dirty = pteDirty || (flags & PG_dirty) !== 0;
   if (pageIsAnon(words, page)) {
-    sums.anon += PAGE_KIB;
-    if ((flags & PG_swapbacked) === 0 && !dirty) sums.lazyFree += PAGE_KIB;
+    sums.anon += kib;
+    if ((flags & PG_swapbacked) === 0 && !dirty) sums.lazyFree += kib;
   }
-  sums.rss += PAGE_KIB;
-  if (young || (flags & PG_referenced) !== 0) sums.referenced += PAGE_KIB;
+  sums.rss += kib;
+  if (young || (flags & PG_referenced) !== 0) sums.referenced += kib;
   let mapcount = 1;
   if (present && pageRefCount(words, page) !== 1) mapcount = pageMapcount(words, page);
   const isPrivate = present && mapcount < 2;
-  if (isPrivate) sums[dirty ? 'prd' : 'prc'] += PAGE_KIB;
-  else sums[dirty ? 'shd' : 'shc'] += PAGE_KIB;
+  if (isPrivate) sums[dirty ? 'prd' : 'prc'] += kib;
+  else sums[dirty ? 'shd' : 'shc'] += kib;
   const share = mapcount < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / mapcount);
-  return dirty ? -share : share;
+  return pages * (dirty ? -share : share);
 }
 
 /** `rw-p`. */

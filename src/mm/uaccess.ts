@@ -85,7 +85,7 @@ export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: b
 }
 
 /** The page, in RAM or on a coherent device, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */
-function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
+export function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
   const tlb = kernel.cpus[0];
   const vpn = Math.floor(addr / PAGE_SIZE);
   const hit = tlb.lookup(vpn, write);
