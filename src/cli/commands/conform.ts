@@ -1,22 +1,27 @@
 /** `pfnless conform`: replay golden traces of a real kernel, compare every result and every state. */
+
+import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
-import { performance } from 'node:perf_hooks';
 import { type Command, Option } from 'commander';
-import { type Divergence, TraceReplayer, type TraceReport } from '../../conformance/replay-trace.js';
-import { parseTrace } from '../../conformance/trace.js';
-import type { Addressing, ExecutorKind, Violation } from '../../machine/types.js';
+import type { Divergence, TraceReport } from '../../conformance/replay-trace.js';
+import type { Addressing, ExecutorKind } from '../../machine/types.js';
 import { formatCount, formatMs, renderTable } from '../../report/table.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { readText } from '../files.js';
+import { wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
+import { replayFiles } from '../replay-files.js';
 
 interface ConformFlags {
   readonly json?: boolean;
   readonly all?: boolean;
   readonly addressing: Addressing;
   readonly executor: ExecutorKind;
+  readonly jobs: number;
 }
 
+const JOBS_MAX = 64;
+/** As many threads as this computer runs at a time, but no more than replay has any use for. */
+const availableJobs = (): number => Math.min(availableParallelism(), 8);
 /** Divergences that the table shows; `--json` has all. */
 const SHOWN_MAX = 10;
 
@@ -31,32 +36,20 @@ export function addConformCommand(program: Command, exit: (code: number) => void
         .default('offset'),
     )
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
+    .option('--jobs <n>', 'threads, each with a machine of its own', wholeNumber(1, JOBS_MAX), availableJobs())
     .option('--all', 'go on after the first divergence of a trace')
     .option('--json', 'print one JSON object')
     .action(async (files: string[], flags: ConformFlags) => exit(await conform(files, flags)));
 }
 
 async function conform(files: readonly string[], flags: ConformFlags): Promise<number> {
-  const { addressing, executor, json = false, all = false } = flags;
+  const { addressing, executor, jobs, json = false, all = false } = flags;
   const progress = await startProgress('reading traces');
-  const reports: TraceReport[] = [];
-  let wallMs = 0;
-  let violations: readonly Violation[] = [];
-  const replayer = new TraceReplayer({ addressing, executor, all });
-  try {
-    for (const file of files) {
-      progress.update(`${reports.length} of ${files.length} traces: ${basename(file)}`);
-      const trace = parseTrace(readText(file), file);
-      await replayer.prepare(trace);
-      const start = performance.now();
-      reports.push(await replayer.replay(trace));
-      wallMs += performance.now() - start;
-    }
-    violations = await replayer.check();
-  } finally {
-    await replayer.dispose();
-    progress.stop();
-  }
+  let begun = 0;
+  const onFile = (file: string): void => progress.update(`${begun++} of ${files.length} traces: ${basename(file)}`);
+  const { reports, violations, wallMs } = await replayFiles(files, { addressing, executor, all }, jobs, onFile).finally(
+    () => progress.stop(),
+  );
   const divergences = reports.flatMap((report) => report.divergences);
   const operations = reports.reduce((sum, report) => sum + report.operations, 0);
   const operationsPerSecond = Math.round((operations / Math.max(wallMs, 1)) * 1000);
