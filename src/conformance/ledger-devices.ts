@@ -138,7 +138,7 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/selftests/migrate.test.ts',
       ],
-      ['HMM_DMIRROR_SNAPSHOT', 'all codes but those of huge pages', 'simplified', 'test/selftests/two-devices.test.ts'],
+      ['HMM_DMIRROR_SNAPSHOT', 'all codes but that of PUDs', 'emulated', 'test/selftests/two-devices.test.ts'],
       [
         'HMM_DMIRROR_EXCLUSIVE, CHECK_EXCLUSIVE',
         'page by page until one cannot be had',
@@ -148,9 +148,9 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ['HMM_DMIRROR_RELEASE', 'evicts and removes the chunks', 'emulated', 'test/selftests/migrate.test.ts'],
       [
         'HMM_DMIRROR_FLAG_FAIL_ALLOC',
-        'the next page, either way; there is no huge one to fail',
-        'simplified',
-        'test/unit/driver-access.test.ts',
+        'the next page, either way; for a huge one small ones serve',
+        'emulated',
+        'test/selftests/huge.test.ts',
       ],
       [
         'struct drm_pagemap_owner: peers',

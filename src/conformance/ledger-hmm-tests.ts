@@ -4,13 +4,13 @@ const ANON = 'test/selftests/anon.test.ts';
 const EXCLUSIVE = 'test/selftests/exclusive.test.ts';
 const FILE = 'test/selftests/file.test.ts';
 const FORK = 'test/selftests/fork.test.ts';
+const HUGE = 'test/selftests/huge.test.ts';
 const MIGRATE = 'test/selftests/migrate.test.ts';
 const RACES = 'test/selftests/races.test.ts';
 const TWO = 'test/selftests/two-devices.test.ts';
 
 const ALL = 'all of it';
-const SMALL = 'the 4 KiB half; needs huge pages';
-const HUGE = 'needs huge pages';
+const BOTH = `all of it; the half with huge pages in \`${HUGE}\``;
 
 /** Name, how much of it is here or what it waits for, and its file (`null`: it is not here). */
 export const HMM_TESTS: readonly (readonly [name: string, what: string, test: string | null])[] = [
@@ -19,9 +19,9 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['anon_read_prot', ALL, ANON],
   ['anon_write', ALL, ANON],
   ['anon_write_prot', ALL, ANON],
-  ['anon_write_child', SMALL, FORK],
+  ['anon_write_child', BOTH, FORK],
   ['anon_write_child_shared', ALL, FORK],
-  ['anon_write_huge', HUGE, null],
+  ['anon_write_huge', ALL, HUGE],
   ['anon_write_hugetlbfs', 'needs hugetlbfs', null],
   ['file_read', ALL, FILE],
   ['file_write', ALL, FILE],
@@ -43,13 +43,13 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['exclusive_cow', ALL, FORK],
   ['hmm_gup_test', 'all of it, but for a fast path of its own', MIGRATE],
   ['hmm_cow_in_device', ALL, FORK],
-  ['migrate_anon_huge_empty', HUGE, null],
-  ['migrate_anon_huge_zero', HUGE, null],
-  ['migrate_anon_huge_free', HUGE, null],
-  ['migrate_anon_huge_fault', HUGE, null],
-  ['migrate_partial_unmap_fault', SMALL, MIGRATE],
-  ['migrate_remap_fault', SMALL, MIGRATE],
-  ['migrate_anon_huge_err', HUGE, null],
-  ['migrate_anon_huge_zero_err', HUGE, null],
-  ['benchmark_thp_migration', HUGE, null],
+  ['migrate_anon_huge_empty', ALL, HUGE],
+  ['migrate_anon_huge_zero', ALL, HUGE],
+  ['migrate_anon_huge_free', ALL, HUGE],
+  ['migrate_anon_huge_fault', ALL, HUGE],
+  ['migrate_partial_unmap_fault', BOTH, MIGRATE],
+  ['migrate_remap_fault', BOTH, MIGRATE],
+  ['migrate_anon_huge_err', ALL, HUGE],
+  ['migrate_anon_huge_zero_err', ALL, HUGE],
+  ['benchmark_thp_migration', 'sizes up to 4 MiB; counts what was done instead of taking the time', HUGE],
 ];

@@ -140,11 +140,11 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         'madvise HUGEPAGE, NOHUGEPAGE',
-        'flags of the VMA; there are no huge pages to follow them',
-        'simplified',
+        'which memory gets huge pages when it is touched',
+        'emulated',
         'test/unit/mm-madvise.test.ts',
       ],
-      ['madvise COLLAPSE', 'EINVAL', 'refused', 'test/unit/mm-madvise.test.ts'],
+      ['madvise COLLAPSE', 'anonymous memory, device pages come home first', 'emulated', 'test/selftests/huge.test.ts'],
       [
         'madvise, every other',
         'an argument error: COLD, PAGEOUT, REMOVE, DONTFORK, HWPOISON, POPULATE_*',
@@ -284,10 +284,31 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
   {
     title: '2 MiB pages',
     rows: [
-      ['THP faults, khugepaged, huge zero page', 'every page is 4 KiB', 'missing'],
-      ['device private PMD entries, migrate_vma of compound pages', 'every page is 4 KiB', 'missing'],
-      ['split_huge_page, folio_split callback', 'nothing to split', 'missing'],
-      ['mTHP', 'every page is 4 KiB', 'missing'],
+      [
+        'THP faults, huge zero page',
+        'anonymous memory, by advice, always or never; copy-on-write copies single pages',
+        'emulated',
+        'test/selftests/huge.test.ts',
+      ],
+      [
+        'device private PMD entries, migrate_vma of compound pages',
+        'move as one, either way; singly where there is no block',
+        'emulated',
+        'test/selftests/huge.test.ts',
+      ],
+      [
+        'split_huge_page, folio_split callback',
+        'in RAM and on devices; pages of zeroes in RAM give way to the zero page',
+        'emulated',
+        'test/selftests/huge.test.ts',
+      ],
+      ['deferred split queue', 'a folio that is mapped in parts keeps all of its pages', 'missing'],
+      ["khugepaged's scan", 'only MADV_COLLAPSE makes huge pages of small ones', 'missing'],
+      [
+        'mTHP, huge pages of files and of shared memory',
+        'a page has 4 KiB or 2 MiB, and 2 MiB are anonymous',
+        'missing',
+      ],
       ['hugetlbfs', 'none', 'missing'],
     ],
   },

@@ -22,6 +22,9 @@ export const BUFFER = 2 ** 20;
 /** What the tests run ten times. */
 export const NTIMES = 10;
 const KIB_PER_PAGE = PAGE / 1024;
+/** What the kernel's tests call TWOMEG. */
+export const HUGE = 2 ** 21;
+export const HUGE_PAGES = HUGE / PAGE;
 /** Where the memory of coherent devices begins, and the PFN in a word of /proc/PID/pagemap. */
 const COHERENT_FROM = 2n ** 32n;
 const PFN_MASK = 2n ** 55n - 1n;
@@ -60,6 +63,18 @@ export const specOf = ({ executor, addressing, devices, memory }: Variant): Mach
   ),
 });
 
+/** For tests of huge pages, whose machines are larger. */
+export const HUGE_VARIANTS = [...variantsOf(1, 3), ...coherentVariantsOf(2)];
+
+/** Room for several huge pages at a time, in RAM and on each device. */
+export const hugeSpecOf = (variant: Variant): MachineSpecInput => ({
+  ...specOf(variant),
+  memory: { ram: '48MiB' },
+  devices: Array.from({ length: variant.devices }, () =>
+    variant.memory === 'coherent' ? { memory: '8MiB', type: variant.memory } : { memory: '8MiB', chunk: '4MiB' },
+  ),
+});
+
 /** What one test works with. */
 export interface Hmm {
   readonly machine: Machine;
@@ -78,11 +93,15 @@ export interface Hmm {
 export type Body = (hmm: Hmm) => Promise<void>;
 
 /** The tests of one theme on one machine for each variant. */
-export function selftests(variants: readonly Variant[], declare: (test: (name: string, body: Body) => void) => void) {
+export function selftests(
+  variants: readonly Variant[],
+  declare: (test: (name: string, body: Body) => void) => void,
+  specFor: (variant: Variant) => MachineSpecInput = specOf,
+) {
   describe.each(variants)('$executor, $addressing, $devices $memory devices', (variant) => {
     let machine: Machine;
     beforeAll(async () => {
-      machine = await boot(specOf(variant));
+      machine = await boot(specFor(variant));
     });
     afterAll(() => machine.dispose());
     declare((name, body) => test(name, () => onMachine(machine, body)));
@@ -190,6 +209,47 @@ export async function expectSnapshot(mirror: Mirror, range: VirtRange, code: num
 /** Resident set of a range, in pages: what the kernel's own tests never look at. */
 export async function residentPages(process: Process, range: VirtRange): Promise<number> {
   return (await process.smaps(range)).rss / KIB_PER_PAGE;
+}
+
+/** Memory for `pages` pages that may be huge, untouched. The kernel aligns what is large enough. */
+export async function hugeArea(process: Process, pages = HUGE_PAGES): Promise<VirtRange> {
+  const range = await process.mmap({ length: pages * PAGE });
+  expect(range.start % HUGE).toBe(0);
+  await process.madvise(range, 'HUGEPAGE');
+  return range;
+}
+
+/** The same with contents, which a first store of the CPU makes one huge page. */
+export async function hugeFilled(process: Process, mirror: Mirror, bytes: Uint8Array): Promise<VirtRange> {
+  const range = await hugeArea(process, bytes.length / PAGE);
+  await process.write(range.start, bytes);
+  await expectHuge(process, mirror, range, DMIRROR_PROT.WRITE);
+  return range;
+}
+
+/** Huge entries map all of it, on whichever side: each page has `code` and says that it is a part of one. */
+export async function expectHuge(process: Process, mirror: Mirror, range: VirtRange, code: number): Promise<void> {
+  await expectSnapshot(mirror, range, code | DMIRROR_PROT.PMD);
+  const { rss, ahp } = await process.smaps(range);
+  expect({ rss, ahp }).toEqual({ rss: range.length / 1024, ahp: range.length / 1024 });
+}
+
+/** Small entries map all of it. */
+export async function expectSmall(process: Process, mirror: Mirror, range: VirtRange, code: number): Promise<void> {
+  await expectSnapshot(mirror, range, code);
+  expect(await process.smaps(range)).toMatchObject({ rss: range.length / 1024, ahp: 0 });
+}
+
+/** All of the range goes, in so many folios. */
+export async function migrateAll(
+  mirror: Mirror,
+  range: VirtRange,
+  to: 'device' | 'system',
+  folios: number,
+): Promise<void> {
+  const pages = pagesOf(range);
+  const moved = { requested: pages, collected: pages, migrated: pages, folios, errno: 0 };
+  expect(await mirror.migrate(range, to)).toEqual(moved);
 }
 
 /**
