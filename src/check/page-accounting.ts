@@ -1,5 +1,6 @@
 /**
- * Holds: the mapcount of every page is the number of page table entries that map it, its refcount is that, its pins (each GUP_PIN_COUNTING_BIAS) and its page cache's, and
+ * Holds: the mapcount of every page is the number of page table entries that map it, its refcount is that, its pins (each
+ * GUP_PIN_COUNTING_BIAS), its page cache's and the plain references of users, and
  * each address space's counters (rss, tables) are what its page tables hold. A device page counts like a page of RAM, and
  * its pagemap has one reference for each that is in use.
  *
@@ -28,6 +29,8 @@ class Mappings {
   readonly #words: Int32Array;
   readonly #ofPage = new Map<Page, number>();
   readonly #ofFolio = new Map<Page, number>();
+  /** Plain references that users hold, by folio. */
+  readonly #held = new Map<Page, number>();
 
   constructor(words: Int32Array) {
     this.#words = words;
@@ -43,6 +46,15 @@ class Mappings {
 
   ofPage(page: Page): number {
     return this.#ofPage.get(page) ?? 0;
+  }
+
+  hold(page: Page, references: number): void {
+    const head = folioHead(this.#words, page);
+    this.#held.set(head, this.heldOn(head) + references);
+  }
+
+  heldOn(head: Page): number {
+    return this.#held.get(head) ?? 0;
   }
 
   ofFolio(head: Page): number {
@@ -90,8 +102,9 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
   if (ofFolio !== entries) yield `${name}: its folio counts ${ofFolio} mappings, but ${entries} entries map it`;
   const pins = pagePincount(words, page);
   const cached = pageFileId(words, page) === 0 ? 0 : 1;
-  if (references !== entries + cached + pins * pinBias(words, page)) {
-    const holders = `${entries} page table entries, ${cached} page caches and ${pins} pins`;
+  const held = mappings.heldOn(page);
+  if (references !== entries + cached + held + pins * pinBias(words, page)) {
+    const holders = `${entries} page table entries, ${cached} page caches, ${held} users and ${pins} pins`;
     yield `${name}: refcount ${references}, but ${holders} hold it`;
   }
 }
@@ -99,8 +112,9 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
 export const pageAccounting: Checker = {
   invariant: 'page-accounting',
   statement: 'refcounts, mapcounts and rss counters are what page tables, page caches and pins hold',
-  *look({ kernel }) {
+  *look({ kernel, heldPages }) {
     const mappings = new Mappings(kernel.memmap.words);
+    for (const [page, references] of heldPages) mappings.hold(page, references);
     yield* census(kernel, mappings);
     for (const page of ramPages(kernel)) {
       if (ramUse(kernel, page) === 'used') yield* compare(kernel, page, mappings, `RAM page ${page}`);

@@ -78,7 +78,7 @@ export async function bootWithState(
     for (const { link, driver } of devices) {
       executor.background(`fault service of ${link.name}`, faultService(link, driver));
     }
-    const state: MachineState = { spec, kernel, executor, devices, log };
+    const state: MachineState = { spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
     executor.stop(new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine did not boot'));

@@ -27,6 +27,7 @@ export class PagePin implements Pin {
     this.pages = parts.pages.length;
     this.#parts = parts;
     this.#life = new Lifetime(parts.over);
+    if (!parts.pinned) this.#count(1);
   }
 
   read(): Promise<Uint8Array> {
@@ -45,8 +46,19 @@ export class PagePin implements Pin {
       const { machine, pages, pinned, onReleased } = this.#parts;
       if (pinned) unpinUserPages(machine.kernel, pages);
       else putUserPages(machine.kernel, pages);
+      if (!pinned) this.#count(-1);
       onReleased(this);
     });
+  }
+
+  /** Tell the checkers who it is that holds the pages. */
+  #count(delta: number): void {
+    const { heldPages } = this.#parts.machine;
+    for (const page of this.#parts.pages) {
+      const count = (heldPages.get(page) ?? 0) + delta;
+      if (count === 0) heldPages.delete(page);
+      else heldPages.set(page, count);
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

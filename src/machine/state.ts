@@ -1,4 +1,5 @@
 /** What a running machine is made of: for its own files and for checkers, which only look. */
+import type { Page } from '../base/brand.js';
 import type { DeviceDriver } from '../drivers/driver.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { Executor } from '../sched/executor.js';
@@ -19,6 +20,8 @@ export interface MachineState {
   readonly devices: readonly MachineDevice[];
   /** The kernel log since the last check. */
   readonly log: string[];
+  /** Plain references that users hold on pages (`Process.pin` of kind `get`): pins are counted by the pages themselves. */
+  readonly heldPages: Map<Page, number>;
 }
 
 /** An outsider that looks for what must not be. Nothing is in flight while it looks. */

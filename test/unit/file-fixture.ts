@@ -49,7 +49,7 @@ export function mapFile(bench: Bench, mm: MmStruct, file: VmFile, pages: number,
 /** What the checkers find that look at page tables and struct pages. */
 export const violations = ({ kernel }: Bench): string[] =>
   [framesConserved, pageAccounting, pageCache, rmap].flatMap((checker) => [
-    ...checker.look({ kernel } as unknown as MachineState),
+    ...checker.look({ kernel, heldPages: new Map() } as unknown as MachineState),
   ]);
 
 /** A kernel with one open file; at the end the checkers look, the file is closed, and nothing may be left. */
