@@ -194,6 +194,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/device-engine.test.ts',
       ],
+      [
+        'faults in huge pages',
+        'all of it moves, as drivers of GPUs choose it; singly where the device has no room for it',
+        'emulated',
+        'test/unit/huge-devices.test.ts',
+      ],
       ['copy engine', 'holds references as a DMA mapping does', 'emulated', 'test/unit/device-copy-engine.test.ts'],
       ['IOMMU, ATS, PASID', 'a device has page tables of its own', 'ignored'],
       [

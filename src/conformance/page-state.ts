@@ -17,6 +17,7 @@ import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-p
 import type { Page, Pte, VirtAddr } from '../base/brand.js';
 import { walk } from '../device/page-table.js';
 import type { MachineState } from '../machine/state.js';
+import { findHugePmd } from '../mm/huge-pmd.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { pageAnonVmaId, pageFlags, pageMapcount } from '../mm/page.js';
@@ -37,9 +38,13 @@ export function describePage(state: MachineState, mm: MmStruct, addr: VirtAddr):
     (vma.flags & VM_SHARED) !== 0 ? 's' : 'p',
   ].join('');
   const table = leafTable(kernel, mm, addr);
-  const pte = table === NO_TABLE ? (0n as Pte) : readPte(kernel.ram.words, table + pteIndex(addr));
-  const lines = [`VMA ${flags}, ${(vma.end - vma.start) / PAGE_SIZE} pages`, `entry ${describePte(kernel, pte)}`];
-  const page = pageOf(kernel, pte);
+  const huge = table === NO_TABLE;
+  const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
+  const pte = at === NO_TABLE ? (0n as Pte) : readPte(kernel.ram.words, at);
+  const level = huge && at !== NO_TABLE ? 'huge entry' : 'entry';
+  const lines = [`VMA ${flags}, ${(vma.end - vma.start) / PAGE_SIZE} pages`, `${level} ${describePte(kernel, pte)}`];
+  const first = pageOf(kernel, pte);
+  const page = first !== null && huge ? ((first + pteIndex(addr)) as Page) : first;
   if (page !== null) lines.push(describeStructPage(kernel, page));
   for (const device of state.devices) {
     const tables = new Int32Array(device.link.memories.pageTables);

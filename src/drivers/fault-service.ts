@@ -11,7 +11,9 @@ import { ERRNO_NUMBER } from '../abi/errno.js';
 import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET } from '../abi/packet.js';
 import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { findHugePmd, hugeAlignDown } from '../mm/huge-pmd.js';
 import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
+import { NO_TABLE, nextLeaf } from '../mm/pgtable.js';
 import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
@@ -125,8 +127,11 @@ export class FaultService {
       const moving = (mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC))
         .flatMap((run) => this.#movable(dmirror, run))
         .filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
-      for (const { start, end } of moving) yield* bringHome(this.#ctx, dmirror, start, end);
-      const starved = yield* this.#bringToDevice(dmirror, moving);
+      const whole = wholeHugePages(this.#ctx, dmirror, moving);
+      for (const { start, end } of whole) yield* bringHome(this.#ctx, dmirror, start, end);
+      let starved = yield* this.#bringToDevice(dmirror, whole);
+      // Where there is no room for all of a huge page, there may be for the page that is wanted.
+      if (starved && whole !== moving) starved = yield* this.#bringToDevice(dmirror, moving);
       const missing = runs.filter(({ start, end, access }) => !satisfied(dmirror, start, end, access));
       // What is there is told at once: until its lanes have run nobody takes it away, so of all who compete for pages some get
       // on. What takes longer comes after it.
@@ -234,6 +239,32 @@ function gather(faults: readonly PageFault[]): Run[] {
     else runs.push({ start: address, end: address + PAGE_SIZE, access });
   }
   return runs;
+}
+
+/**
+ * The runs, but where the CPU has a huge page all of it: it moves as one, as drivers of GPUs have it, and a part of it would only
+ * take it apart. The same array where there is none.
+ */
+function wholeHugePages({ kernel }: MigrationContext, { mm }: Dmirror, runs: readonly Run[]): readonly Run[] {
+  const whole: Run[] = [];
+  let huge = false;
+  for (const { start, end, access } of runs) {
+    for (let at = start; at < end; ) {
+      const stop = Math.min(nextLeaf(at), end);
+      const last = whole.at(-1);
+      if (findHugePmd(kernel, mm, at) !== NO_TABLE) {
+        huge = true;
+        const first = hugeAlignDown(at);
+        if (last?.start !== first) whole.push({ start: first, end: nextLeaf(at), access });
+      } else if (last !== undefined && last.end === at && at !== start) {
+        last.end = stop;
+      } else {
+        whole.push({ start: at, end: stop, access });
+      }
+      at = stop;
+    }
+  }
+  return huge ? whole : runs;
 }
 
 /** The pieces of a run of whose pages `test` says the same. */

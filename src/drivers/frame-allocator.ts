@@ -34,7 +34,9 @@ export class FrameAllocator {
     for (let at = first; at < first + frames; at += BLOCK_PAGES) {
       const block = at / BLOCK_PAGES;
       this.#freeIn[block] = Math.min(BLOCK_PAGES, first + frames - at);
-      this.#whole.push(block);
+      // The memory may end in the middle of a block.
+      if (this.#isWhole(block)) this.#whole.push(block);
+      else this.#broken.push(block);
     }
   }
 

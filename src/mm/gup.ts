@@ -9,7 +9,7 @@
  * A page of a coherent device is had like any other; but a long-term pin would take from the driver the power to evict it, so
  * the page first moves to RAM.
  *
- * Not modelled: FOLL_FORCE, FOLL_NOWAIT, huge pages, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
+ * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';

@@ -8,7 +8,7 @@ import { type Errno, type Result, VM_FAULT_ERROR } from '../abi/errno.js';
 import { halvesPfn, LOW_SPECIAL, LOW_UFFD_WP, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { folioLocked, pageRefCount } from '../sync/page-ref.js';
+import { folioHead, folioLocked, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { load32, setPteHalves } from '../sync/word.js';
 import { allocHugeFolio, mapAnonFolio } from './huge-memory.js';
@@ -54,7 +54,7 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
   const first = Math.ceil(start / PMD_SIZE) * PMD_SIZE;
   const last = Math.floor(end / PMD_SIZE) * PMD_SIZE;
   const fits = Math.ceil(vma.start / PMD_SIZE) * PMD_SIZE + PMD_SIZE <= vma.end;
-  if (!vmaIsAnonymous(vma) || vma.anonVma === null || (vma.flags & VM_NOHUGEPAGE) !== 0 || !fits) return 'EINVAL';
+  if (!mayCollapse(vma) || !fits) return 'EINVAL';
   let failed: Result = 0;
   for (let addr = first; addr < last; addr += PMD_SIZE) {
     const outcome = yield* collapse(kernel, mm, addr as VirtAddr);
@@ -64,6 +64,10 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
   }
   return failed;
 }
+
+/** Anonymous memory that was touched and that nobody wants small. */
+const mayCollapse = (vma: VmArea): boolean =>
+  vmaIsAnonymous(vma) && vma.anonVma !== null && (vma.flags & VM_NOHUGEPAGE) === 0;
 
 function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Failure> {
   if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
@@ -100,7 +104,7 @@ function scan(kernel: Kernel, table: TableIndex, absentAllowed: boolean): 0 | Fa
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (isZoneDevicePage(words, page)) return 'EINVAL';
     if (!pageTestFlag(words, page, PAGE_FLAGS.PG_lru) || folioLocked(words, page)) return 'EAGAIN';
-    if (pageRefCount(words, page) !== folioMapcount(words, page)) return 'EAGAIN';
+    if (pageRefCount(words, page) !== folioMapcount(words, folioHead(words, page))) return 'EAGAIN';
   }
   return 0;
 }
@@ -114,7 +118,7 @@ function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sl
   try {
     // The lock was dropped: look again.
     const vma = vmaLookup(mm, addr);
-    if (mm.exiting || vma === undefined || vma.end < end || vma.anonVma === null) return 'EINVAL';
+    if (mm.exiting || vma === undefined || vma.end < end || !mayCollapse(vma)) return 'EINVAL';
     const range: MmuNotifierRange = { mm, start: addr, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
     yield* mmuNotifierInvalidateRangeStart(range);
     const table = leafTable(kernel, mm, addr);

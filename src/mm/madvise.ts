@@ -161,7 +161,8 @@ function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): 
   and32(halves, 2 * at, ~(LOW_ACCESSED | LOW_DIRTY));
   flushTlbRange(kernel, mm, addr, stop as VirtAddr);
   unlockTable(kernel, tableOf(at));
-  pageClearFlag(words, page, PG_referenced | PG_swapbacked);
+  // folio_mark_lazyfree(): a coherent device's page is on no list.
+  if (!isZoneDevicePage(words, page)) pageClearFlag(words, page, PG_referenced | PG_swapbacked);
 }
 
 /** Large folios that small entries map, and of which the range has only a part, come apart first. */

@@ -176,10 +176,12 @@ function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   if (!pageIsAnon(words, page)) return false;
   if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
   const head = folioHead(words, page);
+  const large = isLargeFolio(words, head);
   // A large folio may have many mappings, as long as all are of this process.
-  const ours = isLargeFolio(words, head) ? folioMappings(kernel, head, vma.mm) : 1;
+  const ours = large ? folioMappings(kernel, head, vma.mm) : 1;
   if (pageRefCount(words, page) !== ours || !folioTrylock(words, page)) return false;
-  pageMoveAnonRmap(kernel, page, vma);
+  // Its other pages may be in a VMA that is not in this one's anon_vma: it stays with the one where all of them are found.
+  if (!large) pageMoveAnonRmap(kernel, page, vma);
   pageSetFlag(words, page, PG_anon_exclusive);
   folioUnlock(words, page);
   return true;

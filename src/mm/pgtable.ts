@@ -174,6 +174,7 @@ export function withdrawTable(kernel: Kernel, middle: TableIndex): Page {
 
 /** Take the page table lock of a leaf table (`pte_lockptr`). */
 export function lockTable(kernel: Kernel, table: TableIndex): void {
+  assert(table !== NO_TABLE, 'lock of a page table that is not there');
   const at = (pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD;
   assert(kernel.memmap.words[at] === 0, 'page table lock taken twice: somebody slept under it or forgot to drop it');
   kernel.memmap.words[at] = 1;

@@ -47,6 +47,11 @@ export function* zapRange(kernel: Kernel, vma: VmArea, start: number, end: numbe
       }
       yield* splitHugePmd(kernel, vma, at);
       table = leafTable(kernel, mm, at as VirtAddr);
+      // With mmap_lock held for reading only, somebody else may have zapped it meanwhile, or even mapped another there: look again.
+      if (table === NO_TABLE) {
+        at = nextMappedLeaf(kernel, mm, at, end);
+        continue;
+      }
     }
     lockTable(kernel, table);
     for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
