@@ -18,6 +18,8 @@ export const LOW_HUGE = 1 << PTE.pageSize.low;
 export const LOW_SPECIAL = 1 << PTE.special.low;
 export const LOW_UFFD_WP = 1 << PTE.uffdWp.low;
 export const LOW_SOFT_DIRTY = 1 << PTE.softDirty.low;
+/** What `pte_mkdirty()` sets. */
+export const LOW_MKDIRTY = LOW_DIRTY | LOW_SOFT_DIRTY;
 export const LOW_SWP_SOFT_DIRTY = 1 << SWP.softDirty.low;
 export const LOW_SWP_UFFD_WP = 1 << SWP.uffdWp.low;
 /** Present to the kernel, not to hardware (with LOW_PRESENT clear). */

@@ -32,6 +32,8 @@ export const PTE_PROTNONE = PTE.protNone.mask;
 export const PTE_SPECIAL = PTE.special.mask;
 export const PTE_UFFD_WP = PTE.uffdWp.mask;
 export const PTE_SOFT_DIRTY = PTE.softDirty.mask;
+/** What `pte_mkdirty()` sets: an entry that the kernel makes dirty is soft-dirty; what hardware does nobody hears of. */
+export const PTE_MKDIRTY = PTE_DIRTY | PTE_SOFT_DIRTY;
 /** A page of the user's: present, and reachable from user mode. */
 export const PTE_USER_PAGE = PTE_PRESENT | PTE_USER;
 /** Flags of an entry that points to the next level of the tree. */

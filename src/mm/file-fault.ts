@@ -11,7 +11,16 @@
  */
 import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
 import { type Errno, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
-import { makePte, PTE_ACCESSED, PTE_DIRTY, PTE_USER_PAGE, PTE_WRITE, pteNone, ptePfn, ptePresent } from '../abi/pte.js';
+import {
+  makePte,
+  PTE_ACCESSED,
+  PTE_MKDIRTY,
+  PTE_USER_PAGE,
+  PTE_WRITE,
+  pteNone,
+  ptePfn,
+  ptePresent,
+} from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioLocked, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
@@ -68,7 +77,7 @@ function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFa
     pageAddNewAnonRmap(kernel, copy, vma, addr);
     pageSetFlag(memmap.words, copy, PG_lru);
     vma.mm.rssAnon++;
-    const flags = PTE_USER_PAGE | PTE_ACCESSED | PTE_WRITE | PTE_DIRTY;
+    const flags = PTE_USER_PAGE | PTE_ACCESSED | PTE_WRITE | PTE_MKDIRTY;
     setPte(ram.words, at, makePte(memmap.pageToPfn(copy), flags));
   });
   unlockCachedPage(kernel, page);
@@ -89,7 +98,7 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
   atEntry(kernel, site, (at, pte) => {
     if (!ptePresent(pte) || ptePfn(pte) !== ptePfn(orig)) return false;
     pageSetFlag(words, page, PG_dirty);
-    setPte(kernel.ram.words, at, (pte | PTE_ACCESSED | PTE_WRITE | PTE_DIRTY) as Pte);
+    setPte(kernel.ram.words, at, (pte | PTE_ACCESSED | PTE_WRITE | PTE_MKDIRTY) as Pte);
     return true;
   });
   if (tracked) folioUnlock(words, page);
@@ -157,6 +166,6 @@ export function mapFilePage(kernel: Kernel, vma: VmArea, at: number, page: Page,
   pageRefAdd(words, page, 1);
   pageAddFileRmap(kernel, page);
   rssAddFile(words, vma.mm, page, 1);
-  const access = BigInt(vmaPageProt(vma)) | PTE_ACCESSED | (write ? PTE_WRITE | PTE_DIRTY : 0n);
+  const access = BigInt(vmaPageProt(vma)) | PTE_ACCESSED | (write ? PTE_WRITE | PTE_MKDIRTY : 0n);
   setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), access));
 }

@@ -7,6 +7,7 @@ import {
   highType,
   LOW_ACCESSED,
   LOW_DIRTY,
+  LOW_MKDIRTY,
   LOW_SPECIAL,
   LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
@@ -189,7 +190,7 @@ function copyPinned(kernel: Kernel, child: VmArea, addr: VirtAddr, to: number, o
   pageSetFlag(memmap.words, page, PAGE_FLAGS.PG_uptodate | PAGE_FLAGS.PG_lru);
   child.mm.rssAnon++;
   const number = memmap.pageToPfn(page);
-  const flags = vmaPageProt(child) | LOW_ACCESSED | LOW_DIRTY | ((child.flags & VM_WRITE) !== 0 ? LOW_WRITE : 0);
+  const flags = vmaPageProt(child) | LOW_ACCESSED | LOW_MKDIRTY | ((child.flags & VM_WRITE) !== 0 ? LOW_WRITE : 0);
   setPteHalves(ram.words, to, presentLow(number, flags), presentHigh(number));
   return true;
 }

@@ -7,8 +7,8 @@
  */
 import { HPAGE_PMD_NR, HPAGE_PMD_ORDER, PMD_SIZE } from '../abi/address.js';
 import { VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
-import { PTE_ACCESSED, PTE_DIRTY } from '../abi/pte.js';
-import { highType, LOW_ACCESSED, LOW_DIRTY, LOW_PRESENT, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
+import { PTE_ACCESSED, PTE_DIRTY, PTE_MKDIRTY } from '../abi/pte.js';
+import { highType, LOW_ACCESSED, LOW_MKDIRTY, LOW_PRESENT, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
@@ -111,7 +111,7 @@ export function* handleHugeFault(
   }
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
   if (breaksCow && (low & LOW_WRITE) === 0) return yield* doHugePmdWpPage(kernel, vma, addr, at, entry, write);
-  compareExchangePte(words, at, entry, (entry | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte);
+  compareExchangePte(words, at, entry, (entry | PTE_ACCESSED | (write ? PTE_MKDIRTY : 0n)) as Pte);
   return 0;
 }
 
@@ -143,7 +143,7 @@ export function mapAnonFolio(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: nu
   pageAddNewAnonRmap(kernel, page, vma, hugeAlignDown(addr));
   pageSetFlag(kernel.memmap.words, page, PG_lru | PG_uptodate);
   const write = (vma.flags & VM_WRITE) !== 0 ? LOW_WRITE : 0;
-  setHugePresent(kernel, vma, at, page, LOW_ACCESSED | LOW_DIRTY | write);
+  setHugePresent(kernel, vma, at, page, LOW_ACCESSED | LOW_MKDIRTY | write);
 }
 
 /** A store to a read-only huge page of a writable VMA: reuse it if it is ours alone; else its 4 KiB pages are copied one by one. */
@@ -160,7 +160,7 @@ function* doHugePmdWpPage(
   if (isHugeZero(low)) {
     if (yield* replaceHugeZero(kernel, vma, addr, orig)) return 0;
   } else if (canReuseHugeFolio(kernel, vma, pageOfPmd(kernel, low, load32(halves, 2 * at + 1)))) {
-    if (write) or32(halves, 2 * at, LOW_WRITE | LOW_ACCESSED | LOW_DIRTY);
+    if (write) or32(halves, 2 * at, LOW_WRITE | LOW_ACCESSED | LOW_MKDIRTY);
     return 0;
   }
   yield* splitHugePmd(kernel, vma, addr);

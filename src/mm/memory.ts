@@ -17,6 +17,7 @@ import {
   makePte,
   PTE_ACCESSED,
   PTE_DIRTY,
+  PTE_MKDIRTY,
   PTE_USER_PAGE,
   PTE_WRITE,
   pteHardwarePresent,
@@ -57,7 +58,7 @@ import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessibl
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
-const USER_WRITE = USER_READ | PTE_WRITE | PTE_DIRTY;
+const USER_WRITE = USER_READ | PTE_WRITE | PTE_MKDIRTY;
 
 /**
  * Serve a fault at `addr`. Precondition: mmap_lock held for reading; `addr` lies in `vma`.
@@ -95,7 +96,7 @@ export function* handleMmFault(
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
   if (breaksCow && !pteWrite(pte)) return yield* doWpPage(kernel, vma, page, table, pte, write);
   // A fault without an access, for a device or a pin: nobody but us says that the page was touched.
-  compareExchangePte(kernel.ram.words, at, pte, (pte | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte);
+  compareExchangePte(kernel.ram.words, at, pte, (pte | PTE_ACCESSED | (write ? PTE_MKDIRTY : 0n)) as Pte);
   return 0;
 }
 

@@ -21,6 +21,7 @@ import {
   VM_MAYWRITE,
   VM_READ,
   VM_SHARED,
+  VM_SOFTDIRTY,
   VM_WRITE,
   VmArea,
   type VmFile,
@@ -76,7 +77,7 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     const shared = request.kind === 'shared';
     const access = PROTECTION_FLAGS[request.prot];
     const privateFlags = (access & VM_WRITE) !== 0 ? VM_ACCOUNT : 0;
-    const flags = access | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : privateFlags);
+    const flags = access | VM_SOFTDIRTY | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : privateFlags);
     const { file, pgoff } = mappedFile(kernel, request, start, length);
     const vma = new VmArea(mm, start as VirtAddr, (start + length) as VirtAddr, flags, pgoff, file);
     mm.vmas.insert(vma.start, vma.end, vma);

@@ -23,7 +23,7 @@ import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageIsAnon, pageMapcount, pageTestFlag } from './page.js';
 import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
-import { linearPageIndex, vmaLookup } from './vma.js';
+import { linearPageIndex, vmaLookup, vmaSoftDirtyEnabled } from './vma.js';
 
 /** Bits of a page's short form, as traces of real kernels have it; the swap type of an entry that is not present stands at 8. */
 export const PM_PRESENT = 1 << 0;
@@ -121,10 +121,13 @@ export function pagemapEntry(kernel: Kernel, mm: MmStruct, addr: VirtAddr): numb
 export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigint {
   const { low, high, huge } = entryAt(kernel, mm, addr);
   const inHuge = huge ? pteIndex(addr) : 0;
+  const vma = vmaLookup(mm, addr);
+  // What is new in a new mapping cannot be told from what was written: all of it counts, holes too.
+  const allSoftDirty = vma !== undefined && !vmaSoftDirtyEnabled(vma);
   const short = pagemapOfHalves(kernel, low, high, huge);
-  if (short === 0) return 0n;
+  if (short === 0) return allSoftDirty ? RAW_SOFT_DIRTY : 0n;
   const present = (short & PM_PRESENT) !== 0;
-  const softDirty = (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
+  const softDirty = allSoftDirty || (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
   const frame = present
     ? BigInt(halvesPfn(low, high) + inHuge)
     : BigInt(highType(high)) | (BigInt(halvesNumber(low, high) + inHuge) << RAW_TYPE_BITS);

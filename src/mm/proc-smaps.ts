@@ -22,6 +22,7 @@ import {
   VM_MIXEDMAP,
   VM_READ,
   VM_SHARED,
+  VM_SOFTDIRTY,
   VM_WRITE,
   type VmArea,
 } from './vma.js';
@@ -181,6 +182,7 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYREAD, 'mr'],
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
+  [VM_SOFTDIRTY, 'sd'],
   [VM_MIXEDMAP, 'mm'],
 ];
 

@@ -7,6 +7,7 @@ import {
   LOW_DIRTY,
   LOW_PRESENT,
   LOW_PROTNONE,
+  LOW_SOFT_DIRTY,
   LOW_SPECIAL,
   LOW_SWP_SOFT_DIRTY,
   LOW_SWP_UFFD_WP,
@@ -21,7 +22,7 @@ import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import { pageIsAnon, pageTestFlag } from './page.js';
 import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
-import { VM_SHARED, VM_WRITE, type VmArea, vmaPageProt } from './vma.js';
+import { VM_SHARED, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
 
 const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
 
@@ -67,6 +68,8 @@ export function changeLeaf(kernel: Kernel, at: number, low: number, high: number
  */
 export function canChangePteWritable(kernel: Kernel, vma: VmArea, low: number, high: number): boolean {
   if ((vma.flags & VM_WRITE) === 0 || (low & (LOW_PROTNONE | LOW_UFFD_WP)) !== 0) return false;
+  // pte_needs_soft_dirty_wp(): somebody watches for the first write.
+  if (vmaSoftDirtyEnabled(vma) && (low & LOW_SOFT_DIRTY) === 0) return false;
   if ((vma.flags & VM_SHARED) !== 0) return (low & LOW_DIRTY) !== 0;
   if ((low & LOW_SPECIAL) !== 0) return false;
   const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);

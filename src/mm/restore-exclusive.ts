@@ -3,7 +3,15 @@
  * How they come about is in device-exclusive.ts. The entry kept the page's reference and mapping, so only the word changes.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { makePte, PTE_DIRTY, PTE_PROTNONE, PTE_SOFT_DIRTY, PTE_UFFD_WP, PTE_USER_PAGE, PTE_WRITE } from '../abi/pte.js';
+import {
+  makePte,
+  PTE_MKDIRTY,
+  PTE_PROTNONE,
+  PTE_SOFT_DIRTY,
+  PTE_UFFD_WP,
+  PTE_USER_PAGE,
+  PTE_WRITE,
+} from '../abi/pte.js';
 import { SWP_SOFT_DIRTY, SWP_UFFD_WP, softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, Pte, VirtAddr } from '../base/brand.js';
@@ -31,7 +39,7 @@ function restoreExclusivePte(kernel: Kernel, vma: VmArea, at: number, page: Page
   if ((orig & SWP_UFFD_WP) !== 0n) flags |= PTE_UFFD_WP;
   const writable = (vma.flags & VM_WRITE) !== 0 && (flags & PTE_UFFD_WP) === 0n;
   if (writable && pageTestFlag(words, page, PG_anon_exclusive)) {
-    flags |= pageTestFlag(words, page, PG_dirty) ? PTE_WRITE | PTE_DIRTY : PTE_WRITE;
+    flags |= pageTestFlag(words, page, PG_dirty) ? PTE_WRITE | PTE_MKDIRTY : PTE_WRITE;
   }
   setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), flags));
 }

@@ -25,7 +25,7 @@ import {
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
-import { linearPageIndex, VM_ACCESS_FLAGS, type VmArea, type VmFile, vmaLookup } from './vma.js';
+import { linearPageIndex, VM_ACCESS_FLAGS, VM_SOFTDIRTY, type VmArea, type VmFile, vmaLookup } from './vma.js';
 
 export class AnonVma {
   readonly id: number;
@@ -63,7 +63,7 @@ const reusable = (old: VmArea, lower: VmArea, upper: VmArea): boolean =>
   old.anonChain.length === 1 &&
   lower.end === upper.start &&
   lower.file === upper.file &&
-  ((lower.flags ^ upper.flags) & ~VM_ACCESS_FLAGS) === 0 &&
+  ((lower.flags ^ upper.flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY)) === 0 &&
   upper.pgoff === linearPageIndex(lower, upper.start);
 
 /** Put a VMA into the tree of an anon_vma, at its page offsets. */

@@ -8,7 +8,7 @@ import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { findPmd, NO_TABLE } from './pgtable.js';
 import { anonVmaClone, anonVmaUnlink, anonVmaUpdate } from './rmap.js';
-import { linearPageIndex, VM_SPECIAL, VmArea } from './vma.js';
+import { linearPageIndex, VM_SOFTDIRTY, VM_SPECIAL, VmArea } from './vma.js';
 
 /** `split_vma()`: make `addr` a border. */
 export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<void> {
@@ -74,7 +74,7 @@ export function mergeVma(kernel: Kernel, vma: VmArea): VmArea {
 /** `can_vma_merge_{before,after}()`. */
 const continues = (lower: VmArea, upper: VmArea): boolean =>
   lower.end === upper.start &&
-  lower.flags === upper.flags &&
+  ((lower.flags ^ upper.flags) & ~VM_SOFTDIRTY) === 0 &&
   lower.file === upper.file &&
   upper.pgoff === linearPageIndex(lower, upper.start) &&
   anonVmasAgree(lower, upper);
@@ -89,6 +89,7 @@ function anonVmasAgree(a: VmArea, b: VmArea): boolean {
 /** `lower` takes in its upper neighbour. */
 function absorb(kernel: Kernel, lower: VmArea, upper: VmArea): void {
   lower.mm.vmas.remove(upper.start);
+  lower.flags |= upper.flags & VM_SOFTDIRTY;
   setVmaEnd(lower, upper.end);
   if (lower.anonVma === null) anonVmaClone(lower, upper);
   anonVmaUnlink(kernel, upper);

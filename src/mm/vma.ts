@@ -24,6 +24,8 @@ export const VM_IO = 0x4000;
 export const VM_DONTEXPAND = 0x40000;
 /** Counts against the commit limit: private and writable at some time. Only VMAs that agree on it merge. */
 export const VM_ACCOUNT = 0x100000;
+/** Everything in it counts as soft-dirty: it is new since the last clear_refs. Of two that merge, one suffices. */
+export const VM_SOFTDIRTY = 0x8000000;
 export const VM_MIXEDMAP = 0x10000000;
 /** MADV_HUGEPAGE, MADV_NOHUGEPAGE. */
 export const VM_HUGEPAGE = 0x20000000;
@@ -109,10 +111,14 @@ export const vmaIsAccessible = (vma: VmArea): boolean => (vma.flags & VM_ACCESS_
 export function vmaPageProt(vma: VmArea): number {
   if (!vmaIsAccessible(vma)) return LOW_PROTNONE;
   const shared = (vma.flags & VM_SHARED) !== 0 && (vma.flags & VM_WRITE) !== 0;
-  return LOW_PRESENT | LOW_USER | (shared && !tracksWrites(vma.file) ? LOW_WRITE : 0);
+  return LOW_PRESENT | LOW_USER | (shared && !wantsWritenotify(vma) ? LOW_WRITE : 0);
 }
 /** `vm_ops_needs_writenotify()`: must the first write to each page of a mapping be heard of? */
 export const tracksWrites = (file: VmFile | null): boolean => file?.cache?.writePage != null;
+/** `vma_soft_dirty_enabled()`: has the mapping been there when clear_refs began to watch for writes? */
+export const vmaSoftDirtyEnabled = (vma: VmArea): boolean => (vma.flags & VM_SOFTDIRTY) === 0;
+/** `vma_wants_writenotify()` of a shared writable mapping. */
+const wantsWritenotify = (vma: VmArea): boolean => tracksWrites(vma.file) || vmaSoftDirtyEnabled(vma);
 /** `vma_is_anonymous()`. */
 export const vmaIsAnonymous = (vma: VmArea): boolean => vma.file === null;
 /** `linear_page_index()`. */

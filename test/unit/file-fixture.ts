@@ -1,6 +1,6 @@
 /** Files for tests of mm: made, mapped, and looked at by the checkers that need nothing but a kernel. */
 import { expect } from 'vitest';
-import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
+import { PTE_ACCESSED, PTE_MKDIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import type { Page, VirtAddr } from '#src/base/brand';
 import { framesConserved } from '#src/check/frames-conserved';
@@ -69,7 +69,7 @@ export function withFile(
 
 /** Flags of an entry that maps a page for reading, and of one through which it was written. */
 export const READ = PTE_PRESENT | PTE_USER | PTE_ACCESSED;
-export const DIRTY = READ | PTE_WRITE | PTE_DIRTY;
+export const DIRTY = READ | PTE_WRITE | PTE_MKDIRTY;
 export const { PG_dirty } = PAGE_FLAGS;
 
 export const flagsAt = (bench: Bench, mm: MmStruct, addr: number): bigint => bench.pte(mm, addr) & 0xfffn;

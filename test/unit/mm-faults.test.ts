@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { MMAP_MIN_ADDR, TASK_SIZE } from '#src/abi/address';
 import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '#src/abi/errno';
-import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_SPECIAL, PTE_USER, PTE_WRITE } from '#src/abi/pte';
+import { PTE_ACCESSED, PTE_DIRTY, PTE_MKDIRTY, PTE_PRESENT, PTE_SPECIAL, PTE_USER, PTE_WRITE } from '#src/abi/pte';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import type { VirtAddr } from '#src/base/brand';
 import { exitMm } from '#src/mm/mm-struct';
@@ -26,7 +26,7 @@ describeEach('demand faults', (addressing) => {
       bench.store(mm, at, 7);
       expect(bench.load(mm, at)).toBe(7);
       expect(bench.page(mm, at)).not.toBe(bench.kernel.zeroPage);
-      expect(flagsOf(bench.pte(mm, at))).toBe(FLAGS | PTE_WRITE | PTE_DIRTY);
+      expect(flagsOf(bench.pte(mm, at))).toBe(FLAGS | PTE_WRITE | PTE_MKDIRTY);
       expect(mm.rssAnon).toBe(1);
       expect(refCount(bench.kernel, bench.kernel.zeroPage)).toBe(1);
     }));

@@ -215,7 +215,7 @@ describeEach('mappings of files, and the rest of mm', (addressing) => {
       expect(mapsText(mm)).toBe(
         line('100000000000-100000002000', 'rw-s 00000000') + line('100000002000-100000004000', 'rw-p 00002000'),
       );
-      expect(smapsText(bench.kernel, mm)).toContain('VmFlags: rd wr sh mr mw ms mm \n');
+      expect(smapsText(bench.kernel, mm)).toContain('VmFlags: rd wr sh mr mw ms sd mm \n');
       expect([0, 1, 2, 3].map((i) => flagsAt(bench, mm, at(base, i)))).toEqual([
         READ | PTE_WRITE,
         READ | PTE_WRITE,

@@ -1,7 +1,7 @@
 /** Mappings of files: what is the file's, what is the process's own, and what is dirty. */
 import { expect, it } from 'vitest';
 import { VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV } from '#src/abi/errno';
-import { pteWrite } from '#src/abi/pte';
+import { PTE_SOFT_DIRTY, pteWrite } from '#src/abi/pte';
 import type { Page } from '#src/base/brand';
 import { fileRead, fileSync, fileTruncate } from '#src/mm/file';
 import { doMunmap } from '#src/mm/mmap';
@@ -64,7 +64,10 @@ describeEach('mappings of files', (addressing) => {
       run(fileSync(bench.kernel, file));
       expect([stored(file, 0), stored(file, 1)]).toEqual([60, 51]);
       expect(isDirty(bench, page)).toBe(false);
-      expect([flagsAt(bench, mm, start), flagsAt(bench, other, elsewhere)]).toEqual([READ, READ]);
+      expect([flagsAt(bench, mm, start), flagsAt(bench, other, elsewhere)]).toEqual([
+        READ | PTE_SOFT_DIRTY,
+        READ | PTE_SOFT_DIRTY,
+      ]);
       const faults = bench.kernel.stats.cpuFaults;
       bench.store(mm, start, 70);
       bench.store(mm, start + 1, 71);

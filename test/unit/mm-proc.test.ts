@@ -81,7 +81,8 @@ describeEach('/proc views', (addressing) => {
       const driver = bench.driver();
       bench.mmap(mm, 2, 'rw', BASE);
       bench.store(mm, BASE, 1);
-      const word = (i: number): bigint => pagemapWord(bench.kernel, mm, (BASE + i * PAGE) as VirtAddr);
+      const softDirty = 1n << 55n;
+      const word = (i: number): bigint => pagemapWord(bench.kernel, mm, (BASE + i * PAGE) as VirtAddr) ^ softDirty;
       expect(word(0)).toBe((1n << 63n) | (1n << 56n) | BigInt(bench.kernel.memmap.pageToPfn(bench.page(mm, BASE))));
       expect(word(1)).toBe(0n);
       run(driver.toDevice(mm, BASE, 1));
@@ -176,6 +177,6 @@ describeEach('/proc views', (addressing) => {
       expect(text.split('\n')).toHaveLength(2 * 25 + 1);
       expect(text).toContain('Private_Dirty:         4 kB\n');
       expect(text).toContain('Pss:                   4 kB\n');
-      expect(text).toContain('THPeligible:           0\nVmFlags: rd wr sh mr mw ms \n');
+      expect(text).toContain('THPeligible:           0\nVmFlags: rd wr sh mr mw ms sd \n');
     }));
 });

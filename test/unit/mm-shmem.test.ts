@@ -1,7 +1,7 @@
 /** Shared anonymous memory: an object that every mapping sees, and that goes with the last. */
 import { expect, it } from 'vitest';
 import { VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV } from '#src/abi/errno';
-import { PTE_ACCESSED, PTE_DIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
+import { PTE_ACCESSED, PTE_MKDIRTY, PTE_PRESENT, PTE_USER, PTE_WRITE } from '#src/abi/pte';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import type { VirtAddr } from '#src/base/brand';
 import { vmFileGet } from '#src/mm/filemap';
@@ -33,7 +33,7 @@ describeEach('shared anonymous memory', (addressing) => {
       expect(bench.pte(mm, at) & 0xfffn).toBe(READ | PTE_WRITE);
       expect(bench.field(bench.page(mm, at), 'flags') & PAGE_FLAGS.PG_dirty).toBe(0);
       bench.store(mm, at + PAGE, 3);
-      expect(bench.pte(mm, at + PAGE) & 0xfffn).toBe(READ | PTE_WRITE | PTE_DIRTY);
+      expect(bench.pte(mm, at + PAGE) & 0xfffn).toBe(READ | PTE_WRITE | PTE_MKDIRTY);
       const page = bench.page(mm, at + PAGE);
       expect(bench.field(page, 'flags') & PAGE_FLAGS.PG_dirty).not.toBe(0);
       expect({ refs: refCount(bench.kernel, page), mapcount: bench.field(page, 'mapcount') + 1 }).toEqual({

@@ -21,6 +21,7 @@ import {
   SERIES_SWAP_TYPES,
   SWP_MIG_DIRTY,
   SWP_MIG_YOUNG,
+  SWP_SOFT_DIRTY,
   softleafFlags,
   softleafNumber,
   swpType,
@@ -131,7 +132,7 @@ describeEach('entries of device private pages', (addressing) => {
     const types = addressing === 'legacy' ? [28n, 29n] : [25n, 26n];
     const first = addressing === 'legacy' ? BigInt((driver.pgmap.range!.start as number) / PAGE) : 0n;
     const word = (type: bigint, number: bigint): bigint => (type << 59n) | ((~number & ((1n << 50n) - 1n)) << 9n);
-    expect(bench.pte(mm, rw)).toBe(word(types[0]!, first));
+    expect(bench.pte(mm, rw)).toBe(word(types[0]!, first) | SWP_SOFT_DIRTY);
     expect(bench.pte(mm, ro)).toBe(word(types[1]!, first + 1n));
     bench.finish();
   });

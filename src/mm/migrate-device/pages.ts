@@ -3,7 +3,7 @@ import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../../abi/address.js';
 import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, mpfnClear, mpfnSet } from '../../abi/mpfn.js';
 import {
   LOW_ACCESSED,
-  LOW_DIRTY,
+  LOW_MKDIRTY,
   LOW_SPECIAL,
   LOW_WRITE,
   leafHigh,
@@ -183,7 +183,7 @@ function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: 
       const type = kernel.addressing.devicePrivateType(writable);
       setPteHalves(entries, at, leafLow(number, 0), leafHigh(type, number, 0));
     } else {
-      const flags = vmaPageProt(vma) | LOW_ACCESSED | (writable ? LOW_WRITE | LOW_DIRTY : 0);
+      const flags = vmaPageProt(vma) | LOW_ACCESSED | (writable ? LOW_WRITE | LOW_MKDIRTY : 0);
       setPteHalves(entries, at, presentLow(number, flags), presentHigh(number));
     }
     kernel.stats.migratedToDevice++;
@@ -225,7 +225,7 @@ function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, fol
     const number = addressing.pageNumber(folio);
     setPteHalves(ram.words, at, leafLow(number, 0), leafHigh(addressing.devicePrivateType(writable), number, 0));
   } else {
-    setHugePresent(kernel, vma, at, folio, writable ? LOW_WRITE | LOW_DIRTY : 0);
+    setHugePresent(kernel, vma, at, folio, writable ? LOW_WRITE | LOW_MKDIRTY : 0);
   }
   kernel.stats.migratedToDevice += HPAGE_PMD_NR;
   unlockTable(kernel, tableOf(at));

@@ -1,0 +1,115 @@
+/**
+ * Forgetting which pages were used, to see later which have been used since. Linux: fs/proc/task_mmu.c clear_refs_write().
+ *
+ * Soft-dirty: every entry becomes read-only and loses its bit, so that the next store faults and sets it again; a mapping that
+ * is new since then counts as a whole (VM_SOFTDIRTY). The bit stays with a page wherever it goes: see migrate.ts, swap-out.ts.
+ */
+import { TASK_SIZE } from '../abi/address.js';
+import {
+  LOW_ACCESSED,
+  LOW_SOFT_DIRTY,
+  LOW_SPECIAL,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_WRITE,
+  lowPresent,
+} from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
+import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { findHugePmd } from './huge-pmd.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import { pageClearFlag } from './page.js';
+import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
+import { pageOfHalves } from './proc-pagemap.js';
+import { flushTlbRange } from './tlbflush.js';
+import { VM_SOFTDIRTY, type VmArea } from './vma.js';
+
+/** What may be written into clear_refs: 1, 2, 3 and 4. */
+export type ClearRefs = 'all' | 'anonymous' | 'mapped' | 'soft-dirty';
+
+/** `clear_refs_write()`. Takes mmap_lock. */
+export function* clearRefs(kernel: Kernel, mm: MmStruct, what: ClearRefs): Sleeps<void> {
+  yield* mm.mmapLock.downWrite();
+  try {
+    if (mm.exiting) return;
+    if (what === 'soft-dirty') yield* clearSoftDirty(kernel, mm);
+    else {
+      for (const { value: vma } of mm.vmas) {
+        if (what === 'anonymous' && vma.file !== null) continue;
+        if (what === 'mapped' && vma.file === null) continue;
+        visitTables(kernel, vma, (at) => clearYoung(kernel, at));
+      }
+    }
+    flushTlbRange(kernel, mm, 0 as VirtAddr, TASK_SIZE as VirtAddr);
+  } finally {
+    mm.mmapLock.upWrite();
+  }
+}
+
+function* clearSoftDirty(kernel: Kernel, mm: MmStruct): Sleeps<void> {
+  for (const { value: vma } of mm.vmas) vma.flags &= ~VM_SOFTDIRTY;
+  const range: MmuNotifierRange = {
+    mm,
+    start: 0 as VirtAddr,
+    end: TASK_SIZE as VirtAddr,
+    event: 'MMU_NOTIFY_SOFT_DIRTY',
+    owner: null,
+  };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  for (const { value: vma } of mm.vmas) visitTables(kernel, vma, (at) => clearSoftDirtyPte(kernel, at));
+  mmuNotifierInvalidateRangeEnd(range);
+}
+
+/** Every entry of a VMA that is not none, each table under its lock. */
+function visitTables(kernel: Kernel, { mm, start, end }: VmArea, visit: (at: number) => void): void {
+  const { halves } = kernel.ram;
+  for (let from = nextMappedLeaf(kernel, mm, start, end); from < end; ) {
+    const stop = Math.min(nextLeaf(from), end);
+    const table = leafTable(kernel, mm, from as VirtAddr);
+    if (table === NO_TABLE) {
+      // A huge page: the entry has the same bits.
+      const at = findHugePmd(kernel, mm, from);
+      lockTable(kernel, tableOf(at));
+      visit(at);
+      unlockTable(kernel, tableOf(at));
+      from = nextMappedLeaf(kernel, mm, stop, end);
+      continue;
+    }
+    lockTable(kernel, table);
+    const last = table + pteIndex(stop - 1);
+    for (let at = table + pteIndex(from); at <= last; at++) {
+      if ((load32(halves, 2 * at) | load32(halves, 2 * at + 1)) !== 0) visit(at);
+    }
+    unlockTable(kernel, table);
+    from = nextMappedLeaf(kernel, mm, stop, end);
+  }
+}
+
+/** `clear_soft_dirty()`: of whatever kind the entry is. */
+function clearSoftDirtyPte(kernel: Kernel, at: number): void {
+  const { halves, words } = kernel.ram;
+  if (!lowPresent(load32(halves, 2 * at))) {
+    and32(halves, 2 * at, ~LOW_SWP_SOFT_DIRTY);
+    return;
+  }
+  const high = load32(halves, 2 * at + 1);
+  const low = getAndClearPteLow(words, at);
+  setPteHalves(words, at, low & ~(LOW_WRITE | LOW_SOFT_DIRTY), high);
+}
+
+/** Accessed bit and PG_referenced of a present page. */
+function clearYoung(kernel: Kernel, at: number): void {
+  const { halves } = kernel.ram;
+  const low = load32(halves, 2 * at);
+  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return;
+  const page = pageOfHalves(kernel, low, load32(halves, 2 * at + 1));
+  and32(halves, 2 * at, ~LOW_ACCESSED);
+  if (page !== NULL_PAGE) pageClearFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_referenced);
+}
