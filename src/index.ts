@@ -20,6 +20,7 @@ export {
 export {
   type Addressing,
   type Advice,
+  type ClearRefs,
   type DeviceAccess,
   DMIRROR_PROT,
   type ElementArrays,
@@ -31,6 +32,7 @@ export {
   type Machine,
   type MachineFile,
   type MachineStats,
+  type Meminfo,
   type MigrateResult,
   type Mirror,
   type MirrorOptions,
@@ -39,10 +41,14 @@ export {
   type Pin,
   type PinOptions,
   type Process,
+  type ProcessStatus,
+  type ProcFile,
+  type ProcPidFile,
   type Protection,
   type SmapsSummary,
   type Violation,
   type VirtRange,
+  type Vmstat,
 } from './machine/types.js';
 export { workloads } from './workload/library/index.js';
 export { type RunWorkloadOptions, runWorkload, type WorkloadResult } from './workload/run.js';

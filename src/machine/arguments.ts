@@ -8,6 +8,7 @@ import { argumentError } from './errors.js';
 import type { MachineDevice } from './state.js';
 import type {
   Advice,
+  ClearRefs,
   ElementArrays,
   ElementType,
   FileInput,
@@ -16,6 +17,8 @@ import type {
   MmapOptions,
   MremapOptions,
   PinOptions,
+  ProcFile,
+  ProcPidFile,
   Protection,
   VirtRange,
 } from './types.js';
@@ -212,6 +215,36 @@ export function requireMirrorOptions({ onFault = 'migrate' }: MirrorOptions): (t
     throw argumentError(`The fault policy onFault must be one of ${FAULT_POLICIES.join(', ')}, not ${shown(onFault)}.`);
   }
   return onFault;
+}
+
+const CLEAR_REFS = ['all', 'anonymous', 'mapped', 'soft-dirty'] as const;
+
+export function requireClearRefs(what: ClearRefs): void {
+  requireOneOf('What clear_refs clears', what, CLEAR_REFS);
+}
+
+const PROC_FILES = ['iomem', 'meminfo', 'vmstat'] as const;
+const PROC_PID_FILES = ['maps', 'smaps', 'status'] as const;
+
+export function requireProcFile(file: ProcFile): void {
+  requireOneOf('A file of /proc', file, PROC_FILES);
+}
+
+export function requireProcPidFile(file: ProcPidFile): void {
+  requireOneOf("A file of a process's /proc", file, PROC_PID_FILES);
+}
+
+function requireOneOf(what: string, value: unknown, allowed: readonly string[]): void {
+  if (allowed.includes(value as string)) return;
+  throw argumentError(`${what} must be one of ${allowed.join(', ')}, not ${shown(value)}.`);
+}
+
+/** Page frames in one look: a word for each of 16 GiB. */
+const FRAMES_MAX = 2 ** 22;
+
+export function requireFrames(pfn: number, count: number): void {
+  requireWhole('The page frame number', pfn, 0, 2 ** 40 - 1);
+  requireWhole('The number of page frames', count, 0, FRAMES_MAX);
 }
 
 const PIN_KINDS = ['longterm', 'get'] as const;

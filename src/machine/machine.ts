@@ -7,16 +7,28 @@ import { RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import { createMm, type MmStruct } from '../mm/mm-struct.js';
+import { meminfo, meminfoText, vmstat, vmstatText } from '../mm/proc-meminfo.js';
+import { kpagecount, kpageflags } from '../mm/proc-page.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
-import { requireDevice } from './arguments.js';
+import { requireDevice, requireFrames, requireProcFile } from './arguments.js';
 import { EmulatedFile } from './file.js';
 import { joinMaps } from './iomem.js';
 import { Lifetime } from './lifetime.js';
 import { EmulatedProcess } from './process.js';
 import type { MachineSpec } from './spec.js';
 import type { Checker, MachineDevice, MachineState } from './state.js';
-import type { FileInput, Machine, MachineFile, MachineStats, Process, Violation } from './types.js';
+import type {
+  FileInput,
+  Machine,
+  MachineFile,
+  MachineStats,
+  Meminfo,
+  Process,
+  ProcFile,
+  Violation,
+  Vmstat,
+} from './types.js';
 
 /** How long a device may take to stop by itself before its thread is killed, in milliseconds. */
 export const CLOSE_TIMEOUT_MS = 1000;
@@ -137,6 +149,34 @@ export class EmulatedMachine implements Machine {
       }
       return violations;
     });
+  }
+
+  meminfo(): Meminfo {
+    this.#life.assertAlive();
+    return meminfo(this.#state.kernel);
+  }
+
+  vmstat(): Vmstat {
+    this.#life.assertAlive();
+    return vmstat(this.#state.kernel);
+  }
+
+  kpageflags(pfn: number, count: number): BigUint64Array {
+    this.#life.assertAlive();
+    requireFrames(pfn, count);
+    return kpageflags(this.#state.kernel, pfn, count);
+  }
+
+  kpagecount(pfn: number, count: number): BigUint64Array {
+    this.#life.assertAlive();
+    requireFrames(pfn, count);
+    return kpagecount(this.#state.kernel, pfn, count);
+  }
+
+  proc(file: ProcFile): string {
+    requireProcFile(file);
+    if (file === 'iomem') return this.iomem();
+    return file === 'meminfo' ? meminfoText(this.meminfo()) : vmstatText(this.vmstat());
   }
 
   iomem(): string {

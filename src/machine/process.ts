@@ -8,6 +8,7 @@ import { type Errno, type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
+import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -18,13 +19,15 @@ import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
 import { doMsync } from '../mm/page-writeback.js';
 import { mincoreRange, pagemapWord } from '../mm/proc-pagemap.js';
-import { smapsRange } from '../mm/proc-smaps.js';
+import { mapsText, smapsRange, smapsText } from '../mm/proc-smaps.js';
+import { processStatus, processStatusText } from '../mm/proc-status.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
   requireAdvice,
   requireBytes,
+  requireClearRefs,
   requireDevice,
   requireElements,
   requireMirrorOptions,
@@ -32,6 +35,7 @@ import {
   requireMremapOptions,
   requirePageRange,
   requirePinOptions,
+  requireProcPidFile,
   requireProtection,
   requireValues,
 } from './arguments.js';
@@ -44,6 +48,7 @@ import { PagePin } from './pin.js';
 import type { MachineState } from './state.js';
 import type {
   Advice,
+  ClearRefs,
   ElementArrays,
   ElementType,
   Mirror,
@@ -53,6 +58,8 @@ import type {
   Pin,
   PinOptions,
   Process,
+  ProcessStatus,
+  ProcPidFile,
   Protection,
   SmapsSummary,
   VirtRange,
@@ -256,21 +263,46 @@ export class EmulatedProcess implements Process {
     return this.#look(range, (kernel, mm, pages) => smapsRange(kernel, mm, range.start, pages));
   }
 
-  /** Look at the page tables under mmap_lock. */
+  status(): Promise<ProcessStatus> {
+    return this.#life.call(() => this.#lookAtMm((_kernel, mm) => processStatus(mm)));
+  }
+
+  proc(file: ProcPidFile): Promise<string> {
+    return this.#life.call(async () => {
+      requireProcPidFile(file);
+      if (file === 'maps') return this.#lookAtMm((_kernel, mm) => mapsText(mm));
+      return this.#lookAtMm((kernel, mm) => (file === 'smaps' ? smapsText(kernel, mm) : processStatusText(mm)));
+    });
+  }
+
+  clearRefs(what: ClearRefs): Promise<void> {
+    return this.#life.call(async () => {
+      requireClearRefs(what);
+      const { machine, mm } = this.#parts;
+      await machine.executor.run(this.#name('clear_refs'), clearRefs(machine.kernel, mm, what));
+    });
+  }
+
+  /** Look at the page tables of a range. */
   #look<T>(range: VirtRange, view: (kernel: Kernel, mm: MmStruct, pages: number) => T): Promise<T> {
     return this.#life.call(async () => {
       requirePageRange(range);
-      const { machine, mm } = this.#parts;
-      function* task(): Sleeps<T> {
-        yield* mm.mmapLock.downRead();
-        try {
-          return view(machine.kernel, mm, range.length / PAGE_SIZE);
-        } finally {
-          mm.mmapLock.upRead();
-        }
-      }
-      return machine.executor.run(this.#name('look'), task());
+      return this.#lookAtMm((kernel, mm) => view(kernel, mm, range.length / PAGE_SIZE));
     });
+  }
+
+  /** Look at the address space under mmap_lock. */
+  #lookAtMm<T>(view: (kernel: Kernel, mm: MmStruct) => T): Promise<T> {
+    const { machine, mm } = this.#parts;
+    function* task(): Sleeps<T> {
+      yield* mm.mmapLock.downRead();
+      try {
+        return view(machine.kernel, mm);
+      } finally {
+        mm.mmapLock.upRead();
+      }
+    }
+    return machine.executor.run(this.#name('look'), task());
   }
 
   pin(range: VirtRange, options: PinOptions = {}): Promise<Pin> {

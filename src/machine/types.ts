@@ -2,7 +2,10 @@
 import type { ProgramArgs } from '../abi/control.js';
 import type { Errno } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
+import type { ClearRefs } from '../mm/clear-refs.js';
 import type { Advice } from '../mm/madvise.js';
+import type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
+import type { ProcessStatus } from '../mm/proc-status.js';
 import type { MachineSpec } from './spec.js';
 
 export type Addressing = MachineSpec['addressing'];
@@ -66,7 +69,14 @@ export interface LaunchResult {
 }
 
 export { DMIRROR_PROT } from '../abi/dmirror.js';
+export type { ClearRefs } from '../mm/clear-refs.js';
 export type { Advice } from '../mm/madvise.js';
+export type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
+export type { ProcessStatus } from '../mm/proc-status.js';
+
+/** Files of /proc that can be had as text; `iomem` has the device private address space under a heading of its own. */
+export type ProcFile = 'iomem' | 'meminfo' | 'vmstat';
+export type ProcPidFile = 'maps' | 'smaps' | 'status';
 
 export interface MirrorOptions {
   /**
@@ -238,6 +248,15 @@ export interface Process extends AsyncDisposable {
   mincore(range: VirtRange): Promise<Int32Array>;
   /** The sums of /proc/PID/smaps over a range, in kB, and its mappings. */
   smaps(range: VirtRange): Promise<SmapsSummary>;
+  /** The memory rows of /proc/PID/status, in kB. */
+  status(): Promise<ProcessStatus>;
+  /** A file of /proc/PID as text. */
+  proc(file: ProcPidFile): Promise<string>;
+  /**
+   * /proc/PID/clear_refs: forget which pages were accessed (1, 2, 3), or which were written (4): afterwards `pagemap` says by its
+   * soft-dirty bit (55) what has been written since.
+   */
+  clearRefs(what: ClearRefs): Promise<void>;
   /**
    * Hold pages of a range. Device private ones come home first, and for long also those of coherent devices.
    * @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM; EBUSY: a coherent page must leave its device, but is held there)
@@ -289,6 +308,16 @@ export interface Machine extends AsyncDisposable {
   stats(): Promise<MachineStats>;
   /** Look for what must not be (at a quiet moment: settles first). Empty when all is well. */
   check(): Promise<readonly Violation[]>;
+  /** /proc/meminfo, in kB. */
+  meminfo(): Meminfo;
+  /** /proc/vmstat: pages, and events since boot. */
+  vmstat(): Vmstat;
+  /** /proc/kpageflags as root reads it: KPF_* bits of `count` page frames; fewer words where RAM ends. */
+  kpageflags(pfn: number, count: number): BigUint64Array;
+  /** /proc/kpagecount: how many page table entries map each of `count` page frames. */
+  kpagecount(pfn: number, count: number): BigUint64Array;
+  /** A file of /proc as text. */
+  proc(file: ProcFile): string;
   /** The physical map in /proc/iomem's format and, under a heading of its own, the device private address space. */
   iomem(): string;
   /** Kill a device as a crash would; for failure tests. */
