@@ -21,6 +21,7 @@ export const LOW_SOFT_DIRTY = 1 << PTE.softDirty.low;
 /** What `pte_mkdirty()` sets. */
 export const LOW_MKDIRTY = LOW_DIRTY | LOW_SOFT_DIRTY;
 export const LOW_SWP_SOFT_DIRTY = 1 << SWP.softDirty.low;
+export const LOW_SWP_EXCLUSIVE = 1 << SWP.exclusive.low;
 export const LOW_SWP_UFFD_WP = 1 << SWP.uffdWp.low;
 /** Present to the kernel, not to hardware (with LOW_PRESENT clear). */
 export const LOW_PROTNONE = 1 << PTE.protNone.low;

@@ -11,12 +11,14 @@ import { noLeftovers } from './no-leftovers.js';
 import { pageAccounting } from './page-accounting.js';
 import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
+import { swap } from './swap.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
   pageAccounting,
   pageCache,
   rmap,
+  swap,
   deviceMappings,
   cpuTlb,
   noLeftovers,

@@ -101,7 +101,7 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
   const ofFolio = folioMapcount(words, page);
   if (ofFolio !== entries) yield `${name}: its folio counts ${ofFolio} mappings, but ${entries} entries map it`;
   const pins = pagePincount(words, page);
-  const cached = pageFileId(words, page) === 0 ? 0 : 1;
+  const cached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache) ? 1 : 0;
   const held = mappings.heldOn(page);
   if (references !== entries + cached + held + pins * pinBias(words, page)) {
     const holders = `${entries} page table entries, ${cached} page caches, ${held} users and ${pins} pins`;

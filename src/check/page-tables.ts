@@ -38,6 +38,9 @@ export interface CpuEntry {
   readonly content: Page;
   /** How many pages into a huge entry's folio this one is; -1: the entry is a small one. */
   readonly inHuge: number;
+  /** The entry itself, by its halves. */
+  readonly low: number;
+  readonly high: number;
 }
 
 /** Page that a device or migration entry names, kinds without a page apart. */
@@ -55,13 +58,13 @@ function describe(
   if (lowPresent(low)) {
     const content = (kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn) + offset) as Page;
     const page = low & LOW_SPECIAL ? NULL_PAGE : content;
-    return { mm, address, writable: (low & LOW_WRITE) !== 0, kind: 'present', page, content, inHuge };
+    return { mm, address, writable: (low & LOW_WRITE) !== 0, kind: 'present', page, content, inHuge, low, high };
   }
   const type = highType(high);
   const kind = kernel.addressing.swapTypes.kindOf[type]!;
   const named = NO_PAGE_KINDS.includes(kind) ? NULL_PAGE : kernel.addressing.leafToPage(type, halvesNumber(low, high));
   const page = (named === NULL_PAGE ? named : named + offset) as Page;
-  return { mm, address, writable: false, kind, page, content: page, inHuge };
+  return { mm, address, writable: false, kind, page, content: page, inHuge, low, high };
 }
 
 /** Does an entry of an upper table point to a table? Otherwise it is a huge one. */
@@ -92,8 +95,8 @@ export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, v
   }
 }
 
-/** What stands at one address, and the flags of the entry's low half; `null` for none. */
-export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): (CpuEntry & { low: number }) | null {
+/** What stands at one address; `null` for none. */
+export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): CpuEntry | null {
   const { halves } = kernel.ram;
   let table = kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE;
   for (const shift of SHIFTS) {
@@ -101,10 +104,10 @@ export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): (Cp
     const low = halves[at]!;
     const high = halves[at + 1]!;
     if ((low | high) === 0) return null;
-    if (shift === PAGE_SHIFT) return { ...describe(kernel, mm, address, low, high, -1), low };
+    if (shift === PAGE_SHIFT) return describe(kernel, mm, address, low, high, -1);
     if (!pointsToTable(low)) {
       const inHuge = Math.floor(address / PAGE_SIZE) % PTRS_PER_TABLE;
-      return { ...describe(kernel, mm, address, low, high, inHuge), low };
+      return describe(kernel, mm, address, low, high, inHuge);
     }
     table = tableBelow(kernel, low, high);
   }

@@ -5,6 +5,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { reclaimUntilFree } from '../mm/alloc.js';
 import type { Kernel } from '../mm/kernel.js';
 import { migrateDeviceRange } from '../mm/migrate-device/device.js';
 import { migrateDeviceFinalize } from '../mm/migrate-device/finalize.js';
@@ -27,6 +28,7 @@ const EVICT_ATTEMPTS = 8;
 /** A device page that others had to leave for. NULL_PAGE when nothing can be evicted either. */
 export function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Page> {
   for (let attempt = 0; attempt < EVICT_ATTEMPTS; attempt++) {
+    yield* reclaimUntilFree(ctx.kernel, 1);
     // Without RAM to go to, pages would be unmapped and mapped again for nothing.
     if (ctx.kernel.buddy.freePagesCount === 0) return NULL_PAGE;
     const block = ctx.memory.oldestBlock();
@@ -44,6 +46,7 @@ export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleep
   const { kernel } = ctx;
   assert(pages <= BLOCK_PAGES, 'eviction of more than a block');
   yield* unmapFromDevice(ctx, first, pages);
+  yield* reclaimUntilFree(kernel, pages);
   if (!kernel.buddy.has(folioOrder(kernel.memmap.words, first))) yield* splitForEviction(kernel, first);
   const src = new Float64Array(pages);
   const dst = new Float64Array(pages);

@@ -64,6 +64,13 @@ export function countMigrated(src: Float64Array, dst: Float64Array, npages: numb
   return { pages, words };
 }
 
+/** Pages behind the words of `src` that may migrate, huge ones counted whole. */
+export function pagesToMove(src: Float64Array): number {
+  let pages = 0;
+  for (const word of src) if (hasPageToMove(word)) pages += (word & MIGRATE_PFN_COMPOUND) !== 0 ? BLOCK_PAGES : 1;
+  return pages;
+}
+
 /**
  * RAM pages for everything that may migrate, and the copies. False when RAM ran out on the way. What is on a peer that is lost
  * stays.

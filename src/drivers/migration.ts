@@ -10,6 +10,7 @@ import { pteNone, ptePfn, ptePresent, pteWrite } from '../abi/pte.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { reclaimUntilFree } from '../mm/alloc.js';
 import type { VmFaultContext } from '../mm/dev-pagemap.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { findHugePmd, hugeAlignDown, isHugeAligned } from '../mm/huge-pmd.js';
@@ -44,6 +45,7 @@ import {
   type MigrationContext,
   type Moved,
   movedPages,
+  pagesToMove,
 } from './migration-targets.js';
 
 /** Pages that one round of `migrate_vma` moves, at the most: bounds the time for which pages stay locked. */
@@ -337,6 +339,7 @@ export function* beginToSystem(
   const first = args.src.find(hasPageToMove);
   const fails = first !== undefined && (failing?.takeFailAlloc() ?? false);
   const compound = fails && (first & MIGRATE_PFN_COMPOUND) !== 0;
+  if (!fails) yield* reclaimUntilFree(ctx.kernel, pagesToMove(args.src));
   const starved = (fails && !compound) || !allocSystemPages(ctx, args.src, args.dst, args.npages, batch, compound);
   return { args, collected: candidates(args), starved };
 }

@@ -175,7 +175,7 @@ export function requireFileRange(offset: number, length: number): void {
 }
 
 /** MADV_*. */
-const ADVICES = ['DONTNEED', 'FREE', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE'] as const;
+const ADVICES = ['DONTNEED', 'FREE', 'WILLNEED', 'COLD', 'PAGEOUT', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE'] as const;
 
 export function requireAdvice(advice: Advice): void {
   if (ADVICES.includes(advice)) return;
@@ -187,7 +187,7 @@ export function requireProtection(protection: Protection): void {
   throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
 }
 
-function requireBoolean(what: string, value: unknown): asserts value is boolean {
+export function requireBoolean(what: string, value: unknown): asserts value is boolean {
   if (typeof value !== 'boolean') throw argumentError(`${what} must be true or false, not ${shown(value)}.`);
 }
 

@@ -11,7 +11,7 @@ import type { Errno } from '../abi/errno.js';
 import { HOST_DOORBELL, QUEUE_BYTES } from '../abi/queue.js';
 import type { PhysAddr } from '../base/brand.js';
 import { formatBytes } from '../base/bytes.js';
-import { PfnlessError } from '../base/errors.js';
+import { assert, PfnlessError } from '../base/errors.js';
 import { EngineControl } from '../device/control.js';
 import type { DeviceDriver } from '../drivers/driver.js';
 import { PeerGroup } from '../drivers/peer-group.js';
@@ -94,7 +94,7 @@ function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outs
 }
 
 function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): Kernel {
-  return fromHost('the RAM and its struct pages', spec.memory.ram, () =>
+  const kernel = fromHost('the RAM and its struct pages', spec.memory.ram, () =>
     createKernel({
       layout: physicalLayout(spec.memory, windowEntries(spec.memory, spec.devices)),
       addressing: spec.addressing,
@@ -105,6 +105,11 @@ function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): K
       preempt: () => executor.preempt('preempt task'),
     }),
   );
+  for (const bytes of spec.swap) {
+    const refused = fromHost('a swap area', bytes, () => kernel.swap.swapon(bytes));
+    assert(refused === 0, () => `swapon of ${bytes} bytes: ${refused}`);
+  }
+  return kernel;
 }
 
 /** Struct pages of a device's memory: each chunk takes whole sections of the vmemmap. */

@@ -13,6 +13,7 @@ import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise } from '../mm/madvise.js';
+import { doMlock, doMunlock } from '../mm/mlock.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
@@ -26,6 +27,7 @@ import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
   requireAdvice,
+  requireBoolean,
   requireBytes,
   requireClearRefs,
   requireDevice,
@@ -162,6 +164,31 @@ export class EmulatedProcess implements Process {
       const task = doMsync(machine.kernel, mm, range.start, range.length);
       const errno = await machine.executor.run(this.#name('msync'), task);
       this.#requireDone(`cannot write back ${formatBytes(range.length)}`, errno);
+    });
+  }
+
+  mlock(range: VirtRange, { onFault = false }: { readonly onFault?: boolean } = {}): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      requireBoolean('onFault of mlock', onFault);
+      const { machine, mm } = this.#parts;
+      const task = doMlock(machine.kernel, mm, range.start, range.length, onFault);
+      this.#requireDone(
+        `cannot lock ${formatBytes(range.length)}`,
+        await machine.executor.run(this.#name('mlock'), task),
+      );
+    });
+  }
+
+  munlock(range: VirtRange): Promise<void> {
+    return this.#life.call(async () => {
+      requirePageRange(range);
+      const { machine, mm } = this.#parts;
+      const task = doMunlock(machine.kernel, mm, range.start, range.length);
+      this.#requireDone(
+        `cannot unlock ${formatBytes(range.length)}`,
+        await machine.executor.run(this.#name('munlock'), task),
+      );
     });
   }
 

@@ -96,6 +96,12 @@ export const deviceSchema = z.strictObject({
   numaNode: whole(0, 1023).default(0),
 });
 
+/** As many swap areas as the swap types of the series leave. */
+export const SWAP_AREAS_MAX = 21;
+const SWAP_MIN = 8 * KiB;
+const SWAP_MAX = 16 * GiB;
+const swapMessage = `must be a list of the sizes of 0 to ${SWAP_AREAS_MAX} swap areas`;
+
 const devicesMessage = `must be a list of 0 to ${MAX_DEVICES} devices, or their number`;
 
 export const machineSchema = z.strictObject({
@@ -108,6 +114,10 @@ export const machineSchema = z.strictObject({
   checks: flag().default(true),
   hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
   memory: memorySchema.prefault({}),
+  swap: z
+    .array(size({ min: SWAP_MIN, max: SWAP_MAX, multipleOf: 4 * KiB }), { error: swapMessage })
+    .max(SWAP_AREAS_MAX, { error: swapMessage })
+    .default([]),
   devices: z.array(deviceSchema, { error: devicesMessage }).max(MAX_DEVICES, { error: devicesMessage }).default([]),
 });
 

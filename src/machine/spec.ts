@@ -66,6 +66,8 @@ export interface MachineSpec {
   /** Which anonymous memory gets 2 MiB pages when it is touched (/sys/kernel/mm/transparent_hugepage/enabled). */
   readonly hugePages: 'always' | 'madvise' | 'never';
   readonly memory: MemorySpec;
+  /** Bytes of each swap area; the first page of each is its header. */
+  readonly swap: readonly number[];
   readonly devices: readonly DeviceSpec[];
 }
 
@@ -120,6 +122,7 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     checks: parsed.checks,
     hugePages: parsed.hugePages,
     memory,
+    swap: parsed.swap,
     devices: placeDevices(memory, resolveDevices(parsed.devices, fail), fail),
   });
 }

@@ -232,6 +232,12 @@ export interface Process extends AsyncDisposable {
   msync(range: VirtRange): Promise<void>;
   /** @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping) */
   madvise(range: VirtRange, advice: Advice): Promise<void>;
+  /**
+   * Keep pages in RAM: those of the range come now, or with `onFault` when they are touched; devices may still take them.
+   * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, or a page that may not be accessed; EAGAIN: no RAM)
+   */
+  mlock(range: VirtRange, options?: { readonly onFault?: boolean }): Promise<void>;
+  munlock(range: VirtRange): Promise<void>;
   /** A child with a copy of this process's memory and open mirrors. @throws ERR_PFNLESS_ERRNO (ENOMEM) */
   fork(): Promise<Process>;
   /** Mirrors that are open, the oldest first; after a fork, the child's copies of its parent's. */

@@ -26,7 +26,8 @@ import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js'
 import { folioLocked, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte, setPte } from '../sync/word.js';
-import { filePages, folioLock, lockCachedPage, unlockCachedPage } from './filemap.js';
+import { allocUserPage, lockFilePage } from './alloc.js';
+import { filePages, folioLock, unlockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import { pageSetFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
@@ -63,7 +64,7 @@ export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: b
 function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFault> {
   const { memmap, ram } = kernel;
   const { vma, addr } = site;
-  const copy = kernel.buddy.allocPages(0);
+  const copy = yield* allocUserPage(kernel);
   if (copy === NULL_PAGE) return VM_FAULT_OOM;
   anonVmaPrepare(kernel, vma);
   const page = yield* filemapFault(kernel, site, file);
@@ -108,7 +109,7 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
 
 /** `filemap_fault()`: the page of the file, locked and held. */
 const filemapFault = (kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> =>
-  lockCachedPage(kernel, file, linearPageIndex(vma, addr), () => filePages(file));
+  lockFilePage(kernel, file, linearPageIndex(vma, addr), () => filePages(file));
 
 const faultOf = (errno: Errno): VmFault => (errno === 'ENOMEM' ? VM_FAULT_OOM : VM_FAULT_SIGBUS);
 

@@ -11,7 +11,8 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
 import { RwSemaphore } from '../sync/rwsem.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { filePages, lockCachedPage, unlockCachedPage } from './filemap.js';
+import { lockFilePage } from './alloc.js';
+import { filePages, unlockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import { pageSetFlag, pageTestFlag } from './page.js';
 import { writeAndWaitRange } from './page-writeback.js';
@@ -118,7 +119,7 @@ export function* fileRead(
     const cached = file.pages.get(index);
     // A page that is up to date needs no lock: the bytes are copied in one step, like the CPU's loads.
     const locked = cached === undefined || !pageTestFlag(words, cached, PG_uptodate);
-    const page = locked ? yield* lockCachedPage(kernel, file, index, () => filePages(file)) : cached;
+    const page = locked ? yield* lockFilePage(kernel, file, index, () => filePages(file)) : cached;
     if (page === 'ENOMEM' && done === 0) return page;
     // The file may have become shorter while we read.
     const left = Math.min(count, file.size - offset - done);
@@ -145,7 +146,7 @@ export function* fileWrite(
   try {
     const old = file.size;
     for (const { index, start, count, done } of chunks(offset, bytes.length)) {
-      const page = yield* lockCachedPage(kernel, file, index, () => Number.POSITIVE_INFINITY);
+      const page = yield* lockFilePage(kernel, file, index, () => Number.POSITIVE_INFINITY);
       if (typeof page === 'string') return done > 0 ? done : page;
       kernel.ram.bytes(kernel.memmap.ramFrame(page), start, count).set(bytes.subarray(done, done + count));
       pageSetFlag(kernel.memmap.words, page, PG_dirty);

@@ -9,6 +9,7 @@ import {
   LOW_DIRTY,
   LOW_MKDIRTY,
   LOW_SPECIAL,
+  LOW_SWP_EXCLUSIVE,
   LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
   LOW_WRITE,
@@ -19,10 +20,12 @@ import {
   presentLow,
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
 import { copyHighpage } from './highmem.js';
 import { copyHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
@@ -51,13 +54,26 @@ import { anonVmaFork, pageAddNewAnonRmap, pageTryDupAnonRmap } from './rmap.js';
 import { rssAddFile, rssAddMigrating } from './rss.js';
 import { isMigration, isMigrationRead } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { isCowMapping, VM_MIXEDMAP, VM_PFNMAP, VM_SHARED, VM_WRITE, VmArea, vmaPageProt } from './vma.js';
+import {
+  isCowMapping,
+  VM_LOCKED_MASK,
+  VM_MIXEDMAP,
+  VM_PFNMAP,
+  VM_SHARED,
+  VM_WRITE,
+  VmArea,
+  vmaPageProt,
+} from './vma.js';
+
+/** What a leaf table may need on its way: three tables, and some copies of pinned pages. */
+const PAGES_FOR_TABLE = 8;
 
 /**
  * `dup_mm()`: the child's address space, `undefined` when RAM is out (ENOMEM) or a page that a device holds exclusively is
  * locked by somebody (EBUSY). Pages are shared, read-only on both sides until somebody writes.
  */
 export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<MmStruct | undefined> {
+  yield* reclaimUntilFree(kernel, PAGES_FOR_TABLE);
   const child = createMm(kernel, pid);
   if (child === undefined) return undefined;
   yield* parent.mmapLock.downWrite();
@@ -78,7 +94,9 @@ export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<M
 }
 
 function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolean> {
-  const vma = new VmArea(child, parent.start, parent.end, parent.flags, parent.pgoff, parent.file);
+  // A child locks nothing that it did not ask for.
+  const flags = parent.flags & ~VM_LOCKED_MASK;
+  const vma = new VmArea(child, parent.start, parent.end, flags, parent.pgoff, parent.file);
   vmFileGet(vma.file);
   child.vmas.insert(vma.start, vma.end, vma);
   // Before the entries are copied: a migration that comes in between must find both.
@@ -96,6 +114,8 @@ function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<b
   let complete = true;
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end && complete; ) {
     const stop = Math.min(nextLeaf(at), end);
+    // Under the page table locks it would be too late.
+    yield* reclaimUntilFree(kernel, PAGES_FOR_TABLE);
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {
       const outcome = copyHuge(kernel, child, mm, at);
       if (outcome === 'split') yield* splitHugePmd(kernel, parent, at);
@@ -223,6 +243,11 @@ function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void
       kept = leafLow(number, low & LOW_SWP_UFFD_WP);
       setPteHalves(ram.words, from, kept, high);
     }
+  } else if (kind === 'swap') {
+    kernel.swap.duplicate(swapEntry(type, number));
+    child.mm.swapents++;
+    kept = low & ~LOW_SWP_EXCLUSIVE;
+    if (kept !== low) setPteHalves(ram.words, from, kept, high);
   } else if (kind === 'marker') {
     return;
   }

@@ -19,6 +19,7 @@ import { PageAllocator } from './page-alloc.js';
 import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
+import { SwapSpace } from './swapfile.js';
 import { CpuTlb } from './tlbflush.js';
 import type { VmFile } from './vma.js';
 
@@ -54,7 +55,19 @@ export interface KernelOptions {
 }
 
 export interface KernelStats {
+  /** `pgfault`. */
   cpuFaults: number;
+  /** Faults that had to read from swap. */
+  pgmajfault: number;
+  /** Pages read from swap and written to it. */
+  pswpin: number;
+  pswpout: number;
+  /** Pages that reclaim looked at, and that it freed. */
+  pgscan: number;
+  pgsteal: number;
+  /** Pages that MADV_FREE gave up, and that reclaim took. */
+  pglazyfree: number;
+  pglazyfreed: number;
   migratedToDevice: number;
   migratedToRam: number;
   tlbShootdowns: number;
@@ -76,6 +89,11 @@ export interface Kernel {
   readonly anonVmas: IdTable<AnonVma>;
   /** Files that somebody maps or has open, the objects of shared anonymous memory among them. */
   readonly files: IdTable<VmFile>;
+  readonly swap: SwapSpace;
+  /** RAM as ranges of struct pages, for whoever looks at all of it. */
+  readonly ramRanges: readonly { readonly first: Page; readonly pages: number }[];
+  /** Where the hand of reclaim stands: in which of the ranges, and how far (vmscan.ts). */
+  readonly reclaimHand: { range: number; offset: number };
   readonly stats: KernelStats;
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
   readonly hugeZero: { page: Page; users: number };
@@ -87,6 +105,17 @@ export interface Kernel {
   /** RAM pages that the buddy manages. */
   readonly totalRamPages: number;
   warn(text: string): void;
+}
+
+/** Struct pages of a range of frames: each section has its own run of slots. */
+function slotRanges(memmap: Memmap, pfn: number, endPfn: number): { first: Page; pages: number }[] {
+  const ranges: { first: Page; pages: number }[] = [];
+  for (let at = pfn; at < endPfn; ) {
+    const stop = Math.min((Math.floor(at / PAGES_PER_SECTION) + 1) * PAGES_PER_SECTION, endPfn);
+    ranges.push({ first: memmap.pfnToPage(at as Pfn), pages: stop - at });
+    at = stop;
+  }
+  return ranges;
 }
 
 /** @throws InvariantViolation when the layout has no RAM */
@@ -124,11 +153,13 @@ export function createKernel(options: KernelOptions): Kernel {
     verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
   });
   let totalRamPages = 0;
+  const ramRanges: { first: Page; pages: number }[] = [];
   for (const { pfn, endPfn } of ranges) {
     // PFN 0 is never given out: Linux reserves the first page, and a page table entry of zeroes must mean nothing.
     const first = Math.max(pfn, 1);
     buddy.addRange(first as Pfn, endPfn - first);
     totalRamPages += endPfn - first;
+    ramRanges.push(...slotRanges(memmap, first, endPfn));
   }
 
   const pagemaps = new PagemapRegistry();
@@ -141,6 +172,8 @@ export function createKernel(options: KernelOptions): Kernel {
   pageSetFlag(memmap.words, zeroPage, PAGE_FLAGS.PG_reserved);
   const zeroPfn = memmap.pageToPfn(zeroPage);
 
+  const addressing = seriesApplied ? offsetAddressing(memmap, privateSpace) : legacyAddressing(memmap);
+
   return {
     options,
     checked,
@@ -151,12 +184,27 @@ export function createKernel(options: KernelOptions): Kernel {
     privateSpace,
     pagemaps,
     buddy,
-    addressing: seriesApplied ? offsetAddressing(memmap, privateSpace) : legacyAddressing(memmap),
+    addressing,
     cpus: [new CpuTlb(0)],
     mms: new Set(),
     anonVmas: new IdTable(),
     files: new IdTable(),
-    stats: { cpuFaults: 0, migratedToDevice: 0, migratedToRam: 0, tlbShootdowns: 0 },
+    swap: new SwapSpace(addressing.swapTypes.maxSwapfiles),
+    ramRanges,
+    reclaimHand: { range: 0, offset: 0 },
+    stats: {
+      cpuFaults: 0,
+      pgmajfault: 0,
+      pswpin: 0,
+      pswpout: 0,
+      pgscan: 0,
+      pgsteal: 0,
+      pglazyfree: 0,
+      pglazyfreed: 0,
+      migratedToDevice: 0,
+      migratedToRam: 0,
+      tlbShootdowns: 0,
+    },
     hugeZero: { page: NULL_PAGE, users: 0 },
     zeroPage,
     zeroPfn,

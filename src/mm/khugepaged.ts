@@ -104,7 +104,8 @@ function scan(kernel: Kernel, table: TableIndex, absentAllowed: boolean): 0 | Fa
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (isZoneDevicePage(words, page)) return 'EINVAL';
     if (!pageTestFlag(words, page, PAGE_FLAGS.PG_lru) || folioLocked(words, page)) return 'EAGAIN';
-    if (pageRefCount(words, page) !== folioMapcount(words, folioHead(words, page))) return 'EAGAIN';
+    const cached = pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache) ? 1 : 0;
+    if (pageRefCount(words, page) !== folioMapcount(words, folioHead(words, page)) + cached) return 'EAGAIN';
   }
   return 0;
 }

@@ -1,12 +1,21 @@
 /** Advice on ranges of an address space. Linux: mm/madvise.c. */
 import { HPAGE_PMD_NR, isPageAligned, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
-import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
+import {
+  halvesNumber,
+  halvesPfn,
+  highType,
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_SPECIAL,
+  lowPresent,
+} from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import { NULL_PAGE, type Pfn, type VirtAddr } from '../base/brand.js';
+import { swapEntry } from '../abi/swap-entry.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, load32 } from '../sync/word.js';
+import { and32, load32, setPteHalves } from '../sync/word.js';
 import { findHugePmd, isHugeZero, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { madviseCollapse } from './khugepaged.js';
@@ -16,20 +25,24 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { folioMapcount, folioNrPages, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
+import { folioMapcount, folioNrPages, isLargeFolio, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
 import { folioMappings, normalPageAt } from './page-vma-mapped.js';
 import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
+import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { putPage } from './put-page.js';
 import { splitFolio } from './split-folio.js';
+import { swapInRange } from './swap-in.js';
+import { folioFreeSwap, freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_HUGEPAGE, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
+import { VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
+import { reclaimPage, splitForReclaim } from './vmscan.js';
 import { zapRange } from './zap.js';
 
 /** MADV_*. */
-export type Advice = 'DONTNEED' | 'FREE' | 'HUGEPAGE' | 'NOHUGEPAGE' | 'COLLAPSE';
+export type Advice = 'DONTNEED' | 'FREE' | 'WILLNEED' | 'COLD' | 'PAGEOUT' | 'HUGEPAGE' | 'NOHUGEPAGE' | 'COLLAPSE';
 
-const { PG_dirty, PG_referenced, PG_swapbacked } = PAGE_FLAGS;
+const { PG_dirty, PG_referenced, PG_swapbacked, PG_swapcache } = PAGE_FLAGS;
 
 /** `do_madvise()`: EINVAL, or ENOMEM where parts of the range are not mapped (the mapped ones are done all the same). */
 export function* doMadvise(
@@ -74,12 +87,22 @@ function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, adv
 function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, advice: Advice): Sleeps<Result> {
   switch (advice) {
     case 'DONTNEED':
-      if ((vma.flags & VM_PFNMAP) !== 0) return 'EINVAL';
+      if (!canMadvLru(vma)) return 'EINVAL';
       yield* cleared(vma, start, end, zapRange(kernel, vma, start, end, true));
       return 0;
     case 'FREE':
       if (!vmaIsAnonymous(vma)) return 'EINVAL';
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
+      return 0;
+    case 'WILLNEED':
+      // Of a file nothing need be read ahead: its disk answers at once.
+      if (vmaIsAnonymous(vma)) swapInRange(kernel, vma, start, end);
+      return 0;
+    case 'COLD':
+    case 'PAGEOUT':
+      if (!canMadvLru(vma)) return 'EINVAL';
+      if (advice === 'COLD') coolRange(kernel, vma.mm, start, end);
+      else yield* pageOutRange(kernel, vma.mm, start, end);
       return 0;
     case 'HUGEPAGE':
       return yield* adviseHuge(kernel, vma, start, end, VM_HUGEPAGE, VM_NOHUGEPAGE);
@@ -129,7 +152,7 @@ function* freeRange(kernel: Kernel, vma: VmArea, start: number, end: number): Sl
     if (table !== NO_TABLE) {
       lockTable(kernel, table);
       for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
-        freePte(kernel, entry, isPartOf(kernel, mm, addr, at, stop));
+        freePte(kernel, mm, entry, isPartOf(kernel, mm, addr, at, stop));
       }
       // Before the lock goes: a store through an old, dirty translation would not be seen.
       flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
@@ -156,6 +179,7 @@ function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): 
     return;
   }
   pageClearFlag(words, page, PG_dirty);
+  kernel.stats.pglazyfree += HPAGE_PMD_NR;
   folioUnlock(words, page);
   lockTable(kernel, tableOf(at));
   and32(halves, 2 * at, ~(LOW_ACCESSED | LOW_DIRTY));
@@ -189,23 +213,80 @@ function isPartOf(kernel: Kernel, mm: MmStruct, addr: number, start: number, sto
   return begin < start || begin + PMD_SIZE > stop || folioMappings(kernel, head, mm) !== HPAGE_PMD_NR;
 }
 
-function freePte(kernel: Kernel, at: number, partOfFolio: boolean): void {
+function freePte(kernel: Kernel, mm: MmStruct, at: number, partOfFolio: boolean): void {
   if (partOfFolio) return;
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   const low = load32(halves, 2 * at);
-  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return;
-  const page = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
+  const high = load32(halves, 2 * at + 1);
+  if (!lowPresent(low)) {
+    freeLeaf(kernel, mm, at, low, high);
+    return;
+  }
+  if ((low & LOW_SPECIAL) !== 0) return;
+  const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
   if (isZoneDevicePage(words, page)) return;
-  if (pageTestFlag(words, page, PG_dirty)) {
+  if (pageTestFlag(words, page, PG_dirty | PG_swapcache)) {
     // Dirty for all who map it: only its single user may say that the contents do not matter.
     if (!folioTrylock(words, page)) return;
-    const alone = folioMapcount(words, folioHead(words, page)) === folioNrPages(words, page);
+    const single = folioMapcount(words, folioHead(words, page)) === folioNrPages(words, page);
+    const alone = single && (!pageTestFlag(words, page, PG_swapcache) || folioFreeSwap(kernel, page));
     if (alone) pageClearFlag(words, page, PG_dirty);
     folioUnlock(words, page);
     if (!alone) return;
   }
   and32(halves, 2 * at, ~(LOW_ACCESSED | LOW_DIRTY));
   // folio_mark_lazyfree()
+  if (pageTestFlag(words, page, PG_swapbacked)) kernel.stats.pglazyfree++;
   pageClearFlag(words, page, PG_referenced | PG_swapbacked);
+}
+
+/** A swap entry is given up at once; other entries that are not present stay. */
+function freeLeaf(kernel: Kernel, mm: MmStruct, at: number, low: number, high: number): void {
+  if ((low | high) === 0 || kernel.addressing.swapTypes.kindOf[highType(high)] !== 'swap') return;
+  setPteHalves(kernel.ram.words, at, 0, 0);
+  mm.swapents--;
+  freeSwapAndCache(kernel, swapEntry(highType(high), halvesNumber(low, high)));
+}
+
+/** `can_madv_lru_vma()`, `can_madv_dontneed()`: what is locked stays. */
+const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED)) === 0;
+
+/** An entry that maps memory in RAM which no other process has: to what others have too somebody else may attend. */
+interface OwnEntry {
+  /** Of the entry, of whichever level. */
+  readonly at: number;
+  /** The first page that it maps. */
+  readonly page: Page;
+}
+
+function ownEntries(kernel: Kernel, mm: MmStruct, start: number, end: number): OwnEntry[] {
+  const { words } = kernel.memmap;
+  const found: OwnEntry[] = [];
+  visitEntries(kernel, mm, start, end, (addr, low, high, _pages, huge) => {
+    if (!lowPresent(low)) return;
+    const page = pageOfHalves(kernel, low, high);
+    if (page === NULL_PAGE || isZoneDevicePage(words, page)) return;
+    const head = folioHead(words, page);
+    const ours = !huge && isLargeFolio(words, head) ? folioMappings(kernel, head, mm) : 1;
+    if (folioMapcount(words, head) !== ours) return;
+    const at = huge ? findHugePmd(kernel, mm, addr) : leafTable(kernel, mm, addr as VirtAddr) + pteIndex(addr);
+    found.push({ at, page });
+  });
+  return found;
+}
+
+/** `madvise_cold()`: the pages were not used lately. */
+function coolRange(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
+  for (const { at, page } of ownEntries(kernel, mm, start, end)) {
+    and32(kernel.ram.halves, 2 * at, ~LOW_ACCESSED);
+    pageClearFlag(kernel.memmap.words, page, PG_referenced);
+  }
+}
+
+/** `madvise_pageout()`: the pages leave RAM, as far as reclaim may take them. Large folios come apart first. */
+function* pageOutRange(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
+  coolRange(kernel, mm, start, end);
+  for (const { page } of ownEntries(kernel, mm, start, end)) yield* splitForReclaim(kernel, page);
+  for (const { page } of ownEntries(kernel, mm, start, end)) yield* reclaimPage(kernel, page, true);
 }

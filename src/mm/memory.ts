@@ -2,7 +2,7 @@
  * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
  *
  * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Shared
- * mappings and files: file-fault.ts. Not modelled yet: swap, userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
+ * mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
@@ -33,6 +33,7 @@ import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js'
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { allocUserPage, reclaimAndRetry } from './alloc.js';
 import { doFault, wpPageShared } from './file-fault.js';
 import { copyHighpage } from './highmem.js';
 import { handleHugeFault } from './huge-memory.js';
@@ -53,10 +54,12 @@ import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } from './rmap.js';
 import { rssAddFile } from './rss.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
+import { doSwapIn } from './swap-in.js';
+import { folioFreeSwap } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
 
-const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
+const { PG_anon_exclusive, PG_lru, PG_swapcache, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
 const USER_WRITE = USER_READ | PTE_WRITE | PTE_MKDIRTY;
 
@@ -79,16 +82,18 @@ export function* handleMmFault(
   let table = leafTable(kernel, vma.mm, page);
   if (table === NO_TABLE) {
     const outcome = yield* handleHugeFault(kernel, vma, page, write, unshare);
+    if ((outcome & VM_FAULT_OOM) !== 0 && (yield* reclaimAndRetry(kernel, 0))) return 0;
     if (outcome !== VM_FAULT_FALLBACK) return outcome;
     if (findHugePmd(kernel, vma.mm, page) !== NO_TABLE) return 0;
     table = allocLeafTable(kernel, vma.mm, page);
-    if (table === NO_TABLE) return VM_FAULT_OOM;
+    // Reclaim sleeps, and what stands here may be another afterwards: the access faults again.
+    if (table === NO_TABLE) return (yield* reclaimAndRetry(kernel, 0)) ? 0 : VM_FAULT_OOM;
   }
   const at = table + pteIndex(page);
   const pte = readPte(kernel.ram.words, at);
   if (pteNone(pte)) {
     return vma.file === null
-      ? doAnonymousPage(kernel, vma, page, table, write)
+      ? yield* doAnonymousPage(kernel, vma, page, table, write)
       : yield* doFault(kernel, { vma, addr: page }, vma.file, write);
   }
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
@@ -111,14 +116,23 @@ function doNumaPage(kernel: Kernel, vma: VmArea, table: TableIndex, at: number):
 /** A zeroed page that nobody maps yet, with one reference; NULL_PAGE when RAM is out. */
 export function allocZeroedPage(kernel: Kernel): Page {
   const page = kernel.buddy.allocPages(0);
-  if (page === NULL_PAGE) return page;
-  kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
-  pageSetFlag(kernel.memmap.words, page, PG_uptodate);
+  if (page !== NULL_PAGE) clearPage(kernel, page);
   return page;
 }
 
+function clearPage(kernel: Kernel, page: Page): void {
+  kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
+  pageSetFlag(kernel.memmap.words, page, PG_uptodate);
+}
+
 /** First touch: a read maps the zero page, a write a page of one's own. */
-function doAnonymousPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex, write: boolean): VmFault {
+function* doAnonymousPage(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  write: boolean,
+): Sleeps<VmFault> {
   const at = table + pteIndex(addr);
   if (!write) {
     lockTable(kernel, table);
@@ -126,9 +140,15 @@ function doAnonymousPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: Tab
     unlockTable(kernel, table);
     return 0;
   }
-  const page = allocZeroedPage(kernel);
+  const page = yield* allocUserPage(kernel);
   if (page === NULL_PAGE) return VM_FAULT_OOM;
+  clearPage(kernel, page);
   anonVmaPrepare(kernel, vma);
+  // Reclaim may have slept, and somebody else have been faster, or have given the table back.
+  if (leafTable(kernel, vma.mm, addr) !== table || !pteNone(readPte(kernel.ram.words, at))) {
+    putPage(kernel, page);
+    return 0;
+  }
   lockTable(kernel, table);
   mapNewAnonPage(kernel, vma, addr, at, page, USER_WRITE);
   vma.mm.rssAnon++;
@@ -180,12 +200,18 @@ function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   const large = isLargeFolio(words, head);
   // A large folio may have many mappings, as long as all are of this process.
   const ours = large ? folioMappings(kernel, head, vma.mm) : 1;
-  if (pageRefCount(words, page) !== ours || !folioTrylock(words, page)) return false;
-  // Its other pages may be in a VMA that is not in this one's anon_vma: it stays with the one where all of them are found.
-  if (!large) pageMoveAnonRmap(kernel, page, vma);
-  pageSetFlag(words, page, PG_anon_exclusive);
+  if (pageRefCount(words, page) > ours + (pageTestFlag(words, page, PG_swapcache) ? 1 : 0)) return false;
+  if (!folioTrylock(words, page)) return false;
+  // The swap cache may let go of it: then nobody else can come to have the page.
+  if (pageTestFlag(words, page, PG_swapcache)) folioFreeSwap(kernel, page);
+  const alone = pageRefCount(words, page) === ours;
+  if (alone) {
+    // Its other pages may be in a VMA that is not in this one's anon_vma: it stays with the one where all of them are found.
+    if (!large) pageMoveAnonRmap(kernel, page, vma);
+    pageSetFlag(words, page, PG_anon_exclusive);
+  }
   folioUnlock(words, page);
-  return true;
+  return alone;
 }
 
 /** `wp_page_copy()`: `old` is NULL_PAGE for the zero page. The copy is in RAM, also of a page on a coherent device. */
@@ -200,7 +226,7 @@ function* wpPageCopy(
   flags: bigint,
 ): Sleeps<VmFault> {
   const { mm } = vma;
-  const page = kernel.buddy.allocPages(0);
+  const page = yield* allocUserPage(kernel);
   if (page === NULL_PAGE) return VM_FAULT_OOM;
   if (old === NULL_PAGE) kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
   else copyHighpage(kernel, page, old);
@@ -256,6 +282,7 @@ function* doSwapPage(
     yield* removeDeviceExclusiveEntry(kernel, vma, addr, table, table + pteIndex(addr), pte);
     return 0;
   }
+  if (kind === 'swap') return yield* doSwapIn(kernel, { vma, addr }, pte, write);
   return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
 }
 

@@ -29,6 +29,8 @@ export class MmStruct {
   rssShmem = 0;
   /** Pages of files and of drivers mapped (`MM_FILEPAGES`). */
   rssFile = 0;
+  /** Entries that name a swap slot (`MM_SWAPENTS`). */
+  swapents = 0;
   /** Page table pages, the top level included. */
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */

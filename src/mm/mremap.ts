@@ -1,10 +1,12 @@
 /** Moving and resizing mappings. Linux: mm/mremap.c. */
-import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, MMAP_MIN_ADDR, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
+import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
 import type { Kernel } from './kernel.js';
+import { mmPopulate } from './mlock.js';
 import type { MmStruct } from './mm-struct.js';
 import { getUnmappedArea, unmapRegion } from './mmap.js';
 import {
@@ -14,7 +16,16 @@ import {
 } from './mmu-notifier.js';
 import { movePageTables } from './move-tables.js';
 import { anonVmaClone, anonVmaUnlink } from './rmap.js';
-import { linearPageIndex, VM_DONTEXPAND, VM_PFNMAP, VM_SHARED, VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
+import {
+  linearPageIndex,
+  VM_DONTEXPAND,
+  VM_LOCKED,
+  VM_PFNMAP,
+  VM_SHARED,
+  VmArea,
+  vmaIsAnonymous,
+  vmaLookup,
+} from './vma.js';
 import { mergeVma, setVmaEnd } from './vma-merge.js';
 
 /** MREMAP_*. */
@@ -49,13 +60,22 @@ export function* doMremap(
   const bad = checkParameters(remap);
   if (bad !== 0) return bad;
   yield* mm.mmapLock.downWrite();
+  let moved: VirtAddr | Errno;
   try {
     if (mm.exiting) return 'EFAULT';
     const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
-    return (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
+    moved = (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
   } finally {
     mm.mmapLock.upWrite();
   }
+  if (typeof moved === 'number') yield* populateGrown(kernel, remap, moved);
+  return moved;
+}
+
+/** What a locked mapping has grown by comes into RAM at once; whether it can is not asked. */
+function* populateGrown(kernel: Kernel, { mm, oldLen, newLen }: Remap, at: number): Sleeps<void> {
+  if (newLen <= oldLen || ((vmaLookup(mm, at)?.flags ?? 0) & VM_LOCKED) === 0) return;
+  yield* mmPopulate(kernel, mm, at + oldLen, at + newLen);
 }
 
 const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);
@@ -146,9 +166,13 @@ function* expandVma(kernel: Kernel, remap: Remap, vma: VmArea): Sleeps<number | 
   return to === undefined ? 'ENOMEM' : yield* moveVma(kernel, remap, to);
 }
 
+/** Tables that moving entries may need: a leaf table every 2 MiB, and what is above. */
+const pagesForTables = (length: number): number => Math.min(Math.ceil(length / PMD_SIZE), 512) + 4;
+
 /** `move_vma()`. Precondition: nothing is mapped at [to, to + newLen). */
 function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Errno> {
   const { mm, addr, oldLen, newLen, flags } = remap;
+  yield* reclaimUntilFree(kernel, pagesForTables(oldLen));
   copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
   const end = addr + oldLen;
   if (oldLen > 0) {

@@ -5,12 +5,15 @@
  * private pages are anonymous memory that is mapped, and count as such, as in Linux. Only rows that the model knows are there.
  * `pgmigrate_success` is not one: no migration that a driver asks for counts in it.
  */
-import { PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
+import { PAGE_SIZE } from '../abi/address.js';
+import { lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
-import type { Page, Pfn } from '../base/brand.js';
+import { NULL_PAGE, type Page } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import { pageFileId, pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { pageOfHalves, visitEntries } from './proc-pagemap.js';
+import { VM_LOCKED } from './vma.js';
 
 const { PG_buddy, PG_dirty, PG_reserved, PG_swapbacked, PG_table, PG_writeback } = PAGE_FLAGS;
 const PAGE_KIB = PAGE_SIZE / 1024;
@@ -21,6 +24,13 @@ export interface Meminfo {
   readonly MemFree: number;
   /** Page caches, shared memory among them. */
   readonly Cached: number;
+  /** Pages that have a slot in swap as well. */
+  readonly SwapCached: number;
+  readonly SwapTotal: number;
+  readonly SwapFree: number;
+  /** Pages of locked mappings, which reclaim leaves alone. */
+  readonly Unevictable: number;
+  readonly Mlocked: number;
   readonly Dirty: number;
   readonly Writeback: number;
   /** Anonymous pages that are mapped, device private ones among them. */
@@ -40,9 +50,21 @@ export interface Vmstat {
   readonly nr_dirty: number;
   readonly nr_writeback: number;
   readonly nr_shmem: number;
+  readonly nr_swapcached: number;
+  readonly nr_unevictable: number;
+  readonly nr_mlock: number;
   readonly nr_page_table_pages: number;
   /** Faults of CPUs, and those that a device or a pin asked for. */
   readonly pgfault: number;
+  /** Those that read from swap. */
+  readonly pgmajfault: number;
+  readonly pswpin: number;
+  readonly pswpout: number;
+  /** Pages that those who found no memory looked at, and that they freed. */
+  readonly pgscan_direct: number;
+  readonly pgsteal_direct: number;
+  readonly pglazyfree: number;
+  readonly pglazyfreed: number;
 }
 
 /** Pages of each kind (`global_node_page_state`). */
@@ -57,13 +79,8 @@ interface Census {
 
 function takeCensus(kernel: Kernel): Census {
   const census: Census = { anon: 0, mapped: 0, file: 0, shmem: 0, dirty: 0, writeback: 0 };
-  for (const { start, end, kind } of kernel.options.layout.entries) {
-    if (kind !== 'ram') continue;
-    const endPfn = pageAlignDown(end + 1) / PAGE_SIZE;
-    for (let pfn = Math.max(1, pageAlignUp(start) / PAGE_SIZE); pfn < endPfn; ) {
-      const page = kernel.memmap.pfnToPage(pfn as Pfn);
-      pfn += countPage(kernel, page, census);
-    }
+  for (const { first, pages } of kernel.ramRanges) {
+    for (let page: number = first; page < first + pages; ) page += countPage(kernel, page as Page, census);
   }
   for (const { pages, nrPages } of kernel.pagemaps) {
     for (let page = pages; page < pages + nrPages; page++) countPage(kernel, page, census);
@@ -89,14 +106,35 @@ function countPage({ memmap: { words } }: Kernel, page: Page, census: Census): n
   return 1;
 }
 
+/** Pages of RAM that locked mappings have, each once. */
+function countMlocked(kernel: Kernel): number {
+  const locked = new Set<Page>();
+  for (const mm of kernel.mms) {
+    for (const { value: vma } of mm.vmas) {
+      if ((vma.flags & VM_LOCKED) === 0) continue;
+      visitEntries(kernel, mm, vma.start, vma.end, (_addr, low, high) => {
+        const page = lowPresent(low) ? pageOfHalves(kernel, low, high) : NULL_PAGE;
+        if (page !== NULL_PAGE) locked.add(page);
+      });
+    }
+  }
+  return locked.size;
+}
+
 const tablePages = (kernel: Kernel): number => [...kernel.mms].reduce((sum, { tables }) => sum + tables, 0);
 
 export function meminfo(kernel: Kernel): Meminfo {
+  const mlocked = countMlocked(kernel);
   const { anon, mapped, file, shmem, dirty, writeback } = takeCensus(kernel);
   return {
     MemTotal: kernel.totalRamPages * PAGE_KIB,
     MemFree: kernel.buddy.freePagesCount * PAGE_KIB,
     Cached: file * PAGE_KIB,
+    SwapCached: kernel.swap.cached * PAGE_KIB,
+    SwapTotal: kernel.swap.total * PAGE_KIB,
+    SwapFree: kernel.swap.free * PAGE_KIB,
+    Unevictable: mlocked * PAGE_KIB,
+    Mlocked: mlocked * PAGE_KIB,
     Dirty: dirty * PAGE_KIB,
     Writeback: writeback * PAGE_KIB,
     AnonPages: anon * PAGE_KIB,
@@ -107,17 +145,30 @@ export function meminfo(kernel: Kernel): Meminfo {
 }
 
 export function vmstat(kernel: Kernel): Vmstat {
+  const mlocked = countMlocked(kernel);
+  const { cpuFaults, pgmajfault, pswpin, pswpout, pgscan, pgsteal, pglazyfree, pglazyfreed } = kernel.stats;
   const { anon, mapped, file, shmem, dirty, writeback } = takeCensus(kernel);
   return {
     nr_free_pages: kernel.buddy.freePagesCount,
     nr_anon_pages: anon,
     nr_mapped: mapped,
-    nr_file_pages: file,
+    // The swap cache counts as one.
+    nr_file_pages: file + kernel.swap.cached,
     nr_dirty: dirty,
     nr_writeback: writeback,
     nr_shmem: shmem,
+    nr_swapcached: kernel.swap.cached,
+    nr_unevictable: mlocked,
+    nr_mlock: mlocked,
     nr_page_table_pages: tablePages(kernel),
-    pgfault: kernel.stats.cpuFaults,
+    pgfault: cpuFaults,
+    pgmajfault,
+    pswpin,
+    pswpout,
+    pgscan_direct: pgscan,
+    pgsteal_direct: pgsteal,
+    pglazyfree,
+    pglazyfreed,
   };
 }
 

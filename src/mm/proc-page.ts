@@ -10,6 +10,7 @@ import { NULL_PAGE, type Page, type Pfn } from '../base/brand.js';
 import { folioHead, pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import { isLargeFolio, pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { pageMlocked } from './unmap-page.js';
 
 /** KPF_* bits by name. Linux: include/uapi/linux/kernel-page-flags.h, include/linux/kernel-page-flags.h. */
 export const KPF = Object.freeze({
@@ -27,6 +28,7 @@ export const KPF = Object.freeze({
   SWAPBACKED: 14,
   COMPOUND_HEAD: 15,
   COMPOUND_TAIL: 16,
+  UNEVICTABLE: 18,
   HWPOISON: 19,
   NOPAGE: 20,
   THP: 22,
@@ -52,7 +54,6 @@ const COPIED: readonly (readonly [flag: number, bit: bigint])[] = [
   [PAGE_FLAGS.PG_hwpoison, bit('HWPOISON')],
   [PAGE_FLAGS.PG_table, bit('PGTABLE')],
   [PAGE_FLAGS.PG_reserved, bit('RESERVED')],
-  [PAGE_FLAGS.PG_mlocked, bit('MLOCKED')],
   [PAGE_FLAGS.PG_private, bit('PRIVATE')],
 ];
 const SWAPCACHE = PAGE_FLAGS.PG_swapbacked | PAGE_FLAGS.PG_swapcache;
@@ -73,6 +74,7 @@ export function stablePageFlags(kernel: Kernel, page: Page): bigint {
   // A table's lock and a free block's order share words with what follows: neither is a page that somebody maps.
   if ((flags & PAGE_FLAGS.PG_table) !== 0) return word;
   if (pageMapcount(words, page) > 0) word |= bit('MMAP');
+  if (pageMlocked(kernel, head)) word |= bit('MLOCKED') | bit('UNEVICTABLE');
   return pageIsAnon(words, page) ? word | bit('ANON') : word;
 }
 

@@ -16,6 +16,7 @@ import {
 } from '../abi/pte-halves.js';
 import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32, peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
@@ -138,7 +139,7 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
 
 /**
  * `mincore()` for each page from `start` on: 1 in core, 0 not, -1 where nothing is mapped (ENOMEM). Whatever is not none
- * counts as in core, device pages too; where it is none, a file's page cache decides.
+ * counts as in core, device pages too, but for what is in swap only; where it is none, a file's page cache decides.
  */
 export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
   mincoreOfVmas(kernel, mm, start, out);
@@ -166,11 +167,12 @@ function mincoreOfVmas(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32
   }
 }
 
-/** Is the page of an entry that is not none in core? */
+/** Is the page of an entry that is not none in core? One in the swap cache needs no reading. */
 const inCore = (kernel: Kernel, low: number, high: number): boolean => {
   if (lowPresent(low)) return true;
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
-  return kind !== 'swap' && kind !== 'marker';
+  if (kind !== 'swap') return kind !== 'marker';
+  return kernel.swap.cachedPage(swapEntry(highType(high), halvesNumber(low, high))) !== NULL_PAGE;
 };
 
 /** The short form and `mincore()` for each page from `start` on, in one walk: for who looks at everything again and again. */

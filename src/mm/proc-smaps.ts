@@ -5,8 +5,9 @@
  * page counts in full, and as shared, since counts mean little for an entry that is not present.
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
-import { highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
+import { halvesNumber, highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
@@ -16,6 +17,8 @@ import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { isDevicePrivate } from './softleaf.js';
 import {
   VM_EXEC,
+  VM_LOCKED,
+  VM_LOCKONFAULT,
   VM_MAYREAD,
   VM_MAYSHARE,
   VM_MAYWRITE,
@@ -54,6 +57,8 @@ interface MemSizeStats extends SmapsSums {
   pssDirty: number;
   referenced: number;
   lazyFree: number;
+  /** In 1/4096 of a byte. */
+  swapPss: number;
 }
 
 const zeroStats = (): MemSizeStats => ({
@@ -70,6 +75,7 @@ const zeroStats = (): MemSizeStats => ({
   pssDirty: 0,
   referenced: 0,
   lazyFree: 0,
+  swapPss: 0,
 });
 
 /** Sums over `pages` pages from `start` on, each VMA rounded by itself as its paragraph of smaps is, and the VMAs. */
@@ -101,7 +107,11 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
   visitEntries(kernel, vma.mm, start, end, (_addr, low, high, _pages, huge) => {
     const present = lowPresent(low);
     const kind = present ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
-    if (kind === 'swap') sums.swap += PAGE_KIB;
+    if (kind === 'swap') {
+      const sharers = kernel.swap.count(swapEntry(highType(high), halvesNumber(low, high)));
+      sums.swap += PAGE_KIB;
+      sums.swapPss += sharers < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / sharers);
+    }
     const page = pageOfHalves(kernel, low, high);
     if (page === NULL_PAGE) return;
     const young = present && (low & LOW_ACCESSED) !== 0;
@@ -182,6 +192,8 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYREAD, 'mr'],
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
+  [VM_LOCKED, 'lo'],
+  [VM_LOCKONFAULT, 'lf'],
   [VM_SOFTDIRTY, 'sd'],
   [VM_MIXEDMAP, 'mm'],
 ];
@@ -215,8 +227,8 @@ function smapsParagraph(kernel: Kernel, vma: VmArea): string {
     ['Shared_Hugetlb', 0],
     ['Private_Hugetlb', 0],
     ['Swap', sums.swap],
-    ['SwapPss', sums.swap],
-    ['Locked', 0],
+    ['SwapPss', Math.floor(sums.swapPss / PSS_UNIT / 1024)],
+    ['Locked', (vma.flags & VM_LOCKED) !== 0 ? sums.pss : 0],
   ];
   const names = VM_FLAG_NAMES.filter(([flag]) => (vma.flags & flag) !== 0).map(([, name]) => `${name} `);
   return [

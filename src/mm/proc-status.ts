@@ -4,7 +4,7 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import type { MmStruct } from './mm-struct.js';
-import { VM_SHARED, VM_WRITE } from './vma.js';
+import { VM_LOCKED, VM_SHARED, VM_WRITE } from './vma.js';
 
 const PAGE_KIB = PAGE_SIZE / 1024;
 
@@ -12,6 +12,8 @@ const PAGE_KIB = PAGE_SIZE / 1024;
 export interface ProcessStatus {
   /** All mappings. */
   readonly VmSize: number;
+  /** Mappings that are locked. */
+  readonly VmLck: number;
   /** `RssAnon + RssFile + RssShmem`: pages on devices count as resident. */
   readonly VmRSS: number;
   readonly RssAnon: number;
@@ -21,24 +23,29 @@ export interface ProcessStatus {
   readonly VmData: number;
   /** Page tables below the top level. */
   readonly VmPTE: number;
+  readonly VmSwap: number;
 }
 
 export function processStatus(mm: MmStruct): ProcessStatus {
   let size = 0;
   let data = 0;
+  let locked = 0;
   for (const { value: vma } of mm.vmas) {
     const kib = (vma.end - vma.start) / 1024;
     size += kib;
+    if ((vma.flags & VM_LOCKED) !== 0) locked += kib;
     if ((vma.flags & (VM_WRITE | VM_SHARED)) === VM_WRITE) data += kib;
   }
   return {
     VmSize: size,
+    VmLck: locked,
     VmRSS: (mm.rssAnon + mm.rssFile + mm.rssShmem) * PAGE_KIB,
     RssAnon: mm.rssAnon * PAGE_KIB,
     RssFile: mm.rssFile * PAGE_KIB,
     RssShmem: mm.rssShmem * PAGE_KIB,
     VmData: data,
     VmPTE: (mm.tables - 1) * PAGE_KIB,
+    VmSwap: mm.swapents * PAGE_KIB,
   };
 }
 

@@ -18,6 +18,10 @@ export const VM_SHARED = 0x8;
 export const VM_MAYREAD = 0x10;
 export const VM_MAYWRITE = 0x20;
 export const VM_MAYSHARE = 0x80;
+/** mlock: reclaim leaves the pages alone. VM_LOCKONFAULT: they come when they are touched. */
+export const VM_LOCKED = 0x2000;
+export const VM_LOCKONFAULT = 0x80000;
+export const VM_LOCKED_MASK = VM_LOCKED | VM_LOCKONFAULT;
 /** Mappings that migrate_vma never touches: pfn maps, I/O, mixed maps. */
 export const VM_PFNMAP = 0x400;
 export const VM_IO = 0x4000;

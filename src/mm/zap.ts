@@ -3,6 +3,7 @@ import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { pteDirty, pteNone, ptePfn, ptePresent, pteSpecial } from '../abi/pte.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { swapEntryOfPte } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { getAndClearPte, readPte } from '../sync/word.js';
@@ -25,6 +26,7 @@ import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { rssAdd, rssAddMigrating } from './rss.js';
 import { leafKind } from './softleaf.js';
+import { freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
 
@@ -99,6 +101,10 @@ function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
       mm.rssAnon--;
       return page;
     }
+    case 'swap':
+      mm.swapents--;
+      freeSwapAndCache(kernel, swapEntryOfPte(pte));
+      return 0;
     case 'marker':
     case 'hwpoison':
       return 0;

@@ -4,6 +4,7 @@ import { VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV } from '#src/abi/errno';
 import { PTE_SOFT_DIRTY, pteWrite } from '#src/abi/pte';
 import type { Page } from '#src/base/brand';
 import { fileRead, fileSync, fileTruncate } from '#src/mm/file';
+import { getUserPages } from '#src/mm/gup';
 import { doMunmap } from '#src/mm/mmap';
 import { doMprotect } from '#src/mm/mprotect';
 import { putPage } from '#src/mm/put-page';
@@ -217,6 +218,8 @@ describeEach('mappings of files', (addressing) => {
       const mm = bench.mm();
       const start = mapFile(bench, mm, file, 4, { shared: false });
       bench.load(mm, start);
+      // Held by somebody, or it would be dropped for what comes.
+      const { pages: held } = run(getUserPages(bench.kernel, mm, start, 1));
       const hoard: Page[] = [];
       for (let page = bench.kernel.buddy.allocPages(0); page !== 0; page = bench.kernel.buddy.allocPages(0)) {
         hoard.push(page);
@@ -228,7 +231,7 @@ describeEach('mappings of files', (addressing) => {
       expect(bench.store(mm, start, 1).fault).not.toBe(0);
       expect(() => bench.load(mm, at(start, 1))).toThrow('fault');
       expect(bench.load(mm, start)).toBe(1);
-      for (const page of hoard) {
+      for (const page of [...hoard, ...held]) {
         putPage(bench.kernel, page);
       }
       expect(bench.load(mm, at(start, 1))).toBe(2);

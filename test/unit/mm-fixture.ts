@@ -10,6 +10,7 @@ import { pteNone, ptePresent } from '#src/abi/pte';
 import { type SoftLeafKind, softleafFromPte } from '#src/abi/softleaf';
 import { STRUCT_PAGE } from '#src/abi/struct-page';
 import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '#src/base/brand';
+import { reclaimUntilFree } from '#src/mm/alloc';
 import type { DevPagemap } from '#src/mm/dev-pagemap';
 import { createKernel, type Kernel } from '#src/mm/kernel';
 import {
@@ -201,6 +202,7 @@ export class Bench {
     expect(this.free).toBe(this.#freeAtStart);
     expect([...this.kernel.anonVmas]).toEqual([]);
     expect([...this.kernel.files]).toEqual([]);
+    expect([...this.kernel.swap.used()]).toEqual([]);
     expect(this.log).toEqual([]);
   }
 }
@@ -331,6 +333,7 @@ export class FakeDriver {
     const src = Float64Array.from(pages, (page) => kernel.addressing.migratePfnFromPage(page));
     const dst = new Float64Array(pages.length);
     yield* migrateDevicePfns(kernel, src, pages.length);
+    yield* reclaimUntilFree(kernel, pages.length);
     const { copies } = this.#allocRam(src, dst, pages.length);
     yield* this.#copy(dst, copies);
     yield* migrateDevicePages(kernel, src, dst, pages.length, null);
@@ -364,6 +367,7 @@ export class FakeDriver {
     const args = this.args(mm, start, pages, MIGRATE_VMA_SELECT_DEVICE_PRIVATE, faultPage);
     const result = yield* migrateVmaSetup(this.#kernel, args);
     if (result !== 0) throw new Error(result);
+    yield* reclaimUntilFree(this.#kernel, args.npages);
     const { copies, outOfMemory } = this.#allocRam(args.src, args.dst, args.npages);
     yield* this.#copy(args.dst, copies);
     yield* migrateVmaPages(this.#kernel, args);

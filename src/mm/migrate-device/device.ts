@@ -9,6 +9,7 @@ import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_SHIFT, migratePf
 import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
 import { folioLocked, folioTrylock, getPageUnlessZero } from '../../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../../sync/task.js';
+import { allocUserPage } from '../alloc.js';
 import { copyHighpage } from '../highmem.js';
 import type { Kernel } from '../kernel.js';
 import { folioNrPages } from '../page.js';
@@ -59,7 +60,7 @@ export function* migrateDeviceCoherentPage(kernel: Kernel, page: Page): Sleeps<0
   yield* migrateDeviceUnmap(kernel, src, 1, NULL_PAGE);
   // Not only held by us: it is mapped again, unlocked, and our reference dropped.
   if (src[0] === 0) return 'EBUSY';
-  const target = kernel.buddy.allocPages(0);
+  const target = yield* allocUserPage(kernel);
   if (target !== NULL_PAGE) {
     folioTrylock(words, target);
     dst[0] = migratePfn(kernel.memmap.pageToPfn(target));

@@ -34,6 +34,7 @@ import {
   pageAnonVmaId,
   pageMigrateIdentity,
   pageSetFlag,
+  pageTestFlag,
 } from '../page.js';
 import {
   allocLeafTable,
@@ -48,11 +49,12 @@ import {
 } from '../pgtable.js';
 import { anonVmaPrepare, pageAddNewAnonRmap } from '../rmap.js';
 import { splitUnmappedFolio } from '../split-folio.js';
+import { folioFreeSwap } from '../swap-state.js';
 import { flushTlbRange } from '../tlbflush.js';
 import { VM_WRITE, vmaIsAnonymous, vmaPageProt } from '../vma.js';
 import type { MigrateVma } from './args.js';
 
-const { PG_uptodate } = PAGE_FLAGS;
+const { PG_swapcache, PG_uptodate } = PAGE_FLAGS;
 
 /**
  * @param migrate the range that the pages belong to; `null` for a migration by physical pages, which has no holes to fill
@@ -111,6 +113,8 @@ function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boo
   const { words, floats } = kernel.memmap;
   // Only anonymous memory moves; a page of a file was collected, and goes back to where it was.
   if (pageAnonVmaId(words, from) === 0) return false;
+  // A page in the swap cache goes nowhere as long as somebody's entry needs the slot.
+  if (pageTestFlag(words, from, PG_swapcache) && !folioFreeSwap(kernel, from)) return false;
   if (pageRefCount(words, from) !== (isFaultFolio(words, from, faultPage) ? 2 : 1)) return false;
   pageMigrateIdentity(words, floats, from, to);
   const pages = folioNrPages(words, to);

@@ -20,7 +20,7 @@ import {
 } from '../page.js';
 import { putPage } from '../put-page.js';
 
-const { PG_lru, PG_isolated } = PAGE_FLAGS;
+const { PG_lru, PG_isolated, PG_swapcache } = PAGE_FLAGS;
 
 /** Returns how many pages (and holes) may migrate. Precondition: the pages in `src` are locked and held once by it. */
 export function* migrateDeviceUnmap(
@@ -90,6 +90,6 @@ function putbackLru(words: Int32Array, page: Page): void {
 function checkPage(words: Int32Array, page: Page, faultPage: Page): boolean {
   const expected = isFaultFolio(words, page, faultPage) ? 2 : 1;
   const extra = pageRefCount(words, page) - expected - folioMapcount(words, page);
-  // A page cache has a reference of its own.
-  return extra <= 0 || (extra === 1 && pageFileId(words, page) !== 0);
+  // A page cache has a reference of its own, and so has the swap cache.
+  return extra <= 0 || (extra === 1 && (pageFileId(words, page) !== 0 || pageTestFlag(words, page, PG_swapcache)));
 }

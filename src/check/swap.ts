@@ -1,0 +1,55 @@
+/**
+ * Holds: a swap slot is in use for as many page table entries as name it; the swap cache and its pages agree; each address space
+ * counts its swap entries; an entry that says "exclusive" is the only one of its slot; free slots and used ones are all slots.
+ *
+ * Does not see: contents (a slot that is read before it was written throws at once). Suspended while anything is in flight.
+ */
+import { halvesNumber, highType, LOW_SWP_EXCLUSIVE } from '../abi/pte-halves.js';
+import { type SwapEntry, swapEntry } from '../abi/swap-entry.js';
+import { NULL_PAGE } from '../base/brand.js';
+import type { Checker } from '../machine/state.js';
+import type { Kernel } from '../mm/kernel.js';
+import { pageSwapEntry } from '../mm/swap-state.js';
+import { cpuEntries, placeText } from './page-tables.js';
+
+/** Entries that name each slot; says what is wrong with an address space's own counter. */
+function* census(kernel: Kernel, entries: Map<SwapEntry, number>): Generator<string, void, void> {
+  for (const mm of kernel.mms) {
+    let found = 0;
+    for (const { address, kind, low, high } of cpuEntries(kernel, mm)) {
+      if (kind !== 'swap') continue;
+      found++;
+      const entry = swapEntry(highType(high), halvesNumber(low, high));
+      entries.set(entry, (entries.get(entry) ?? 0) + 1);
+      if ((low & LOW_SWP_EXCLUSIVE) !== 0 && kernel.swap.count(entry) !== 1) {
+        yield `${placeText(mm, address)}: a swap entry says that it is exclusive, its slot has ${kernel.swap.count(entry)}`;
+      }
+    }
+    if (found !== mm.swapents) yield `process ${mm.pid}: ${mm.swapents} swap entries are counted, there are ${found}`;
+  }
+}
+
+export const swap: Checker = {
+  invariant: 'swap',
+  statement:
+    'swap slots are in use for the entries that name them and for pages of the swap cache, and for nothing else',
+  *look({ kernel }) {
+    const { words } = kernel.memmap;
+    const entries = new Map<SwapEntry, number>();
+    yield* census(kernel, entries);
+    let used = 0;
+    for (const { entry, count, page } of kernel.swap.used()) {
+      used++;
+      const named = entries.get(entry) ?? 0;
+      entries.delete(entry);
+      if (named !== count) yield `swap entry ${entry}: ${count} page table entries are counted, ${named} name it`;
+      if (page !== NULL_PAGE && pageSwapEntry(words, page) !== entry) {
+        yield `swap entry ${entry}: page ${page} in its cache says that it belongs to ${pageSwapEntry(words, page)}`;
+      }
+    }
+    for (const entry of entries.keys()) yield `swap entry ${entry} is in a page table, but its slot is free`;
+    if (used + kernel.swap.free !== kernel.swap.total) {
+      yield `${used} swap slots are in use and ${kernel.swap.free} counted as free, of ${kernel.swap.total}`;
+    }
+  },
+};

@@ -1,0 +1,102 @@
+/**
+ * Memory that stays in RAM: mlock, mlock2(MLOCK_ONFAULT), munlock. Linux: mm/mlock.c, mm/gup.c __mm_populate().
+ *
+ * A locked page is one that a locked mapping has (VM_LOCKED): reclaim asks the reverse map, where Linux keeps PG_mlocked up to date.
+ * A migration to a device asks nobody: what is locked may go there, as in Linux. Not modelled: mlockall, MAP_LOCKED, RLIMIT_MEMLOCK.
+ */
+import { PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import type { Result } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
+import type { Sleeps } from '../sync/task.js';
+import { getUserPagesLocked, putUserPages } from './gup.js';
+import type { Kernel } from './kernel.js';
+import type { MmStruct } from './mm-struct.js';
+import {
+  VM_LOCKED,
+  VM_LOCKED_MASK,
+  VM_LOCKONFAULT,
+  VM_SHARED,
+  VM_SPECIAL,
+  VM_WRITE,
+  type VmArea,
+  vmaLookup,
+} from './vma.js';
+import { modifyVmaFlags } from './vma-merge.js';
+
+/**
+ * `do_mlock()`: the mappings stay in RAM; what is not there (in swap, on a device, never touched) comes now, or with `onFault`
+ * when it is touched. ENOMEM: there is a hole (what is before it is locked), or a page that may not be accessed; EAGAIN: no RAM.
+ */
+export function* doMlock(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  length: number,
+  onFault: boolean,
+): Sleeps<Result> {
+  const { first, end } = pagesOf(start, length);
+  const failed = yield* applyFlags(kernel, mm, first, end, VM_LOCKED | (onFault ? VM_LOCKONFAULT : 0));
+  return failed === 0 ? yield* mmPopulate(kernel, mm, first, end) : failed;
+}
+
+/** `do_munlock()`: ENOMEM where there is a hole. */
+export function* doMunlock(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {
+  const { first, end } = pagesOf(start, length);
+  return yield* applyFlags(kernel, mm, first, end, 0);
+}
+
+/** Whole pages, also where a range begins in the middle of one. */
+function pagesOf(start: number, length: number): { first: number; end: number } {
+  const first = start - (start % PAGE_SIZE);
+  return { first, end: pageAlignUp(start + length) };
+}
+
+/** `apply_vma_lock_flags()`. Takes mmap_lock. */
+function* applyFlags(kernel: Kernel, mm: MmStruct, first: number, end: number, flags: number): Sleeps<Result> {
+  if (end === first) return 0;
+  if (first < 0 || end > TASK_SIZE) return 'ENOMEM';
+  yield* mm.mmapLock.downWrite();
+  try {
+    for (let at = first; at < end; ) {
+      const vma = mm.exiting ? undefined : vmaLookup(mm, at);
+      if (vma === undefined) return 'ENOMEM';
+      const stop = Math.min(vma.end, end);
+      yield* mlockFixup(kernel, vma, at, stop, flags);
+      at = stop;
+    }
+    return 0;
+  } finally {
+    mm.mmapLock.upWrite();
+  }
+}
+
+/** `mlock_fixup()`: mappings of drivers are never locked. */
+function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, asked: number): Sleeps<void> {
+  const flags = (vma.flags & ~VM_LOCKED_MASK) | asked;
+  if (flags === vma.flags || (vma.flags & VM_SPECIAL) !== 0) return;
+  yield* modifyVmaFlags(kernel, vma, start, end, flags);
+}
+
+/**
+ * `__mm_populate()`: touch every page of the range, with a store where that makes it the process's own. Takes mmap_lock, anew for
+ * each mapping.
+ */
+export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<Result> {
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    yield* mm.mmapLock.downRead();
+    try {
+      const vma = mm.exiting ? undefined : vmaLookup(mm, at);
+      if (vma === undefined) return 'ENOMEM';
+      if ((vma.flags & (VM_SPECIAL | VM_LOCKONFAULT)) !== 0) continue;
+      const write = (vma.flags & (VM_WRITE | VM_SHARED)) === VM_WRITE;
+      const flags = { write, pin: false, longterm: false, touch: true };
+      const { pages, errno } = yield* getUserPagesLocked(kernel, mm, at as VirtAddr, 1, flags);
+      putUserPages(kernel, pages);
+      // As POSIX has it (`__mlock_posix_error_return()`).
+      if (errno !== 0) return errno === 'ENOMEM' ? 'EAGAIN' : 'ENOMEM';
+    } finally {
+      mm.mmapLock.upRead();
+    }
+  }
+  return 0;
+}

@@ -1,0 +1,137 @@
+/**
+ * Pages come back from swap. Linux: mm/memory.c do_swap_page() for entries of real swap, mm/madvise.c swapin_walk_pmd_entry().
+ *
+ * Not modelled: readahead (the area answers at once), large folios, KSM copies.
+ */
+import { VM_FAULT_MAJOR, VM_FAULT_OOM, type VmFault } from '../abi/errno.js';
+import {
+  halvesNumber,
+  highType,
+  LOW_ACCESSED,
+  LOW_MKDIRTY,
+  LOW_SOFT_DIRTY,
+  LOW_SWP_EXCLUSIVE,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  LOW_WRITE,
+  lowPresent,
+  presentHigh,
+  presentLow,
+} from '../abi/pte-halves.js';
+import { type SwapEntry, swapEntry, swapEntryOfPte } from '../abi/swap-entry.js';
+import { NULL_PAGE, type Page, type Pte } from '../base/brand.js';
+import { folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { load32, readPte, setPteHalves } from '../sync/word.js';
+import { reclaimAndRetry } from './alloc.js';
+import type { FaultSite } from './file-fault.js';
+import { folioLock } from './filemap.js';
+import type { Kernel } from './kernel.js';
+import { pageIsAnon, pageSetAnonMapping } from './page.js';
+import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { visitEntries } from './proc-pagemap.js';
+import { putPage } from './put-page.js';
+import { anonVmaPrepare, pageAddAnonRmap } from './rmap.js';
+import { folioFreeSwap, pageSwapEntry, readIntoSwapCache } from './swap-state.js';
+import { linearPageIndex, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
+
+/**
+ * A fault met the swap entry `pte`. A store to a page that must stay read-only for now faults again, and copies it then.
+ * Precondition: mmap_lock held for reading.
+ */
+export function* doSwapIn(kernel: Kernel, site: FaultSite, pte: Pte, write: boolean): Sleeps<VmFault> {
+  const { words } = kernel.memmap;
+  const entry = swapEntryOfPte(pte);
+  let outcome: VmFault = 0;
+  let page = kernel.swap.cachedPage(entry);
+  for (let attempt = 0; page === NULL_PAGE; attempt++) {
+    page = readIntoSwapCache(kernel, entry);
+    if (page !== NULL_PAGE) {
+      kernel.stats.pgmajfault++;
+      outcome = VM_FAULT_MAJOR;
+      break;
+    }
+    if (!(yield* reclaimAndRetry(kernel, attempt))) return VM_FAULT_OOM;
+    // Meanwhile the entry may have gone, and the slot be somebody else's.
+    if (!standsStill(kernel, site, pte)) return 0;
+    page = kernel.swap.cachedPage(entry);
+  }
+  // Whoever read the page has a reference already.
+  if (outcome === 0) pageRefAdd(words, page, 1);
+  yield* folioLock(kernel, page);
+  anonVmaPrepare(kernel, site.vma);
+  // While we waited for the lock, the page may have left the cache, and the entry the table.
+  const isOurs = standsStill(kernel, site, pte) && pageSwapEntry(words, page) === entry;
+  if (isOurs) {
+    const table = leafTable(kernel, site.vma.mm, site.addr);
+    lockTable(kernel, table);
+    mapSwappedPage(kernel, site, table + pteIndex(site.addr), page, entry, write);
+    unlockTable(kernel, table);
+  }
+  folioUnlock(words, page);
+  if (!isOurs) putPage(kernel, page);
+  return outcome;
+}
+
+/** Is the entry where it was? While the fault slept its whole table may have gone. */
+function standsStill(kernel: Kernel, { vma, addr }: FaultSite, pte: Pte): boolean {
+  const table = leafTable(kernel, vma.mm, addr);
+  return table !== NO_TABLE && readPte(kernel.ram.words, table + pteIndex(addr)) === pte;
+}
+
+/** The page takes its entry's place, with the caller's reference. Preconditions: page locked, page table lock held. */
+function mapSwappedPage(
+  kernel: Kernel,
+  { vma, addr }: FaultSite,
+  at: number,
+  page: Page,
+  entry: SwapEntry,
+  write: boolean,
+): void {
+  const { words } = kernel.memmap;
+  const low = load32(kernel.ram.halves, 2 * at);
+  kernel.swap.drop(entry);
+  // The area is as fast as RAM: to keep a copy in it would save nothing (SWP_SYNCHRONOUS_IO).
+  folioFreeSwap(kernel, page);
+  vma.mm.rssAnon++;
+  vma.mm.swapents--;
+  const exclusive = (low & LOW_SWP_EXCLUSIVE) !== 0 || pageRefCount(words, page) === 1;
+  let flags =
+    vmaPageProt(vma) |
+    LOW_ACCESSED |
+    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
+    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  if (exclusive && mayWrite(vma, flags)) flags |= write ? LOW_WRITE | LOW_MKDIRTY : LOW_WRITE;
+  if (!pageIsAnon(words, page)) setFirstMapping(kernel, vma, addr, page, exclusive);
+  pageAddAnonRmap(kernel, page, exclusive);
+  const pfn = kernel.memmap.pageToPfn(page);
+  setPteHalves(kernel.ram.words, at, presentLow(pfn, flags), presentHigh(pfn));
+}
+
+/** Would nobody want to hear of a first store? */
+const mayWrite = (vma: VmArea, flags: number): boolean =>
+  (vma.flags & VM_WRITE) !== 0 &&
+  (flags & LOW_UFFD_WP) === 0 &&
+  (!vmaSoftDirtyEnabled(vma) || (flags & LOW_SOFT_DIRTY) !== 0);
+
+/**
+ * `__folio_set_anon()` of a page that nobody has mapped yet. One that others may map too belongs to the oldest anon_vma of the family
+ * (`anon_vma->root`), from which the reverse map leads to all of them.
+ */
+function setFirstMapping(kernel: Kernel, vma: VmArea, addr: number, page: Page, exclusive: boolean): void {
+  const { words, floats } = kernel.memmap;
+  const anonVma = exclusive ? vma.anonVma! : vma.anonChain[0]!.anonVma;
+  pageSetAnonMapping(words, floats, page, anonVma.id, linearPageIndex(vma, addr));
+}
+
+/** MADV_WILLNEED on anonymous memory: what is in swap comes into the swap cache, and is mapped by the faults to come. */
+export function swapInRange(kernel: Kernel, vma: VmArea, start: number, end: number): void {
+  visitEntries(kernel, vma.mm, start, end, (_addr, low, high) => {
+    if (lowPresent(low) || kernel.addressing.swapTypes.kindOf[highType(high)] !== 'swap') return;
+    const entry = swapEntry(highType(high), halvesNumber(low, high));
+    if (kernel.swap.cachedPage(entry) !== NULL_PAGE) return;
+    const page = readIntoSwapCache(kernel, entry);
+    if (page !== NULL_PAGE) putPage(kernel, page);
+  });
+}

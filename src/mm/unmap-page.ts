@@ -1,0 +1,203 @@
+/**
+ * Taking a page out of every page table that maps it, for good: reclaim. Linux: mm/rmap.c try_to_unmap(),
+ * folio_referenced().
+ *
+ *   page                       an entry that mapped it becomes
+ *   anonymous, in swap         a swap entry: exclusive if the page was; soft-dirty and uffd-wp as they were
+ *   anonymous, lazily freed    none
+ *   of a file                  none
+ */
+import { PAGE_SIZE } from '../abi/address.js';
+import {
+  LOW_ACCESSED,
+  LOW_DIRTY,
+  LOW_SOFT_DIRTY,
+  LOW_SWP_EXCLUSIVE,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  leafHigh,
+  leafLow,
+  lowPresent,
+} from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NO_SWAP_ENTRY, swapArea, swapSlot } from '../abi/swap-entry.js';
+import type { Page, VirtAddr } from '../base/brand.js';
+import { pageRefCount } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { findHugePmd } from './huge-pmd.js';
+import type { Kernel } from './kernel.js';
+import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import {
+  folioNrPages,
+  pageClearFlag,
+  pageIndex,
+  pageIsAnon,
+  pageMapcount,
+  pageMaybeDmaPinned,
+  pageSetFlag,
+  pageTestFlag,
+} from './page.js';
+import { hugeEntryMaps, pageVmaMapped } from './page-vma-mapped.js';
+import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { putPage } from './put-page.js';
+import { fileRmapLeadsTo, pageAnonVma, pageFileVmas, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
+import { rssAdd } from './rss.js';
+import { pageSwapEntry } from './swap-state.js';
+import { flushTlbRange } from './tlbflush.js';
+import { VM_LOCKED, type VmArea } from './vma.js';
+
+const { PG_anon_exclusive, PG_dirty, PG_swapbacked } = PAGE_FLAGS;
+
+/** VMAs in which the folio, or a part of it, may be mapped at this moment (`rmap_walk`). */
+function* rmapVmas(kernel: Kernel, folio: Page): Generator<VmArea, void, void> {
+  const { words, floats } = kernel.memmap;
+  if (!pageIsAnon(words, folio)) {
+    yield* pageFileVmas(kernel, folio);
+    return;
+  }
+  const index = pageIndex(words, floats, folio);
+  const ranges = pageAnonVma(kernel, folio)?.tree.overlapping(index, index + folioNrPages(words, folio));
+  for (const { value } of ranges ?? []) yield value;
+}
+
+/** Entries of whichever level that map the folio or one of its pages, and their VMAs. Nobody may sleep meanwhile. */
+function* rmapEntries(kernel: Kernel, folio: Page): Generator<{ vma: VmArea; at: number }, void, void> {
+  const { words, floats } = kernel.memmap;
+  const index = pageIndex(words, floats, folio);
+  const pages = folioNrPages(words, folio);
+  for (const vma of rmapVmas(kernel, folio)) {
+    const start = rmapAddress(vma, index);
+    if (pages > 1 && start >= vma.start && hugeEntryMaps(kernel, vma.mm, start, folio)) {
+      yield { vma, at: findHugePmd(kernel, vma.mm, start) };
+      continue;
+    }
+    for (let i = 0; i < pages; i++) {
+      const addr = rmapAddress(vma, index + i);
+      if (addr < vma.start || addr >= vma.end) continue;
+      const table = pageVmaMapped(kernel, vma, addr, (folio + i) as Page, 'mapped');
+      if (table !== NO_TABLE) yield { vma, at: table + pteIndex(addr) };
+    }
+  }
+}
+
+/** `folio_referenced()`: entries through which the folio was accessed since the last look; they are not young any more. */
+export function folioReferenced(kernel: Kernel, folio: Page): number {
+  const { halves } = kernel.ram;
+  let referenced = 0;
+  for (const { at } of rmapEntries(kernel, folio)) {
+    const low = load32(halves, 2 * at);
+    if (!lowPresent(low) || (low & LOW_ACCESSED) === 0) continue;
+    // No flush, as on x86: a translation in a TLB may hide accesses for a while.
+    and32(halves, 2 * at, ~LOW_ACCESSED);
+    referenced++;
+  }
+  return referenced;
+}
+
+/** Does a locked mapping have the folio (`folio_evictable`)? */
+export function pageMlocked(kernel: Kernel, folio: Page): boolean {
+  for (const { vma } of rmapEntries(kernel, folio)) if ((vma.flags & VM_LOCKED) !== 0) return true;
+  return false;
+}
+
+/**
+ * `try_to_unmap()`: until nothing maps the page, or a mapping of it may not go. Notifiers are told of each VMA first.
+ * Preconditions: the page is no large folio's; it is locked and held by the caller; an anonymous page that is not lazily freed has its swap slot.
+ */
+export function* tryToUnmap(kernel: Kernel, page: Page): Sleeps<void> {
+  const { words, floats } = kernel.memmap;
+  const index = pageIndex(words, floats, page);
+  const told = new Set<VmArea>();
+  while (pageMapcount(words, page) > 0) {
+    // While a notifier slept the VMAs may have changed; each is asked once, as mremap in the middle leaves the page to the next try.
+    const vma = [...rmapVmas(kernel, page)].find((each) => !told.has(each));
+    if (vma === undefined) return;
+    told.add(vma);
+    const anonVma = pageAnonVma(kernel, page);
+    const start = rmapAddress(vma, index);
+    const end = (start + PAGE_SIZE) as VirtAddr;
+    const range: MmuNotifierRange = { mm: vma.mm, start, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
+    yield* mmuNotifierInvalidateRangeStart(range);
+    const isThere =
+      anonVma === undefined ? fileRmapLeadsTo(index, vma, start) : rmapLeadsTo(anonVma, index, vma, start);
+    const goesOn = !isThere || tryToUnmapOne(kernel, vma, start, page);
+    mmuNotifierInvalidateRangeEnd(range);
+    if (!goesOn) return;
+  }
+}
+
+/** `try_to_unmap_one()`: false ends the walk, since the page cannot go. */
+function tryToUnmapOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): boolean {
+  const table = pageVmaMapped(kernel, vma, addr, page, 'mapped');
+  if (table === NO_TABLE) return true;
+  // Locked while the page was on its way out.
+  if ((vma.flags & VM_LOCKED) !== 0) return false;
+  lockTable(kernel, table);
+  const unmapped = unmapEntry(kernel, vma, addr, table + pteIndex(addr), page);
+  unlockTable(kernel, table);
+  if (unmapped) putPage(kernel, page);
+  return unmapped;
+}
+
+/** Precondition: page table lock held, the entry at `at` maps `page`. Returns false with the entry as it was. */
+function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): boolean {
+  const { words } = kernel.memmap;
+  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = getAndClearPteLow(kernel.ram.words, at);
+  if (lowPresent(low)) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
+  if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  const instead = replacement(kernel, page, low);
+  if (instead === null) {
+    setPteHalves(kernel.ram.words, at, low, high);
+    return false;
+  }
+  if (instead.kind === 'swap') {
+    kernel.swap.duplicate(pageSwapEntry(words, page));
+    vma.mm.swapents++;
+  }
+  rssAdd(words, vma.mm, page, -1);
+  pageClearFlag(words, page, PG_anon_exclusive);
+  pageRemoveRmap(kernel, page);
+  if (instead.kind !== 'none') setPteHalves(kernel.ram.words, at, instead.low, instead.high);
+  return true;
+}
+
+type Replacement = { readonly kind: 'none' | 'swap'; readonly low: number; readonly high: number };
+const NOTHING: Replacement = { kind: 'none', low: 0, high: 0 };
+
+/** What an entry (given by its halves) becomes; `null` when it must stay. */
+function replacement(kernel: Kernel, page: Page, low: number): Replacement | null {
+  const { words } = kernel.memmap;
+  if (!pageIsAnon(words, page)) return NOTHING;
+  if (!pageTestFlag(words, page, PG_swapbacked)) return lazyFree(words, page);
+  const entry = pageSwapEntry(words, page);
+  // The last entry that named the slot went away in the middle, and the slot with it.
+  if (entry === NO_SWAP_ENTRY) return null;
+  const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
+  // folio_try_share_anon_rmap_pte(): whoever pinned the page must go on seeing what its owner writes.
+  if (exclusive && pageMaybeDmaPinned(words, page)) return null;
+  const slot = swapSlot(entry);
+  const flags = (exclusive ? LOW_SWP_EXCLUSIVE : 0) | carriedFlags(low);
+  return { kind: 'swap', low: leafLow(slot, flags), high: leafHigh(swapArea(entry), slot, 0) };
+}
+
+/** Soft-dirty and uffd-wp, where a non-present entry has them. */
+function carriedFlags(low: number): number {
+  if (!lowPresent(low)) return low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  return (low & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (low & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
+}
+
+/** A page after MADV_FREE may be dropped as long as nobody has written to it or holds it. */
+function lazyFree(words: Int32Array, page: Page): Replacement | null {
+  if (pageTestFlag(words, page, PG_dirty)) {
+    pageSetFlag(words, page, PG_swapbacked);
+    return null;
+  }
+  return pageRefCount(words, page) === 1 + pageMapcount(words, page) ? NOTHING : null;
+}
