@@ -178,6 +178,15 @@ export class DevicePageTables {
     this.#reclaimed = mark;
   }
 
+  /** As it was made, so that tables are taken in the same order again. Precondition: no context is left, nobody walks. */
+  reset(): void {
+    this.#free.length = 0;
+    this.#aside.length = 0;
+    this.#reclaimed = 0;
+    this.#unused = DEVICE_TABLE_WORDS;
+    assert(this.#parked === 0 && this.#words[DEVICE_TABLE_WORDS] === 0, 'a device page table is left');
+  }
+
   /** Tables that could be allocated now. */
   get freeTables(): number {
     return this.#free.length + this.#live.length - this.#unused / DEVICE_TABLE_WORDS;

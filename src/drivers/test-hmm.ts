@@ -6,7 +6,7 @@
  */
 import type { MemoryId } from '../abi/device-pte.js';
 import type { Result } from '../abi/errno.js';
-import { PfnlessError } from '../base/errors.js';
+import { assert, PfnlessError } from '../base/errors.js';
 import { DevicePageTables } from '../device/page-table.js';
 import { CONTEXTS_MAX } from '../device/tlb.js';
 import { vmFilePut } from '../mm/filemap.js';
@@ -212,6 +212,18 @@ class TestHmm implements DeviceDriver {
     while ((yield* this.evictAll()) > 0);
     yield* this.memory.releaseChunks();
     vmFilePut(this.kernel, this.file);
+  }
+
+  releaseMemory(): Sleeps<void> {
+    return this.memory.releaseChunks();
+  }
+
+  reset(frames: number): void {
+    assert(this.mirrors.size === 0, `${this.name} is reset with mirrors open`);
+    this.memory.reset(frames);
+    this.tables.reset();
+    this.#faultService.reset();
+    this.#nextContext = 1;
   }
 
   stats(): DriverStats {
