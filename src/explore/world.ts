@@ -10,7 +10,7 @@
  */
 import { MAX_PAGE_ORDER } from '../abi/address.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
-import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { freeBlockPages, ramPages, ramUse } from '../check/ram.js';
@@ -19,6 +19,7 @@ import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../mac
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
+import { pageSetFlag } from '../mm/page.js';
 import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { createPromptLink } from '../transport/prompt-link.js';
@@ -37,6 +38,8 @@ const RAM = '16MiB';
 /** Memory of each device: as little as every addressing can give. */
 const DEVICE_MEMORY = '2MiB';
 const TLB_SETS = 4;
+/** Blocks of the largest order that programs have. */
+const LARGEST_BLOCKS = 4;
 
 const LRU_NEXT = STRUCT_PAGE.word.lruNext;
 const LRU_PREV = STRUCT_PAGE.word.lruPrev;
@@ -96,7 +99,7 @@ export class World {
     this.state = { spec: machine, kernel, executor: stepper, devices, log };
     stepper.drive(devices.length * 4, 'rest');
     environment.boot(devices.length, this.#engines);
-    poisonAll(kernel);
+    poisonAll(kernel, holdBack(kernel));
     this.freeAtStart = kernel.buddy.freePagesCount;
     this.#freeListsAtStart = freeLists(kernel);
     this.#pagemapsAtStart = pagemaps(kernel);
@@ -129,7 +132,7 @@ export class World {
   #restoreFreeLists(): void {
     const { kernel } = this.state;
     if (sameWords(freeLists(kernel), this.#freeListsAtStart)) return;
-    poisonAll(kernel);
+    poisonAll(kernel, takeAll(kernel));
     assert(sameWords(freeLists(kernel), this.#freeListsAtStart), 'the free lists are not as at the start');
   }
 }
@@ -145,16 +148,45 @@ function machineSpec({ addressing, devices, hugePages }: WorldSpec): MachineSpec
   });
 }
 
-/** Take everything and give it back, the highest block first: so each list begins with its lowest block, and frames are poisoned. */
-function poisonAll({ buddy, memmap }: Kernel): void {
-  const taken: { readonly page: Page; readonly order: number }[] = [];
+interface Block {
+  readonly page: Page;
+  readonly order: number;
+}
+
+/** Every free block, the highest first. */
+function takeAll({ buddy }: Kernel): Block[] {
+  const taken: Block[] = [];
   for (let order = MAX_PAGE_ORDER; order >= 0; order--) {
     for (let page = buddy.allocPages(order); page !== NULL_PAGE; page = buddy.allocPages(order)) {
       taken.push({ page, order });
     }
   }
-  taken.sort((a, b) => b.page - a.page);
-  for (const { page, order } of taken) {
+  return taken.sort((a, b) => b.page - a.page);
+}
+
+/**
+ * Reserve most of RAM, so that one block is left of each order and a few of the largest: as all that was taken apart merges again,
+ * the free lists of small programs are then the same after every execution, without anybody's help.
+ * @returns what is left
+ */
+function holdBack(kernel: Kernel): Block[] {
+  const { words } = kernel.memmap;
+  const kept: Block[] = [];
+  for (const block of takeAll(kernel).reverse()) {
+    const { page, order } = block;
+    const sameOrder = kept.filter((other) => other.order === order).length;
+    if (sameOrder < (order === MAX_PAGE_ORDER ? LARGEST_BLOCKS : 1)) {
+      kept.unshift(block);
+      continue;
+    }
+    for (let at = 0; at < 1 << order; at++) pageSetFlag(words, (page + at) as Page, PAGE_FLAGS.PG_reserved);
+  }
+  return kept;
+}
+
+/** Give blocks back, the highest first: so each list begins with its lowest block, and all frames are poisoned. */
+function poisonAll({ buddy, memmap }: Kernel, blocks: readonly Block[]): void {
+  for (const { page, order } of blocks) {
     // The reference that it was allocated with.
     pageRefAdd(memmap.words, page, -1);
     buddy.freePages(page, order);
