@@ -42,6 +42,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   study: 8,
   report: 8,
   bench: 8,
+  explore: 8,
   cli: 9,
   index: 10,
   workers: 10,

@@ -104,7 +104,7 @@ function* hold(kernel: Kernel, subject: Subject, task: string, call: Call): Slee
 
 // biome-ignore lint/correctness/useYield: a call that never sleeps
 function* letGo(subject: Subject, task: string, pinned: boolean): Sleeps<CallResult> {
-  subject.letGo(task, pinned);
+  subject.letGo(pinned, task);
   return 0;
 }
 

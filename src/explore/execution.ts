@@ -169,6 +169,8 @@ export class Execution {
   #settle(): Finding | null {
     const { stepper, state } = this.#world;
     stepper.drive(STEPS_MAX, 'rest');
+    // Checkers cannot know of plain references: nothing in memory says who holds them.
+    for (const subject of this.#subjects) if (subject !== undefined && !subject.gone) subject.letGo(false);
     return (
       this.#check() ??
       this.#readBack() ??

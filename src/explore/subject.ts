@@ -56,11 +56,11 @@ export class Subject {
     this.#held.push({ task, pinned, pages });
   }
 
-  /** Let go what a task holds of one kind, or (without a task) everything. */
-  letGo(task?: string, pinned?: boolean): void {
+  /** Let go what is held of one kind, by one task or (without one) by all. */
+  letGo(pinned: boolean, task?: string): void {
     for (let at = this.#held.length - 1; at >= 0; at--) {
       const held = this.#held[at]!;
-      if (task !== undefined && (held.task !== task || held.pinned !== pinned)) continue;
+      if (held.pinned !== pinned || (task !== undefined && held.task !== task)) continue;
       this.#held.splice(at, 1);
       if (held.pinned) unpinUserPages(this.#machine.kernel, held.pages);
       else putUserPages(this.#machine.kernel, held.pages);
@@ -69,7 +69,8 @@ export class Subject {
 
   *exit(): Sleeps<void> {
     this.gone = true;
-    this.letGo();
+    this.letGo(true);
+    this.letGo(false);
     for (let device = 0; device < this.#mirrors.length; device++) yield* this.close(device);
     yield* exitMm(this.#machine.kernel, this.mm);
   }

@@ -38,6 +38,8 @@ const RAM = '16MiB';
 /** Memory of each device: as little as every addressing can give. */
 const DEVICE_MEMORY = '2MiB';
 const TLB_SETS = 4;
+/** Steps of boot, at the most: a turn for each service. */
+const BOOT_STEPS_MAX = 64;
 /** Blocks of the largest order that programs have. */
 const LARGEST_BLOCKS = 4;
 
@@ -97,7 +99,7 @@ export class World {
     const devices = startDrivers(machine, kernel, links, stepper);
     for (const link of links) stepper.addActor(link);
     this.state = { spec: machine, kernel, executor: stepper, devices, log };
-    stepper.drive(devices.length * 4, 'rest');
+    stepper.drive(BOOT_STEPS_MAX, 'rest');
     environment.boot(devices.length, this.#engines);
     poisonAll(kernel, holdBack(kernel));
     this.freeAtStart = kernel.buddy.freePagesCount;
