@@ -144,6 +144,8 @@ export class Execution {
       this.#trace?.({ thread: name, text: `  = ${result}` });
       this.#require(call, result);
     }
+    // Nobody holds plain references for ever, and checkers cannot know of them: nothing in memory says who has them.
+    subject.letGo(false, name);
   }
 
   /** Failures that nothing in the program can cause. */
@@ -169,8 +171,6 @@ export class Execution {
   #settle(): Finding | null {
     const { stepper, state } = this.#world;
     stepper.drive(STEPS_MAX, 'rest');
-    // Checkers cannot know of plain references: nothing in memory says who holds them.
-    for (const subject of this.#subjects) if (subject !== undefined && !subject.gone) subject.letGo(false);
     return (
       this.#check() ??
       this.#readBack() ??

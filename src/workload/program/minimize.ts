@@ -3,7 +3,7 @@
  * simplification keeps the failure (1-minimal), as delta debugging does.
  */
 import type { Call, Program, Task } from './program.js';
-import { requireProgram } from './validate.js';
+import { isProgram } from './validate.js';
 
 /**
  * @param fails does this program still fail, in the same way? Asked many times.
@@ -123,13 +123,4 @@ function tidied(program: Program): Program {
   const kept = (outcomes: Program['allowed']): Program['allowed'] =>
     outcomes.filter((outcome) => Object.keys(outcome).every((name) => results.has(name)));
   return { ...program, allowed: kept(program.allowed), forbidden: kept(program.forbidden) };
-}
-
-function isProgram(candidate: Program): boolean {
-  try {
-    requireProgram(candidate);
-    return true;
-  } catch {
-    return false;
-  }
 }

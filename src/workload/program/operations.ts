@@ -45,7 +45,7 @@ export const OPERATIONS = {
   madvise: { args: ['range', 'advice'], summary: 'dontneed, free, collapse, hugepage, nohugepage' },
   pin: { args: ['range', 'write?'], summary: 'pin pages for long (FOLL_PIN, FOLL_LONGTERM)' },
   unpin: { args: [], summary: 'let go what the task has pinned' },
-  get: { args: ['range', 'write?'], summary: 'take plain references (FOLL_GET)' },
+  get: { args: ['range', 'write?'], summary: 'take plain references (FOLL_GET), until the task ends at the latest' },
   put: { args: [], summary: 'drop the references that the task has taken' },
   fork: { args: ['child'], summary: 'fork; the named task runs in the child from then on' },
   exit: { args: [], summary: "the end of the task's process, in which it is alone" },

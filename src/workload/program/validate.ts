@@ -18,6 +18,8 @@ export function requireProgram(program: Program, source = 'program'): Program {
   return program;
 }
 
+export const isProgram = (program: Program): boolean => problemOf(program) === null;
+
 /** Which tasks share an address space. */
 export function processesOf(program: Program): ProcessPlan[] {
   const own = program.processes.map((tasks) => ({ tasks, forkedBy: null }));
