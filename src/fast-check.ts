@@ -47,6 +47,9 @@ class ProgramArbitrary extends fc.Arbitrary<Program> {
   }
 
   override shrink(program: Program): fc.Stream<fc.Value<Program>> {
-    return fc.stream(simplifications(program)).filter(isProgram).map((simpler) => new fc.Value(simpler, undefined));
+    return fc
+      .stream(simplifications(program))
+      .filter(isProgram)
+      .map((simpler) => new fc.Value(simpler, undefined));
   }
 }

@@ -6,7 +6,14 @@ export type { VirtAddr } from './base/brand.js';
 export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
 export { boot } from './check/boot.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
-export { type ExploreFailure, type ExploreOptions, type ExploreResult, explore, type ReplayResult, replay } from './explore/explore.js';
+export {
+  type ExploreFailure,
+  type ExploreOptions,
+  type ExploreResult,
+  explore,
+  type ReplayResult,
+  replay,
+} from './explore/explore.js';
 export { parseRepro, printRepro, type Repro } from './explore/repro.js';
 export { BootError, type FailedRequest, FaultError } from './machine/errors.js';
 export type { LayoutEntry, MemorySpec, WindowSpec } from './machine/layout.js';
@@ -46,6 +53,7 @@ export {
   type Violation,
   type VirtRange,
 } from './machine/types.js';
+export { workloads } from './workload/library/index.js';
 export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';
 export { type GenerateOptions, generateProgram } from './workload/program/generate.js';
 export { minimizeProgram } from './workload/program/minimize.js';
@@ -53,6 +61,5 @@ export { parseProgram } from './workload/program/parse.js';
 export { printProgram } from './workload/program/print.js';
 export type { Call, Outcome, Program, Task } from './workload/program/program.js';
 export { ProgramSyntaxError } from './workload/program/syntax-error.js';
-export { workloads } from './workload/library/index.js';
 export { type RunWorkloadOptions, runWorkload, type WorkloadResult } from './workload/run.js';
 export type { Workload, WorkloadEnv, WorkloadPlan, WorkloadSizes, WorkloadVerdict } from './workload/workload.js';

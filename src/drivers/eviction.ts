@@ -41,6 +41,17 @@ export function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Pag
 
 /** Bring the pages of a block home, whoever maps them. Returns how many moved: pages that others hold stay. */
 export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
+  yield* ctx.chunks.downRead();
+  try {
+    // Whoever found the block may have slept since, and its memory may be gone.
+    return ctx.memory.owns(first) ? yield* evictBlock(ctx, first, pages) : 0;
+  } finally {
+    ctx.chunks.upRead();
+  }
+}
+
+/** Precondition: the chunks stay. */
+function* evictBlock(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
   const { kernel } = ctx;
   assert(pages <= BLOCK_PAGES, 'eviction of more than a block');
   yield* unmapFromDevice(ctx, first, pages);

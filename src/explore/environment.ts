@@ -149,5 +149,4 @@ export class Environment {
     this.#injected.set(point, before + 1);
     return true;
   }
-
 }

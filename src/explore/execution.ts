@@ -200,7 +200,10 @@ export class Execution {
     for (const process of this.#plan.processes) {
       const subject = this.#subjects[process.index];
       if (subject === undefined || subject.gone) continue;
-      stepper.spawn('read back', this.#readPages(process, subject, (found) => (finding ??= found)));
+      stepper.spawn(
+        'read back',
+        this.#readPages(process, subject, (found) => (finding ??= found)),
+      );
       stepper.drive(STEPS_MAX);
     }
     return finding;

@@ -50,7 +50,12 @@ export class Laboratory {
   }
 
   /** Run a strategy until something is found, or there is nothing left. @param visit may end it, by returning false */
-  search(program: Program, strategy: Strategy, executions: number, visit: (run: Run) => boolean = () => true): Run | null {
+  search(
+    program: Program,
+    strategy: Strategy,
+    executions: number,
+    visit: (run: Run) => boolean = () => true,
+  ): Run | null {
     const plan = new Plan(program);
     const recorder = new Recorder(strategy);
     for (let count = 0; count < executions && recorder.begin(); count++) {

@@ -1,5 +1,5 @@
 /** A program made ready to run many times: its processes, and which words of memory each of its calls touches. */
-import { type Call, type Program, type Protection, type Task } from '../workload/program/program.js';
+import type { Call, Program, Protection, Task } from '../workload/program/program.js';
 import { processesOf } from '../workload/program/validate.js';
 import type { CallResult } from './calls.js';
 import { type Effect, freshState, type HistoryEvent, NO_ACCESS, READ, READ_WRITE } from './history.js';
@@ -237,15 +237,14 @@ function watchedPages(program: Program): number[] {
   return [...new Set(named)].sort((a, b) => a - b);
 }
 
-function plannedLocations(
-  program: Program,
-  processes: readonly ProcessPlan[],
-  watched: readonly number[],
-): Location[] {
+function plannedLocations(program: Program, processes: readonly ProcessPlan[], watched: readonly number[]): Location[] {
   const components = connected(program, watched);
   return [...new Set(processes.map(({ family }) => family))].flatMap((family) => {
     const members = processes.filter((process) => process.family === family);
-    const calls = [...(family === 0 ? program.init : []), ...members.flatMap(({ tasks }) => tasks.flatMap((t) => t.calls))];
+    const calls = [
+      ...(family === 0 ? program.init : []),
+      ...members.flatMap(({ tasks }) => tasks.flatMap((t) => t.calls)),
+    ];
     const words = calls.filter(({ page, last }) => page !== undefined && last === undefined);
     const offsets = new Set(words.map(({ offset }) => offset ?? 0));
     if (offsets.size === 0) offsets.add(0);

@@ -8,9 +8,9 @@ import type { Finding } from './execution.js';
 import type { Laboratory, Run } from './laboratory.js';
 
 /** Executions that a smaller program gets to fail, systematic ones and random ones. */
-const TRIES = 400;
+const TRIES = 60;
 /** Executions for the fewest preemptions, for each number of them. */
-const FEWEST_TRIES = 4000;
+const FEWEST_TRIES = 1000;
 const PREEMPTIONS_MAX = 3;
 
 export interface Shrunk {

@@ -1,7 +1,14 @@
 /** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
-import { type ExploreFailure, type ExploreResult, explore, replay, STRATEGIES, type StrategyName } from '../../explore/explore.js';
+import {
+  type ExploreFailure,
+  type ExploreResult,
+  explore,
+  replay,
+  STRATEGIES,
+  type StrategyName,
+} from '../../explore/explore.js';
 import { parseRepro } from '../../explore/repro.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
@@ -31,7 +38,9 @@ const DEPTH_MAX = 16;
 const PREEMPTIONS_MAX = 64;
 
 const addressingOption = (): Option =>
-  new Option('--addressing <mode>', 'how device private pages are named').choices(['legacy', 'offset']).default('offset');
+  new Option('--addressing <mode>', 'how device private pages are named')
+    .choices(['legacy', 'offset'])
+    .default('offset');
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   program

@@ -47,8 +47,7 @@ export function dfs({ preemptions = Number.POSITIVE_INFINITY, reduce }: DfsOptio
   let asleep = false;
   let spent = 0;
 
-  const costs = (node: Node, answer: number): number =>
-    answer !== 0 && (node.run === null || node.run.stays) ? 1 : 0;
+  const costs = (node: Node, answer: number): number => (answer !== 0 && (node.run === null || node.run.stays) ? 1 : 0);
 
   /** The first answer from `from` on that is worth trying, or -1. */
   const nextAnswer = (node: Node, from: number): number => {

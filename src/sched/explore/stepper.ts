@@ -140,8 +140,9 @@ export class Stepper implements Executor {
     const candidates = this.#collect(running);
     if (candidates.length === 0) return false;
     candidates.unshift(running);
-    const chosen = this.#ask(true);
+    // What comes next is chosen in the knowledge of what this step did.
     this.#endStep(running);
+    const chosen = this.#ask(true);
     if (chosen === running) {
       this.#steps++;
       return false;

@@ -46,7 +46,8 @@ export function* simplifications(program: Program): Generator<Program, void, voi
 function* simplerCalls(program: Program): Generator<Program, void, void> {
   for (const task of program.tasks) {
     for (const [at, call] of task.calls.entries()) {
-      for (const simpler of simplerCall(call)) yield withTask(program, { ...task, calls: task.calls.with(at, simpler) });
+      for (const simpler of simplerCall(call))
+        yield withTask(program, { ...task, calls: task.calls.with(at, simpler) });
     }
   }
   for (const [at, call] of program.init.entries()) {

@@ -145,43 +145,39 @@ class Draft {
 
   /** Comments count at the top only. */
   comment(text: string): void {
-    if (!this.#begun) this.#set({ question: [...this.#program.question, text] });
+    if (!this.#begun) this.#program = { ...this.#program, question: [...this.#program.question, text] };
   }
 
   line(line: Line): void {
     this.#begun = true;
     const { text, column } = line.take('a call or a property');
-    if (text.endsWith(':')) this.#call(line, { text: text.slice(0, -1), column });
-    else if (line.accept(':')) this.#call(line, { text, column });
-    else this.#property(line, { text, column });
+    const isTask = text.endsWith(':') || line.accept(':');
+    const name = { text: text.replace(/:$/, ''), column };
+    this.#program = { ...this.#program, ...(isTask ? this.#call(line, name) : this.#property(line, name)) };
     line.end();
   }
 
-  #set(fields: Partial<Program>): void {
-    this.#program = { ...this.#program, ...fields };
-  }
-
-  #property(line: Line, { text, column }: Token): void {
+  #property(line: Line, { text, column }: Token): Partial<Program> {
     const { devices, pages, deviceMemory, failNth } = PROGRAM_LIMITS;
     switch (text) {
       case 'devices':
-        return this.#set({ devices: line.number('the number of devices', 0, devices) });
+        return { devices: line.number('the number of devices', 0, devices) };
       case 'pages':
-        return this.#set({ pages: line.number('the number of pages', 1, pages) });
+        return { pages: line.number('the number of pages', 1, pages) };
       case 'memory':
-        return this.#set({ deviceMemory: line.number('pages of device memory', 1, deviceMemory) });
+        return { deviceMemory: line.number('pages of device memory', 1, deviceMemory) };
       case 'hugepages':
-        return this.#set({ hugePages: line.oneOf('hugepages', HUGE_PAGES) });
+        return { hugePages: line.oneOf('hugepages', HUGE_PAGES) };
       case 'fail_nth':
-        return this.#set({ failNth: line.number('fail_nth', 1, failNth) });
+        return { failNth: line.number('fail_nth', 1, failNth) };
       case 'inject':
-        return this.#set({ inject: [...this.#program.inject, ...many(line, () => injection(line))] });
+        return { inject: [...this.#program.inject, ...many(line, () => injection(line))] };
       case 'process':
-        return this.#set({ processes: [...this.#program.processes, many(line, () => line.name('a task'))] });
+        return { processes: [...this.#program.processes, many(line, () => line.name('a task'))] };
       case 'allowed':
-        return this.#set({ allowed: [...this.#program.allowed, outcome(line)] });
+        return { allowed: [...this.#program.allowed, outcome(line)] };
       case 'forbidden':
-        return this.#set({ forbidden: [...this.#program.forbidden, outcome(line)] });
+        return { forbidden: [...this.#program.forbidden, outcome(line)] };
       default: {
         const hint = isOpName(text) ? `put a task before it, as in "A: ${text}"` : suggestion(text, PROPERTIES);
         line.fail(column, `there is no property "${text}" (${hint})`);
@@ -189,14 +185,14 @@ class Draft {
     }
   }
 
-  #call(line: Line, { text: name, column }: Token): void {
+  #call(line: Line, { text: name, column }: Token): Partial<Program> {
     if (!NAME.test(name)) line.fail(column, `"${name}" is no name of a task: use up to 16 letters and digits`);
     const calls = line.next === undefined ? [] : [parseCall(line)];
     const { init, tasks } = this.#program;
-    if (name === INIT) return this.#set({ init: [...init, ...calls] });
+    if (name === INIT) return { init: [...init, ...calls] };
     const known = tasks.some((task) => task.name === name);
     const grown = tasks.map((task) => (task.name === name ? { name, calls: [...task.calls, ...calls] } : task));
-    this.#set({ tasks: known ? grown : [...tasks, { name, calls }] });
+    return { tasks: known ? grown : [...tasks, { name, calls }] };
   }
 }
 

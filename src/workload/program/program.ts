@@ -100,5 +100,4 @@ export const EMPTY_PROGRAM: Program = Object.freeze({
 });
 
 /** Calls of all tasks, `init` apart. */
-export const countCalls = (program: Program): number =>
-  program.tasks.reduce((sum, { calls }) => sum + calls.length, 0);
+export const countCalls = (program: Program): number => program.tasks.reduce((sum, { calls }) => sum + calls.length, 0);
