@@ -50,7 +50,11 @@ test.each([
   ['a program with a typing error', ['explore', 'BAD'], /bad\.pfn:2:4: there is no operation "lod"/],
   ['an unknown name', ['explore', 'migrate/against-stor'], /did you mean "migrate\/against-store"/],
   ['neither name nor seed', ['explore'], /name a program or give --generate/],
-  ['a strategy that there is not', ['explore', 'migrate/against-store', '--strategy', 'luck'], /allowed choices are random, pct, dfs/],
+  [
+    'a strategy that there is not',
+    ['explore', 'migrate/against-store', '--strategy', 'luck'],
+    /allowed choices are random, pct, dfs/,
+  ],
   ['no repro', ['replay', 'v2 offset tame A: load 0'], /this is no repro/],
   ['a schedule that does not fit', ['replay', 'v1 offset 0.9 A: load 0; B: load 0'], /does not fit the program/],
 ])('exit 2: %s', async (_, words, message) => {

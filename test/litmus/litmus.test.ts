@@ -14,12 +14,6 @@ import type { Program } from '#src/workload/program/program';
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 const EXECUTIONS = 500;
 
-/** Weaknesses that these programs show: what is found, and why it is so. Whoever mends one takes it out. */
-const KNOWN: Readonly<Record<string, string>> = {
-  // With room for one page, each of two lanes evicts the other's page before it was used, for ever.
-  'evict/two-pages-one-frame': 'livelock or starvation',
-};
-
 /** Spaces that are not completed even without preemptions: as many executions as others get. */
 const TOO_LARGE = ['migrate/two-stores-two-devices'];
 
@@ -44,7 +38,7 @@ const has = (outcome: string, wanted: Program['allowed'][number]): boolean =>
   Object.entries(wanted).every(([name, value]) => outcome.split(' ').includes(printOutcome({ [name]: value })));
 
 describe.each(['offset', 'legacy'] as const)('litmus (%s)', (addressing) => {
-  test.each(names.filter((name) => !(name in KNOWN)))('%s', (name) => {
+  test.each(names)('%s', (name) => {
     const program = load(name);
     const { failure, complete, outcomes } = all(program, addressing, addressing === 'offset' ? 2 : 1);
     expect(failure === null ? null : `${failure.invariant}: ${failure.message}\n${failure.command}`).toBeNull();
@@ -56,10 +50,6 @@ describe.each(['offset', 'legacy'] as const)('litmus (%s)', (addressing) => {
         printOutcome(wanted),
       ).toBe(true);
     }
-  });
-
-  test.each(Object.keys(KNOWN))('%s (a known weakness)', (name) => {
-    expect(KNOWN[name]).toContain(all(load(name), addressing, 2).failure?.invariant);
   });
 });
 
