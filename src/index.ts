@@ -6,6 +6,15 @@ export type { VirtAddr } from './base/brand.js';
 export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
 export { boot } from './check/boot.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
+export {
+  type ExploreFailure,
+  type ExploreOptions,
+  type ExploreResult,
+  explore,
+  type ReplayResult,
+  replay,
+} from './explore/explore.js';
+export { parseRepro, printRepro, type Repro } from './explore/repro.js';
 export { BootError, type FailedRequest, FaultError } from './machine/errors.js';
 export type { LayoutEntry, MemorySpec, WindowSpec } from './machine/layout.js';
 export { MACHINE_PRESETS, type MachinePreset, type PresetName } from './machine/presets.js';
@@ -51,5 +60,12 @@ export {
   type Vmstat,
 } from './machine/types.js';
 export { workloads } from './workload/library/index.js';
+export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';
+export { type GenerateOptions, generateProgram } from './workload/program/generate.js';
+export { minimizeProgram } from './workload/program/minimize.js';
+export { parseProgram } from './workload/program/parse.js';
+export { printProgram } from './workload/program/print.js';
+export type { Call, Outcome, Program, Task } from './workload/program/program.js';
+export { ProgramSyntaxError } from './workload/program/syntax-error.js';
 export { type RunWorkloadOptions, runWorkload, type WorkloadResult } from './workload/run.js';
 export type { Workload, WorkloadEnv, WorkloadPlan, WorkloadSizes, WorkloadVerdict } from './workload/workload.js';

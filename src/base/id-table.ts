@@ -1,6 +1,10 @@
-/** Objects by small number, as words of shared memory name them. Id 0 means none; freed ids are used again, latest first. */
+/**
+ * Objects by small number, as words of shared memory name them. Id 0 means none; freed ids are used again, the lowest first: so
+ * the next id depends only on which objects there are, not on how it came to that.
+ */
 export class IdTable<T> {
   readonly #items: (T | undefined)[] = [undefined];
+  /** Descending. */
   readonly #free: number[] = [];
 
   /** Store what `make` builds from the new id. */
@@ -17,7 +21,9 @@ export class IdTable<T> {
 
   remove(id: number): void {
     this.#items[id] = undefined;
-    this.#free.push(id);
+    let at = this.#free.length;
+    while (at > 0 && this.#free[at - 1]! < id) at--;
+    this.#free.splice(at, 0, id);
   }
 
   *[Symbol.iterator](): Generator<T, void, void> {

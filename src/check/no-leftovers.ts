@@ -13,6 +13,7 @@ import { pageFlags } from '../mm/page.js';
 import { load32 } from '../sync/word.js';
 import { cpuEntries, placeText } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
+import { nextFlagged } from './scan.js';
 
 const BUSY_FLAGS = {
   PG_locked: PAGE_FLAGS.PG_locked,
@@ -76,8 +77,10 @@ export const noLeftovers: Checker = {
       if (locked && ramUse(kernel, page) === 'table') yield `RAM page ${page}: the page table lock is held`;
     }
     for (const pgmap of kernel.pagemaps) {
-      for (let page = pgmap.pages; page < pgmap.pages + pgmap.nrPages; page++) {
-        yield* pageLeftovers(kernel, page, `page ${page - pgmap.pages} of pagemap ${pgmap.id}`);
+      const end = pgmap.pages + pgmap.nrPages;
+      for (let page = pgmap.pages; page < end; page++) {
+        page = nextFlagged(kernel.memmap.words, page, end, BUSY_MASK);
+        if (page < end) yield* pageLeftovers(kernel, page, `page ${page - pgmap.pages} of pagemap ${pgmap.id}`);
       }
     }
     for (const device of devices) if (!device.link.lost) yield* queueLeftovers(device);

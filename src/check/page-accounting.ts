@@ -23,6 +23,7 @@ import {
 import { folioHead, pageRefCount } from '../sync/page-ref.js';
 import { type CpuEntry, cpuEntries, cpuTables } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
+import { nextInUse } from './scan.js';
 
 /** Entries that map each page, and references that those of each folio hold, over all address spaces. */
 class Mappings {
@@ -59,6 +60,17 @@ class Mappings {
 
   ofFolio(head: Page): number {
     return this.#ofFolio.get(head) ?? 0;
+  }
+
+  /** Pages of a range that are in use by their own account, and those that are mapped, whatever they say. */
+  inRange(first: Page, end: number): ReadonlySet<Page> {
+    const pages = new Set<Page>();
+    for (const page of this.#ofPage.keys()) if (page >= first && page < end) pages.add(page);
+    for (let page = nextInUse(this.#words, first, end); page < end; ) {
+      pages.add(page);
+      page = nextInUse(this.#words, (page + 1) as Page, end);
+    }
+    return pages;
   }
 }
 
@@ -121,7 +133,7 @@ export const pageAccounting: Checker = {
     }
     for (const pgmap of kernel.pagemaps) {
       let inUse = 0;
-      for (let page = pgmap.pages; page < pgmap.pages + pgmap.nrPages; page++) {
+      for (const page of mappings.inRange(pgmap.pages, pgmap.pages + pgmap.nrPages)) {
         yield* compare(kernel, page, mappings, `page ${page - pgmap.pages} of pagemap ${pgmap.id}`);
         if (pageRefCount(kernel.memmap.words, page) > 0) inUse++;
       }

@@ -20,6 +20,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { formatAddress } from '../base/bytes.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
+import { nextWord } from './scan.js';
 
 const SHIFTS = [PGD_SHIFT, PUD_SHIFT, PMD_SHIFT, PAGE_SHIFT] as const;
 const LEAF = SHIFTS.length - 1;
@@ -79,10 +80,11 @@ export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, v
   yield* below(kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0);
 
   function* below(table: number, level: number, base: number): Generator<CpuEntry, void, void> {
-    for (let index = 0; index < PTRS_PER_TABLE; index++) {
-      const low = halves[2 * (table + index)]!;
-      const high = halves[2 * (table + index) + 1]!;
-      if ((low | high) === 0) continue;
+    const end = table + PTRS_PER_TABLE;
+    for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+      const index = at - table;
+      const low = halves[2 * at]!;
+      const high = halves[2 * at + 1]!;
       const address = (base + index * 2 ** SHIFTS[level]!) as VirtAddr;
       if (level === LEAF) yield describe(kernel, mm, address, low, high, -1);
       else if (pointsToTable(low)) yield* below(tableBelow(kernel, low, high), level + 1, address);
@@ -125,9 +127,11 @@ export function* cpuTables(kernel: Kernel, mm: MmStruct): Generator<number, void
     for (let page = deposited(table); page !== NULL_PAGE; page = deposited(memmap.ramFrame(page) * PTRS_PER_TABLE)) {
       yield memmap.ramFrame(page) * PTRS_PER_TABLE;
     }
-    for (let index = 0; index < PTRS_PER_TABLE; index++) {
-      const low = ram.halves[2 * (table + index)]!;
-      if (pointsToTable(low)) yield* below(tableBelow(kernel, low, ram.halves[2 * (table + index) + 1]!), level + 1);
+    const { halves } = ram;
+    const end = table + PTRS_PER_TABLE;
+    for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+      const low = halves[2 * at]!;
+      if (pointsToTable(low)) yield* below(tableBelow(kernel, low, halves[2 * at + 1]!), level + 1);
     }
   }
 
@@ -149,7 +153,9 @@ export function* deviceEntries(words: Int32Array, root: number): Generator<Devic
   yield* below(root, 0, 0);
 
   function* below(table: number, level: number, base: number): Generator<DeviceEntry, void, void> {
-    for (let index = 0; index < PTRS_PER_TABLE; index++) {
+    const end = table / 2 + PTRS_PER_TABLE;
+    for (let at = nextWord(words, table / 2, end); at < end; at = nextWord(words, at + 1, end)) {
+      const index = at - table / 2;
       const word = words[table + index * 2]!;
       if ((word & DEVICE_PTE_VALID) === 0) continue;
       const next = words[table + index * 2 + 1]! >>> 0;

@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench.js';
 import { addConformCommand } from './commands/conform.js';
+import { addExploreCommand, addReplayCommand } from './commands/explore.js';
 import { addIomemCommand } from './commands/iomem.js';
 import { addLayoutsCommand } from './commands/layouts.js';
 import { addListCommand } from './commands/list.js';
@@ -25,6 +26,8 @@ function createProgram(): Command {
     // `outcomeOf` writes the sentence, so commander must not.
     .configureOutput({ writeOut: print, outputError: () => {} });
   addRunCommand(program, setExitCode);
+  addExploreCommand(program, setExitCode);
+  addReplayCommand(program, setExitCode);
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);
   addLayoutsCommand(program, setExitCode);

@@ -15,6 +15,7 @@ import {
 } from '../abi/control.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
+import { assert } from '../base/errors.js';
 import { type Doorbell, ringDoorbell } from '../sync/doorbell.js';
 import { CommandProcessor } from './command-processor.js';
 import { CopyEngine } from './copy-engine.js';
@@ -32,6 +33,11 @@ export interface EngineOptions {
    * inline executor explores interleavings with it. Absent: lanes run to their end.
    */
   readonly preempt?: () => boolean;
+  /**
+   * Which of `n` kinds of work that wait comes first, 0 being the most urgent. Rings are independent of each other, so each order
+   * is one that hardware may choose. Absent: always 0.
+   */
+  readonly order?: (n: number) => number;
 }
 
 export class Engine {
@@ -43,6 +49,7 @@ export class Engine {
   readonly #copies: CopyEngine;
   readonly #resources: WaveResources;
   readonly #hostDoorbell: Doorbell;
+  readonly #order: EngineOptions['order'];
   readonly #forget = (): void => this.#lane.forget();
   /** Launches in flight; the one at index 0 has its turn next. */
   readonly #waves: Wave[] = [];
@@ -55,6 +62,7 @@ export class Engine {
     const memory = new DeviceMemory(memories.memories);
     const tlb = new Tlb(config.tlbSets);
     this.#config = config;
+    this.#order = options.order;
     this.#mmu = new Mmu(tlb, memory, memories.pageTables);
     this.#faults = new FaultBuffer(queue);
     this.#commands = new CommandProcessor(queue, tlb, this.#faults);
@@ -116,19 +124,31 @@ export class Engine {
    * @throws InvariantViolation when the driver or the engine broke the rules; the device is unusable then
    */
   step(): boolean {
-    if (this.#obeyInvalidations()) return true;
-    if (this.#commands.commandsPending) {
-      this.#commands.takeCommands();
-      this.#reap();
-      this.#commands.publishTurns();
-      ringDoorbell(this.#hostDoorbell);
-      return true;
-    }
-    if (this.#copies.pending) {
-      if (this.#copies.step()) ringDoorbell(this.#hostDoorbell);
-      return true;
-    }
-    return this.#runLanes();
+    if (this.#order !== undefined) return this.#stepInOrder(this.#order);
+    return this.#obeyInvalidations() || this.#obeyCommands() || this.#copy() || this.#runLanes();
+  }
+
+  /** What `step` does next, if nobody asks for another order. */
+  get nextWork(): 'invalidations' | 'commands' | 'a copy' | 'lanes' {
+    if (this.#commands.invalidationsPending) return 'invalidations';
+    if (this.#commands.commandsPending) return 'commands';
+    return this.#copies.pending ? 'a copy' : 'lanes';
+  }
+
+  /** As after boot. Precondition: no context is bound, nothing is in flight. */
+  reset(): void {
+    assert(this.#waves.length === 0 && !this.runnable, `${this.#config.name} is reset in the middle of work`);
+    this.#mmu.tlb.reset();
+    this.#forget();
+  }
+
+  #stepInOrder(order: (n: number) => number): boolean {
+    const work: (() => boolean)[] = [];
+    if (this.#commands.invalidationsPending) work.push(() => this.#obeyInvalidations());
+    if (this.#commands.commandsPending) work.push(() => this.#obeyCommands());
+    if (this.#copies.pending) work.push(() => this.#copy());
+    work.push(() => this.#runLanes());
+    return work[work.length === 1 ? 0 : order(work.length)]!() || (work.length > 1 && work[0]!());
   }
 
   stats(): DeviceStats {
@@ -149,6 +169,21 @@ export class Engine {
     if (!this.#commands.invalidationsPending) return false;
     this.#commands.obeyInvalidations(this.#forget);
     ringDoorbell(this.#hostDoorbell);
+    return true;
+  }
+
+  #obeyCommands(): boolean {
+    if (!this.#commands.commandsPending) return false;
+    this.#commands.takeCommands();
+    this.#reap();
+    this.#commands.publishTurns();
+    ringDoorbell(this.#hostDoorbell);
+    return true;
+  }
+
+  #copy(): boolean {
+    if (!this.#copies.pending) return false;
+    if (this.#copies.step()) ringDoorbell(this.#hostDoorbell);
     return true;
   }
 

@@ -122,7 +122,12 @@ export class DevicePageTables {
    * @returns how many valid ones were cleared
    */
   unmapRange(root: number, start: number, end: number): number {
-    return this.#clear(root, ROOT_LEVEL, 0, start, end);
+    return this.#clear(root, ROOT_LEVEL, 0, start, end, false);
+  }
+
+  /** Clear the parked entries of [start, end), and leave the valid ones. */
+  dropParked(root: number, start: number, end: number): void {
+    this.#clear(root, ROOT_LEVEL, 0, start, end, true);
   }
 
   /**
@@ -178,6 +183,15 @@ export class DevicePageTables {
     this.#reclaimed = mark;
   }
 
+  /** As it was made, so that tables are taken in the same order again. Precondition: no context is left, nobody walks. */
+  reset(): void {
+    this.#free.length = 0;
+    this.#aside.length = 0;
+    this.#reclaimed = 0;
+    this.#unused = DEVICE_TABLE_WORDS;
+    assert(this.#parked === 0 && this.#words[DEVICE_TABLE_WORDS] === 0, 'a device page table is left');
+  }
+
   /** Tables that could be allocated now. */
   get freeTables(): number {
     return this.#free.length + this.#live.length - this.#unused / DEVICE_TABLE_WORDS;
@@ -209,7 +223,7 @@ export class DevicePageTables {
     return table;
   }
 
-  #clear(table: number, level: number, tableStart: number, start: number, end: number): number {
+  #clear(table: number, level: number, tableStart: number, start: number, end: number, parkedOnly: boolean): number {
     const words = this.#words;
     const span = SPAN[level]!;
     const first = Math.max(0, Math.floor((start - tableStart) / span));
@@ -221,10 +235,11 @@ export class DevicePageTables {
       if (words[at]! === 0) continue;
       if (level > 0) {
         const child = words[at + 1]!;
-        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end);
+        cleared += this.#clear(child, level - 1, tableStart + index * span, start, end, parkedOnly);
         if (this.#live[child / DEVICE_TABLE_WORDS] !== 0) continue;
         this.#aside.push(child);
       } else if ((words[at]! & DEVICE_PTE_VALID) !== 0) {
+        if (parkedOnly) continue;
         cleared++;
       } else {
         this.#parked--;

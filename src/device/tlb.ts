@@ -90,4 +90,10 @@ export class Tlb {
   invalidateAll(): void {
     this.tags.fill(EMPTY);
   }
+
+  /** As it was made: empty, and the first way of each set is replaced next. */
+  reset(): void {
+    this.invalidateAll();
+    this.victims.fill(0);
+  }
 }

@@ -184,6 +184,23 @@ export class DeviceMemory {
     return 0;
   }
 
+  /**
+   * As after the first `grow`, so that frames are handed out in the same order again. Precondition: no page is in use, and there is
+   * one chunk at the most.
+   * @param frames hand out so many, at the most
+   */
+  reset(frames: number): void {
+    if (this.#chunks.length === 0) this.grow();
+    const [chunk] = this.#chunks;
+    assert(
+      this.#used === 0 && this.#chunks.length === 1 && chunk !== undefined,
+      () => `memory of ${this.#options.name} is reset while it is in use`,
+    );
+    this.#frames.clear();
+    this.#frames.add(chunk.firstFrame, Math.min(frames, chunk.pages));
+    this.#clock = 0;
+  }
+
   /** First page and number of pages of the block to evict next; `null` when no page is in use. */
   oldestBlock(): { readonly first: Page; readonly pages: number } | null {
     let oldest = -1;

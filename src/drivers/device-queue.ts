@@ -163,6 +163,7 @@ export class DeviceQueue {
 
   *#waitFence(word: number, sequence: number, what: string): Sleeps<boolean> {
     const reached = (): boolean => fenceReached(load32(this.#header, word), sequence);
+    this.#link.looked?.();
     if (reached()) return true;
     yield* waitUntil(`${what} fence ${sequence} of ${this.#link.name}`, () => this.lost || reached());
     return reached();

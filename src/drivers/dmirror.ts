@@ -153,6 +153,11 @@ export class Dmirror {
     return this.#options.tables.unmapRange(this.root, start, end);
   }
 
+  /** Forget the parked entries of [start, end): their pages have moved away. No device can have used them since. */
+  dropParked(start: number, end: number): void {
+    this.#options.tables.dropParked(this.root, start, end);
+  }
+
   /** The device forgets [start, end), and when this returns every invalidation that was under way is done too. */
   *flush(start: number, end: number): Sleeps<void> {
     const { queue, tables } = this.#options;

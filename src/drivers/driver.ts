@@ -105,6 +105,14 @@ export interface DeviceDriver {
   /** Unload: evict everything, unmap the pagemaps. */
   remove(): Sleeps<void>;
   stats(): DriverStats;
+  /** Give up all memory, of which no page is in use; `reset` gets some again. Absent: the driver cannot be reset. */
+  releaseMemory?(): Sleeps<void>;
+  /**
+   * As after `probe`, so that the driver's numbers and frames come in the same order again. Precondition: no mirror is open, no page
+   * in use. Absent: the driver cannot.
+   * @param frames pages of device memory to hand out, at the most
+   */
+  reset?(frames: number): void;
   /** For checkers, at rest. Absent: the checkers do not look at this driver's mappings. */
   inspect?(): DriverInspection;
 }

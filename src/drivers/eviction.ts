@@ -43,6 +43,19 @@ export function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Pag
 
 /** Bring the pages of a block home, whoever maps them. Returns how many moved: pages that others hold stay. */
 export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
+  // What has just come for a fault is used first, or two lanes that want more than there is room for evict each other for ever.
+  yield* ctx.queue.waitReplays();
+  yield* ctx.chunks.downRead();
+  try {
+    // Whoever found the block may have slept since, and its memory may be gone.
+    return ctx.memory.owns(first) ? yield* evictBlock(ctx, first, pages) : 0;
+  } finally {
+    ctx.chunks.upRead();
+  }
+}
+
+/** Precondition: the chunks stay. */
+function* evictBlock(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
   const { kernel } = ctx;
   assert(pages <= BLOCK_PAGES, 'eviction of more than a block');
   yield* unmapFromDevice(ctx, first, pages);

@@ -78,7 +78,8 @@ function* lookUp(
     pfnFlagsMask: 0,
     devPrivateOwner: ctx.owner,
   });
-  return outcome === 0 && mmuIntervalReadRetry(notifier, notifierSeq) ? 'EBUSY' : outcome;
+  if (outcome !== 0) return outcome;
+  return mmuIntervalReadRetry(notifier, notifierSeq) || ctx.kernel.options.retryNotifier?.() ? 'EBUSY' : 0;
 }
 
 /** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */

@@ -72,6 +72,11 @@ export class FaultService {
     this.#ring = new RingConsumer(link.memories.queue, RINGS.faults);
   }
 
+  /** Forget what there was to remember of pages that were wanted in vain. */
+  reset(): void {
+    this.#starved.clear();
+  }
+
   *serve(): Sleeps<never> {
     for (;;) {
       yield* waitUntil(`faults of ${this.#link.name}`, () => this.#link.lost === null && this.#ring.pending() > 0);

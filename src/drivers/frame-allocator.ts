@@ -47,6 +47,7 @@ export class FrameAllocator {
     this.#whole.length = 0;
     this.#broken.length = 0;
     this.#open = NONE;
+    this.#cursor = 0;
   }
 
   /** A free frame, or -1. */

@@ -13,6 +13,7 @@ import type { MmStruct } from '../mm/mm-struct.js';
 import { isFaultFolio } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import type { RwSemaphore } from '../sync/rwsem.js';
 import type { Sleeps } from '../sync/task.js';
 import type { CopyBatch } from './copy-batch.js';
 import type { DeviceMemory } from './device-memory.js';
@@ -34,6 +35,8 @@ export interface MigrationContext {
   mirrorsOf(mm: MmStruct): readonly Dmirror[];
   /** The mirror for which a page of the device was handed out, unless it is closed. */
   mirrorOfPage(page: Page): Dmirror | undefined;
+  /** Held for reading while pages are evicted, for writing while the device's pagemaps go away. */
+  readonly chunks: RwSemaphore;
   /** Pages that eviction has moved. */
   countEvicted(pages: number): void;
 }

@@ -6,13 +6,14 @@
  */
 import type { MemoryId } from '../abi/device-pte.js';
 import type { Result } from '../abi/errno.js';
-import { PfnlessError } from '../base/errors.js';
+import { assert, PfnlessError } from '../base/errors.js';
 import { DevicePageTables } from '../device/page-table.js';
 import { CONTEXTS_MAX } from '../device/tlb.js';
 import { vmFilePut } from '../mm/filemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import type { VmFile } from '../mm/vma.js';
+import { RwSemaphore } from '../sync/rwsem.js';
 import { SCHEDULE_POINT, type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { createDeviceFile } from './device-file.js';
@@ -102,6 +103,7 @@ class TestHmm implements DeviceDriver {
       owner: this.owner,
       mirrorsOf: (mm) => this.#byMm.get(mm) ?? [],
       mirrorOfPage: (page) => this.mirrors.get(this.memory.mirrorOf(page))?.dmirror,
+      chunks: new RwSemaphore(`chunks of ${options.name}`),
       countEvicted: (pages) => {
         this.#evicted += pages;
       },
@@ -199,12 +201,19 @@ class TestHmm implements DeviceDriver {
 
   /** All memory of the device goes, and comes again with the next page that is wanted. */
   *releaseChunks(): Sleeps<Result> {
-    for (let attempt = 0; this.memory.usedPages > 0; attempt++) {
-      if (attempt === RELEASE_ATTEMPTS) return 'EBUSY';
-      if ((yield* this.evictAll()) === 0) yield SCHEDULE_POINT;
+    for (let attempt = 0; attempt < RELEASE_ATTEMPTS; attempt++) {
+      if (this.memory.usedPages > 0 && (yield* this.evictAll()) === 0) yield SCHEDULE_POINT;
+      // An eviction that is under way has pages of the chunks in its hands: it comes to its end first.
+      yield* this.migration.chunks.downWrite();
+      try {
+        if (this.memory.usedPages > 0) continue;
+        yield* this.memory.releaseChunks();
+        return 0;
+      } finally {
+        this.migration.chunks.upWrite();
+      }
     }
-    yield* this.memory.releaseChunks();
-    return 0;
+    return 'EBUSY';
   }
 
   *remove(): Sleeps<void> {
@@ -212,6 +221,18 @@ class TestHmm implements DeviceDriver {
     while ((yield* this.evictAll()) > 0);
     yield* this.memory.releaseChunks();
     vmFilePut(this.kernel, this.file);
+  }
+
+  releaseMemory(): Sleeps<void> {
+    return this.memory.releaseChunks();
+  }
+
+  reset(frames: number): void {
+    assert(this.mirrors.size === 0, `${this.name} is reset with mirrors open`);
+    this.memory.reset(frames);
+    this.tables.reset();
+    this.#faultService.reset();
+    this.#nextContext = 1;
   }
 
   stats(): DriverStats {

@@ -16,7 +16,7 @@ import { EngineControl } from '../device/control.js';
 import type { DeviceDriver } from '../drivers/driver.js';
 import { PeerGroup } from '../drivers/peer-group.js';
 import { createTestHmm } from '../drivers/test-hmm.js';
-import { createKernel, type Kernel } from '../mm/kernel.js';
+import { createKernel, type Kernel, type KernelOptions } from '../mm/kernel.js';
 import { randomChooser, roundRobin } from '../sched/choice.js';
 import type { Executor } from '../sched/executor.js';
 import { InlineExecutor } from '../sched/inline-executor.js';
@@ -35,7 +35,7 @@ import type { Machine } from './types.js';
 /** Memory for one device's page tables: 16,384 tables, which map 32 GiB if they are full. Untouched memory costs nothing. */
 const PAGE_TABLE_BYTES = 64 * 2 ** 20;
 /** Lanes that a device runs before it looks at its rings again. */
-const WAVE_LANES = 64;
+export const WAVE_LANES = 64;
 
 /** A machine, and what it is made of for those who look inside beside its checkers: trace replay shows page tables. */
 export interface BootedMachine {
@@ -72,12 +72,7 @@ export async function bootWithState(
       const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };
       links.push(await createLink(spec, config, memories, executor, engines));
     }
-    const groups = new PeerGroups();
-    const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel, groups));
-    for (const device of devices) probe(device, kernel, spec);
-    for (const { link, driver } of devices) {
-      executor.background(`fault service of ${link.name}`, faultService(link, driver));
-    }
+    const devices = startDrivers(spec, kernel, links, executor);
     const state: MachineState = { spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
@@ -93,7 +88,29 @@ function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outs
   return new InlineExecutor({ chooser, outside });
 }
 
-function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): Kernel {
+/** The last part of boot: a driver for each device that has a link. @throws BootError when one gets no memory */
+export function startDrivers(
+  spec: MachineSpec,
+  kernel: Kernel,
+  links: readonly DeviceLink[],
+  executor: Executor,
+): MachineDevice[] {
+  const groups = new PeerGroups();
+  const devices = links.map((link, index) => createDevice(spec.devices[index]!, link, kernel, groups));
+  for (const device of devices) probe(device, kernel, spec);
+  for (const { link, driver } of devices) {
+    executor.background(`fault service of ${link.name}`, faultService(link, driver));
+  }
+  return devices;
+}
+
+/** The first part of boot. `extra`: hooks that only explorations have. */
+export function createKernelOf(
+  spec: MachineSpec,
+  executor: Executor,
+  log: string[],
+  extra: Partial<KernelOptions> = {},
+): Kernel {
   const kernel = fromHost('the RAM and its struct pages', spec.memory.ram, () =>
     createKernel({
       layout: physicalLayout(spec.memory, windowEntries(spec.memory, spec.devices)),
@@ -103,6 +120,7 @@ function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): K
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
       preempt: () => executor.preempt('preempt task'),
+      ...extra,
     }),
   );
   for (const bytes of spec.swap) {
@@ -119,7 +137,7 @@ function structPages({ memory, chunk }: DeviceSpec): number {
 }
 
 /** What each device can reach: RAM, every device's memory (links between all of them), and its own tables and rings. */
-function deviceMemories(spec: MachineSpec, kernel: Kernel, hostDoorbell: SharedArrayBuffer): DeviceMemories[] {
+export function deviceMemories(spec: MachineSpec, kernel: Kernel, hostDoorbell: SharedArrayBuffer): DeviceMemories[] {
   const memories = [
     kernel.ram.buffer,
     ...spec.devices.map(({ name, memory }) => allocate(memory, `the memory of ${name}`)),

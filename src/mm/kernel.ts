@@ -52,6 +52,10 @@ export interface KernelOptions {
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
   preempt(): boolean;
+  /** Fault injection (Linux: should_failslab() and its like): does this allocation of RAM fail? Absent: only when RAM is full. */
+  failAllocation?(): boolean;
+  /** Fault injection: does a driver that looked something up have to look again, as if an invalidation had come in between? */
+  retryNotifier?(): boolean;
 }
 
 export interface KernelStats {
@@ -151,6 +155,7 @@ export function createKernel(options: KernelOptions): Kernel {
     checked,
     poison: (page) => ram.poisonFrame(memmap.ramFrame(page)),
     verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
+    ...(options.failAllocation && { fail: options.failAllocation }),
   });
   let totalRamPages = 0;
   const ramRanges: { first: Page; pages: number }[] = [];

@@ -42,6 +42,8 @@ export interface PageAllocatorOptions {
   poison?(page: Page): void;
   /** Does the frame still hold the pattern? */
   verify?(page: Page): boolean;
+  /** Fault injection: does this allocation fail, although there may be room? */
+  fail?(): boolean;
 }
 
 export interface FreeArea {
@@ -101,6 +103,7 @@ export class PageAllocator {
    * @returns NULL_PAGE when there is no such block
    */
   allocPages(order: number): Page {
+    if (this.#options.fail?.()) return NULL_PAGE;
     const page = this.#take(order);
     if (page !== NULL_PAGE) {
       for (let i = 0; i < 1 << order; i++) this.#prepareNew((page + i) as Page);
@@ -115,6 +118,7 @@ export class PageAllocator {
    * @returns how many there were
    */
   allocBulk(count: number, out: Page[] | Float64Array, at = 0): number {
+    if (this.#options.fail?.()) return 0;
     let done = 0;
     let order = MAX_PAGE_ORDER;
     while (done < count) {

@@ -12,6 +12,7 @@ export interface ErrorReport {
 const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'ERR_PFNLESS_ARGUMENT',
   'ERR_PFNLESS_SPEC',
+  'ERR_PFNLESS_SYNTAX',
   'ERR_PFNLESS_FILE',
   'ERR_PFNLESS_UNSUPPORTED',
 ]);

@@ -15,6 +15,8 @@ export interface DeviceLink {
   onLost(listener: (reason: Error) => void): void;
   /** Ring the device's doorbell: wakes a sleeping worker; nothing in the inline carrier. */
   ring(): void;
+  /** The kernel looks at a fence of the device: for explorations, which want to know which steps touch which device. */
+  looked?(): void;
   /** Inline: let the engine do one step; did it make progress? Worker: always false, it runs by itself. */
   step(): boolean;
   /** Inline: is there something that `step` could do now? */

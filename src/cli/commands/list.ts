@@ -6,6 +6,7 @@ import { type Column, renderTable } from '../../report/table.js';
 import { workloads } from '../../workload/library/index.js';
 import { EXIT_HELD } from '../exit.js';
 import { print, printJson } from '../output.js';
+import { namedPrograms } from '../programs.js';
 
 interface Item {
   readonly name: string;
@@ -27,7 +28,7 @@ const items = (named: Readonly<Record<string, { readonly summary: string }>>): I
 export function addListCommand(program: Command, exit: (code: number) => void): void {
   program
     .command('list')
-    .description('list workloads, compute programs, machines, drivers and addressings')
+    .description('list workloads, compute programs, litmus programs, machines, drivers and addressings')
     .option('--json', 'print one JSON object')
     .action((flags: { readonly json?: boolean }) => {
       list(flags.json === true);
@@ -39,6 +40,7 @@ function list(json: boolean): void {
   const lists = {
     workloads: workloads.map(({ name, summary }) => ({ name, summary })),
     programs: items(builtins),
+    litmus: namedPrograms(),
     machines: items(MACHINE_PRESETS),
     drivers: DRIVERS,
     addressings: ADDRESSINGS,

@@ -1,0 +1,139 @@
+/** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
+import { type Command, Option } from 'commander';
+import { PfnlessError } from '../../base/errors.js';
+import {
+  type ExploreFailure,
+  type ExploreResult,
+  explore,
+  replay,
+  STRATEGIES,
+  type StrategyName,
+} from '../../explore/explore.js';
+import { parseRepro } from '../../explore/repro.js';
+import { generateProgram } from '../../workload/program/generate.js';
+import { printProgram } from '../../workload/program/print.js';
+import type { Program } from '../../workload/program/program.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { wholeNumber } from '../machine-options.js';
+import { paint, print, printJson, startProgress } from '../output.js';
+import { loadProgram } from '../programs.js';
+
+interface ExploreFlags {
+  readonly strategy: StrategyName;
+  readonly executions: number;
+  readonly seed: number;
+  readonly depth: number;
+  readonly preemptions?: number;
+  readonly addressing: 'legacy' | 'offset';
+  readonly generate?: number;
+  readonly twice?: boolean;
+  /** False with `--no-shrink`. */
+  readonly shrink: boolean;
+  readonly json?: boolean;
+}
+
+const EXECUTIONS_MAX = 1_000_000_000;
+const SEED_MAX = 0xffff_ffff;
+const DEPTH_MAX = 16;
+const PREEMPTIONS_MAX = 64;
+
+const addressingOption = (): Option =>
+  new Option('--addressing <mode>', 'how device private pages are named')
+    .choices(['legacy', 'offset'])
+    .default('offset');
+
+export function addExploreCommand(program: Command, exit: (code: number) => void): void {
+  program
+    .command('explore')
+    .description('run a small program under many schedules, all invariants on, until something is wrong')
+    .argument('[program]', 'name of a litmus program (see list), or a file')
+    .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
+    .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXECUTIONS_MAX), 10_000)
+    .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
+    .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, DEPTH_MAX), 3)
+    .option('--preemptions <n>', 'dfs: preemptions and injected events, at the most', wholeNumber(0, PREEMPTIONS_MAX))
+    .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
+    .option('--twice', 'run every schedule twice, and compare')
+    .option('--no-shrink', 'report a failure as it was found')
+    .addOption(addressingOption())
+    .option('--json', 'print one JSON object')
+    .action(async (name: string | undefined, flags: ExploreFlags) => {
+      exit(await run(name, flags));
+    });
+}
+
+export function addReplayCommand(program: Command, exit: (code: number) => void): void {
+  program
+    .command('replay')
+    .description('run the execution again that explore found')
+    .argument('<repro>', 'the line that explore printed, in quotes')
+    .option('--json', 'print one JSON object')
+    .action((text: string, flags: { readonly json?: boolean }) => {
+      const { finding, results, story } = replay(parseRepro(text));
+      const reproduced = finding !== null;
+      if (flags.json) printJson({ schema: 'pfnless/replay@1', ok: !reproduced, reproduced, finding, results });
+      else print(`${story}${finding ? `${paint.bad(finding.invariant)}: ${finding.message}` : paint.good('held')}\n`);
+      exit(reproduced ? EXIT_FOUND : EXIT_HELD);
+    });
+}
+
+async function run(name: string | undefined, flags: ExploreFlags): Promise<number> {
+  const program = chooseProgram(name, flags);
+  const { strategy, executions, seed, depth, preemptions, addressing, twice = false, shrink, json } = flags;
+  if (!json) print(`seed ${seed} · strategy ${strategy} · ${addressing} addressing\n`);
+  const progress = await startProgress('exploring');
+  const started = performance.now();
+  const options = {
+    ...{ strategy, executions, seed, depth, addressing, twice, shrink },
+    ...(preemptions === undefined ? {} : { preemptions }),
+    onProgress: (done: number) => {
+      progress.update(`${done} executions`);
+      return true;
+    },
+  };
+  const result = exploreAndStop(program, options, () => progress.stop());
+  const executionsPerSecond = Math.round(result.executions / ((performance.now() - started) / 1000));
+  if (json) printJson(report(result, seed, addressing, executionsPerSecond));
+  else print(resultText(result, executionsPerSecond));
+  return result.failure === null ? EXIT_HELD : EXIT_FOUND;
+}
+
+function exploreAndStop(program: Program, options: Parameters<typeof explore>[1], stop: () => void): ExploreResult {
+  try {
+    return explore(program, options);
+  } finally {
+    stop();
+  }
+}
+
+function chooseProgram(name: string | undefined, { generate }: ExploreFlags): Program {
+  if ((name === undefined) === (generate === undefined)) {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name a program or give --generate, one of them');
+  }
+  return name === undefined ? generateProgram(generate!) : loadProgram(name);
+}
+
+function report(result: ExploreResult, seed: number, addressing: string, executionsPerSecond: number): object {
+  const { failure, ...rest } = result;
+  return {
+    ...{ schema: 'pfnless/explore@1', ok: failure === null, seed, addressing, ...rest, executionsPerSecond },
+    failure: failure && { ...failure, program: printProgram(failure.program) },
+  };
+}
+
+function resultText(result: ExploreResult, executionsPerSecond: number): string {
+  const { executions, complete, redundant, outcomes, worst, failure } = result;
+  const space = complete ? ', all there are' : '';
+  const left = redundant > 0 ? ` (${redundant} only reordered others)` : '';
+  const seen = Object.entries(outcomes).map(([outcome, count]) => `  ${count} times ${outcome || 'no results'}`);
+  const lines = [
+    `${executions} executions${space}${left}, ${executionsPerSecond} a second`,
+    ...seen,
+    `at the worst ${worst.steps} steps, and ${worst.faultsPerAccess.toFixed(1)} CPU faults for each access`,
+    failure === null ? paint.good('held') : failureText(failure),
+  ];
+  return `${lines.join('\n')}\n`;
+}
+
+const failureText = ({ invariant, message, program, story, command }: ExploreFailure): string =>
+  `\n${paint.bad(invariant)}: ${message}\n\n${printProgram(program)}\n${story}\nagain: ${command}`;

@@ -1,0 +1,46 @@
+/** The programs that `explore` knows by name: the litmus library, which comes with the package as text files. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { PfnlessError } from '../base/errors.js';
+import { suggestion } from '../base/nearest.js';
+import { parseProgram } from '../workload/program/parse.js';
+import type { Program } from '../workload/program/program.js';
+import { readText } from './files.js';
+
+const LIBRARY = fileURLToPath(new URL('../../../test/litmus', import.meta.url));
+const EXTENSION = '.pfn';
+
+export interface NamedProgram {
+  /** Protocol and scenario: `migrate/against-fault`. */
+  readonly name: string;
+  /** The question that it asks. */
+  readonly summary: string;
+}
+
+export function namedPrograms(): NamedProgram[] {
+  return names().map((name) => {
+    const first = readFileSync(fileOf(name), 'utf8').split('\n')[0]!;
+    return { name, summary: first.replace(/^#\s*/, '') };
+  });
+}
+
+/** The program that a word names: a file, or one of the library. @throws PfnlessError ERR_PFNLESS_FILE, ERR_PFNLESS_SYNTAX */
+export function loadProgram(nameOrFile: string): Program {
+  const known = names();
+  if (known.includes(nameOrFile)) return parseProgram(readText(fileOf(nameOrFile)), nameOrFile);
+  if (existsSync(nameOrFile)) return parseProgram(readText(nameOrFile), nameOrFile);
+  throw new PfnlessError(
+    'ERR_PFNLESS_FILE',
+    `"${nameOrFile}" is neither a file nor a program of the library (${suggestion(nameOrFile, known)})`,
+  );
+}
+
+const fileOf = (name: string): string => `${LIBRARY}/${name}${EXTENSION}`;
+
+function names(): string[] {
+  if (!existsSync(LIBRARY)) return [];
+  return readdirSync(LIBRARY, { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith(EXTENSION))
+    .map((file) => file.slice(0, -EXTENSION.length).replaceAll('\\', '/'))
+    .sort();
+}

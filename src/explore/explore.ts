@@ -1,0 +1,171 @@
+/**
+ * Exploration: a program is run under one schedule after the other until something is wrong, all has been tried, or the budget
+ * is used up. What was found comes back small, with the line that repeats it.
+ */
+import { PfnlessError } from '../base/errors.js';
+import type { MachineSpec } from '../machine/spec.js';
+import { dfs } from '../sched/explore/dfs.js';
+import { pct } from '../sched/explore/pct.js';
+import { randomWalk, roundRobin } from '../sched/explore/random.js';
+import type { Strategy } from '../sched/explore/strategy.js';
+import { printOutcome } from '../workload/program/print.js';
+import type { Program } from '../workload/program/program.js';
+import { requireProgram } from '../workload/program/validate.js';
+import type { Finding, TraceEntry } from './execution.js';
+import { Laboratory, type Run } from './laboratory.js';
+import { printRepro, type Repro, reproCommand } from './repro.js';
+import { shrink } from './shrink.js';
+import { printStory } from './story.js';
+
+export const STRATEGIES = ['random', 'pct', 'dfs', 'round-robin'] as const;
+export type StrategyName = (typeof STRATEGIES)[number];
+
+export interface ExploreOptions {
+  readonly strategy: StrategyName;
+  /** Most executions. Default 10,000. */
+  readonly executions?: number;
+  /** Of `random` and `pct`. Default 1. */
+  readonly seed?: number;
+  /** Of `pct`: ordering constraints that a bug may need. Default 3. */
+  readonly depth?: number;
+  /** Of `dfs`: most preemptions and injected events. Default: any number. */
+  readonly preemptions?: number;
+  /** Default `offset`. */
+  readonly addressing?: MachineSpec['addressing'];
+  /** Run each schedule twice, and compare. Default false. */
+  readonly twice?: boolean;
+  /** Make a failure small before it is reported. Default true. */
+  readonly shrink?: boolean;
+  /** Called now and then with the executions so far; false ends the exploration. */
+  readonly onProgress?: (executions: number) => boolean;
+}
+
+export interface ExploreFailure extends Finding {
+  readonly program: Program;
+  /** For `replay`. */
+  readonly repro: string;
+  /** The command that repeats it. */
+  readonly command: string;
+  /** What happened, in columns. */
+  readonly story: string;
+}
+
+export interface ExploreResult {
+  readonly strategy: StrategyName;
+  readonly executions: number;
+  /** Everything within the strategy's bounds has been tried. */
+  readonly complete: boolean;
+  /** Executions of `dfs` that turned out to be others in another order. */
+  readonly redundant: number;
+  /** Each combination of results that came out, and how often. */
+  readonly outcomes: Readonly<Record<string, number>>;
+  /** The worst execution: steps that it took, and CPU faults for each access of a CPU (retries for each success). */
+  readonly worst: { readonly steps: number; readonly faultsPerAccess: number };
+  readonly failure: ExploreFailure | null;
+}
+
+/** Executions between two calls of `onProgress`. */
+const PROGRESS_EVERY = 256;
+const DEFAULT_EXECUTIONS = 10_000;
+const DEFAULT_DEPTH = 3;
+
+export interface ReplayResult {
+  readonly finding: Finding | null;
+  readonly results: Readonly<Record<string, number | string>>;
+  readonly story: string;
+}
+
+/**
+ * Run a program under many schedules.
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
+ */
+export function explore(program: Program, options: ExploreOptions): ExploreResult {
+  requireProgram(program);
+  const strategy = strategyOf(options);
+  const addressing = options.addressing ?? 'offset';
+  const lab = new Laboratory(addressing);
+  const outcomes = new Map<string, number>();
+  let executions = 0;
+  let steps = 0;
+  let faultsPerAccess = 0;
+  let undetermined: ExploreFailure | null = null;
+  const found = lab.search(program, strategy, options.executions ?? DEFAULT_EXECUTIONS, (run) => {
+    executions++;
+    steps = Math.max(steps, run.steps);
+    if (run.accesses > 0) faultsPerAccess = Math.max(faultsPerAccess, run.cpuFaults / run.accesses);
+    const outcome = printOutcome(run.results);
+    outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    if (options.twice) undetermined = difference(lab, program, run, addressing);
+    if (undetermined !== null) return false;
+    return executions % PROGRESS_EVERY !== 0 || (options.onProgress?.(executions) ?? true);
+  });
+  const failure = found === null ? undetermined : reported(lab, program, found, options, addressing);
+  return {
+    strategy: options.strategy,
+    executions,
+    complete: strategy.complete && failure === null,
+    redundant: 'redundant' in strategy ? (strategy.redundant as number) : 0,
+    outcomes: Object.fromEntries([...outcomes].sort(([a], [b]) => (a < b ? -1 : 1))),
+    worst: { steps, faultsPerAccess },
+    failure,
+  };
+}
+
+/** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
+export function replay({ addressing, schedule, program }: Repro): ReplayResult {
+  const entries: TraceEntry[] = [];
+  const run = new Laboratory(addressing).replay(program, schedule, { trace: (entry) => entries.push(entry) });
+  return { finding: run.finding, results: run.results, story: printStory(entries) };
+}
+
+function strategyOf({ strategy, seed = 1, depth = DEFAULT_DEPTH, preemptions }: ExploreOptions): Strategy {
+  switch (strategy) {
+    case 'random':
+      return randomWalk(seed);
+    case 'pct':
+      return pct(seed, depth);
+    case 'dfs':
+      return dfs(preemptions === undefined ? {} : { preemptions });
+    case 'round-robin':
+      return roundRobin();
+    default: {
+      const known = STRATEGIES.join(', ');
+      throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `there is no strategy "${strategy}": known are ${known}`);
+    }
+  }
+}
+
+/** The same schedule again: anything that differs was decided by nobody. */
+function difference(
+  lab: Laboratory,
+  program: Program,
+  run: Run,
+  addressing: MachineSpec['addressing'],
+): ExploreFailure | null {
+  if (run.finding !== null) return null;
+  const again = lab.replay(program, run.schedule, { lenient: true });
+  if (again.fingerprint === run.fingerprint && printOutcome(again.results) === printOutcome(run.results)) return null;
+  const message = 'the same schedule went another way: something decides that is no choice';
+  return described({ invariant: 'determinism', message }, { addressing, schedule: run.schedule, program }, '');
+}
+
+function reported(
+  lab: Laboratory,
+  program: Program,
+  found: Run,
+  options: ExploreOptions,
+  addressing: MachineSpec['addressing'],
+): ExploreFailure {
+  const small = options.shrink === false ? { program, run: found } : shrink(lab, program, found);
+  const repro: Repro = { addressing, schedule: small.run.schedule, program: small.program };
+  return described(small.run.finding!, repro, replay(repro).story);
+}
+
+const described = ({ invariant, message }: Finding, repro: Repro, story: string): ExploreFailure => ({
+  invariant,
+  message,
+  program: repro.program,
+  repro: printRepro(repro),
+  command: reproCommand(repro),
+  story,
+});

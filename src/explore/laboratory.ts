@@ -1,0 +1,67 @@
+/** Runs programs, one execution at a time, each on a machine that fits and that is used again as long as nothing is found. */
+import type { MachineSpec } from '../machine/spec.js';
+import { Recorder, replaySchedule } from '../sched/explore/replay.js';
+import { type Schedule, trimmed } from '../sched/explore/schedule.js';
+import type { Strategy } from '../sched/explore/strategy.js';
+import type { Program } from '../workload/program/program.js';
+import { Execution, type ExecutionResult, type TraceEntry } from './execution.js';
+import { Plan } from './plan.js';
+import { World, worldKey, worldSpecOf } from './world.js';
+
+/** An execution, and what it takes to have it again. */
+export interface Run extends ExecutionResult {
+  readonly schedule: Schedule;
+  /** Preemptions. */
+  readonly switches: number;
+  /** Two executions that met the same choices and did the same have the same. */
+  readonly fingerprint: number;
+}
+
+export class Laboratory {
+  readonly #addressing: MachineSpec['addressing'];
+  readonly #worlds = new Map<string, World>();
+
+  constructor(addressing: MachineSpec['addressing']) {
+    this.#addressing = addressing;
+  }
+
+  /** The next execution of a strategy that has begun it. */
+  run(plan: Plan, recorder: Recorder, trace: ((entry: TraceEntry) => void) | null = null): Run {
+    const spec = worldSpecOf(plan.program, this.#addressing);
+    const key = worldKey(spec);
+    const world = this.#worlds.get(key) ?? new World(spec);
+    // Whatever goes wrong, a world in which it did is never used again.
+    this.#worlds.delete(key);
+    const result = new Execution(world, plan, trace).run(recorder);
+    if (result.finding === null) this.#worlds.set(key, world);
+    const { switches, fingerprint } = recorder;
+    return { ...result, schedule: trimmed(recorder.answers), switches, fingerprint };
+  }
+
+  /** @throws PfnlessError ERR_PFNLESS_SYNTAX when the schedule does not fit, unless `lenient` */
+  replay(
+    program: Program,
+    schedule: Schedule,
+    options: { readonly lenient?: boolean; readonly trace?: (entry: TraceEntry) => void } = {},
+  ): Run {
+    const recorder = new Recorder(replaySchedule(schedule, { lenient: options.lenient === true }));
+    recorder.begin();
+    return this.run(new Plan(program), recorder, options.trace ?? null);
+  }
+
+  /** Run a strategy until something is found, or there is nothing left. @param visit may end it, by returning false */
+  search(
+    program: Program,
+    strategy: Strategy,
+    executions: number,
+    visit: (run: Run) => boolean = () => true,
+  ): Run | null {
+    const plan = new Plan(program);
+    const recorder = new Recorder(strategy);
+    for (let count = 0; count < executions && recorder.begin(); count++) {
+      const run = this.run(plan, recorder);
+      if (!visit(run) || run.finding !== null) return run.finding === null ? null : run;
+    }
+    return null;
+  }
+}

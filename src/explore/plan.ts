@@ -1,0 +1,274 @@
+/** A program made ready to run many times: its processes, and which words of memory each of its calls touches. */
+import type { Call, Program, Protection, Task } from '../workload/program/program.js';
+import { processesOf } from '../workload/program/validate.js';
+import type { CallResult } from './calls.js';
+import { type Effect, freshState, type HistoryEvent, NO_ACCESS, READ, READ_WRITE } from './history.js';
+
+/** In arenas up to this size every page is watched; in larger ones, those that calls name. */
+const WATCH_ALL_PAGES = 16;
+
+const ACCESS: Readonly<Record<Protection, number>> = { none: NO_ACCESS, r: READ, rw: READ_WRITE };
+
+export interface ProcessPlan {
+  readonly index: number;
+  /** Of itself and the processes that it was forked from. */
+  readonly family: number;
+  readonly forked: boolean;
+  readonly tasks: readonly Task[];
+  /** Devices that its calls name. */
+  readonly devices: readonly number[];
+  /** Slot of its first watched page in each word of its family. */
+  readonly firstSlot: number;
+}
+
+/** Watched words at one offset of pages that are connected by mremap: one memory in the sense of history.ts. */
+interface Location {
+  readonly family: number;
+  readonly offset: number;
+  readonly pages: readonly number[];
+  readonly initial: readonly number[];
+}
+
+export class Plan {
+  readonly program: Program;
+  readonly processes: readonly ProcessPlan[];
+  /** Pages that are read back at the end. */
+  readonly watched: readonly number[];
+  /** Something may run out or is made to fail. */
+  readonly failures: boolean;
+  readonly locations: readonly Location[];
+  /** Families in which somebody forks. */
+  readonly #forking: ReadonlySet<number>;
+
+  constructor(program: Program) {
+    this.program = program;
+    this.processes = plannedProcesses(program);
+    this.watched = watchedPages(program);
+    const calls = allCalls(program);
+    this.failures =
+      program.failNth > 0 ||
+      program.inject.includes('allocation') ||
+      calls.some(({ op, failNth }) => op === 'fail_alloc' || failNth !== undefined);
+    this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
+    this.locations = plannedLocations(program, this.processes, this.watched);
+  }
+
+  /** Record what a call did to memory. @param child process that it forked */
+  record(history: History, process: ProcessPlan, call: Call, result: CallResult, child: ProcessPlan | null): void {
+    const { begin, end } = history;
+    for (const { page, offset, effect, maybe } of this.#effects(process, call, result, child)) {
+      for (const [index, location] of this.locations.entries()) {
+        if (location.family !== process.family || (offset !== null && offset !== location.offset)) continue;
+        const at = location.pages.indexOf(page);
+        if (at < 0) continue;
+        const slots = location.pages.length;
+        const slot = process.firstSlot * slots + at;
+        const resolved = resolve(effect, location.pages, process.firstSlot * slots, at, slots);
+        history.add(index, { slot, effect: resolved, maybe, begin, end, text: call.op });
+      }
+    }
+  }
+
+  /** A whole page as the end of the run finds it: `null` where it cannot be read. */
+  recordPage(history: History, process: ProcessPlan, page: number, words: Uint32Array | null): void {
+    const { begin, end } = history;
+    for (const [index, location] of this.locations.entries()) {
+      if (location.family !== process.family) continue;
+      const at = location.pages.indexOf(page);
+      if (at < 0) continue;
+      const slot = process.firstSlot * location.pages.length + at;
+      const effect: Effect =
+        words === null
+          ? { kind: 'refused', write: false, excused: false }
+          : { kind: 'load', value: words[location.offset / 4]! };
+      history.add(index, { slot, effect, maybe: false, begin, end, text: 'read back' });
+    }
+  }
+
+  /** Offsets at which a page of a process may hold something else than zero. */
+  offsetsOf(family: number): readonly number[] {
+    return this.locations.filter((location) => location.family === family).map(({ offset }) => offset);
+  }
+
+  *#effects(process: ProcessPlan, call: Call, result: CallResult, child: ProcessPlan | null): Generator<PageEffect> {
+    const { op } = call;
+    const done = typeof result === 'number';
+    const page = call.page ?? 0;
+    const offset = call.offset ?? 0;
+    switch (op) {
+      case 'load':
+      case 'read':
+        if (done) yield { page, offset, effect: { kind: 'load', value: result }, maybe: false };
+        else yield* this.#refused(process, call, result, false);
+        return;
+      case 'store':
+      case 'write':
+      case 'fill':
+        if (done) yield { page, offset, effect: { kind: 'store', value: call.value! }, maybe: false };
+        else yield* this.#refused(process, call, result, true);
+        return;
+      case 'add':
+        if (done) yield { page, offset, effect: { kind: 'add', value: call.value! }, maybe: false };
+        else yield* this.#refused(process, call, result, true);
+        return;
+      case 'touch':
+        if (!done) yield* this.#refused(process, call, result, false);
+        return;
+      case 'fork':
+        if (child === null) return;
+        for (const each of this.watched) {
+          yield { page: each, offset: null, effect: { kind: 'fork', child: child.firstSlot }, maybe: false };
+        }
+        return;
+      default:
+        for (let at = page; at <= (call.last ?? -1); at++) {
+          for (const effect of rangeEffects(call, at, done)) yield { page: at, offset: null, effect, maybe: !done };
+        }
+    }
+  }
+
+  *#refused(process: ProcessPlan, call: Call, result: string, write: boolean): Generator<PageEffect> {
+    // No mirror: nothing was asked of memory.
+    if (result === 'EBADF') return;
+    const onDevice = call.device !== undefined;
+    // A device does not break copy-on-write on its own memory, and may find its memory full of pages that are held.
+    const excused = this.failures || (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
+    const effect: Effect = { kind: 'refused', write, excused };
+    yield { page: call.page!, offset: call.offset ?? 0, effect, maybe: false };
+  }
+}
+
+interface PageEffect {
+  readonly page: number;
+  /** `null`: the whole page. */
+  readonly offset: number | null;
+  /** Slots in it are pages, or processes, until they are resolved. */
+  readonly effect: Effect;
+  readonly maybe: boolean;
+}
+
+/** The events of one execution, by location. */
+export class History {
+  readonly #events: HistoryEvent[][];
+  #clock = 0;
+  begin = 0;
+  end = 0;
+
+  constructor(locations: number) {
+    this.#events = Array.from({ length: locations }, () => []);
+  }
+
+  tick(): number {
+    return ++this.#clock;
+  }
+
+  add(location: number, event: HistoryEvent): void {
+    this.#events[location]!.push(event);
+  }
+
+  eventsOf(location: number): readonly HistoryEvent[] {
+    return this.#events[location]!;
+  }
+}
+
+function* rangeEffects(call: Call, page: number, done: boolean): Generator<Effect> {
+  switch (call.op) {
+    case 'mmap':
+      if (done) yield { kind: 'map', access: ACCESS[call.protection ?? 'rw'] };
+      else yield { kind: 'unmap' };
+      return;
+    case 'munmap':
+      yield { kind: 'unmap' };
+      return;
+    case 'mprotect':
+      yield { kind: 'protect', access: ACCESS[call.protection!] };
+      return;
+    case 'mremap': {
+      const to = call.to! + (page - call.page!);
+      // What is mapped at the destination goes before anything else is looked at.
+      yield done ? { kind: 'move', to, leaves: call.dontunmap === true } : { kind: 'clear destination', to };
+      return;
+    }
+    case 'madvise':
+      if (call.advice === 'dontneed') yield { kind: 'discard' };
+      else if (call.advice === 'free') yield { kind: 'lazyfree' };
+  }
+}
+
+/** Pages and processes become slots. */
+function resolve(effect: Effect, pages: readonly number[], base: number, at: number, slots: number): Effect {
+  if (effect.kind === 'fork') return { ...effect, child: effect.child * slots + at };
+  if (effect.kind === 'move' || effect.kind === 'clear destination') {
+    return { ...effect, to: base + pages.indexOf(effect.to) };
+  }
+  return effect;
+}
+
+const allCalls = (program: Program): Call[] => [...program.init, ...program.tasks.flatMap(({ calls }) => calls)];
+
+function plannedProcesses(program: Program): ProcessPlan[] {
+  const byName = new Map(program.tasks.map((task) => [task.name, task]));
+  const raw = processesOf(program);
+  const ofTask = new Map(raw.flatMap(({ tasks }, index) => tasks.map((name) => [name, index] as const)));
+  const familyOf = (index: number): number => {
+    const { forkedBy } = raw[index]!;
+    return forkedBy === null ? index : familyOf(ofTask.get(forkedBy)!);
+  };
+  const inFamily = new Map<number, number>();
+  return raw.map(({ tasks, forkedBy }, index) => {
+    const family = familyOf(index);
+    // The one that others are forked from comes first.
+    const firstSlot = inFamily.get(family) ?? 0;
+    inFamily.set(family, firstSlot + 1);
+    const own = tasks.map((name) => byName.get(name)!);
+    const calls = [...(index === 0 ? program.init : []), ...own.flatMap((task) => task.calls)];
+    const devices = [...new Set(calls.flatMap(({ device }) => device ?? []))].sort((a, b) => a - b);
+    return { index, family, forked: forkedBy !== null, tasks: own, devices, firstSlot };
+  });
+}
+
+function watchedPages(program: Program): number[] {
+  if (program.pages <= WATCH_ALL_PAGES) return Array.from({ length: program.pages }, (_, page) => page);
+  const named = allCalls(program).flatMap(({ page, last, to }) =>
+    page === undefined
+      ? []
+      : [page, ...(last === undefined ? [] : [last]), ...(to === undefined ? [] : [to, to + (last ?? page) - page])],
+  );
+  return [...new Set(named)].sort((a, b) => a - b);
+}
+
+function plannedLocations(program: Program, processes: readonly ProcessPlan[], watched: readonly number[]): Location[] {
+  const components = connected(program, watched);
+  return [...new Set(processes.map(({ family }) => family))].flatMap((family) => {
+    const members = processes.filter((process) => process.family === family);
+    const calls = [
+      ...(family === 0 ? program.init : []),
+      ...members.flatMap(({ tasks }) => tasks.flatMap((t) => t.calls)),
+    ];
+    const words = calls.filter(({ page, last }) => page !== undefined && last === undefined);
+    const offsets = new Set(words.map(({ offset }) => offset ?? 0));
+    if (offsets.size === 0) offsets.add(0);
+    return components.flatMap((pages) =>
+      [...offsets].map((offset) => {
+        const initial = freshState(pages.length, pages.length * (members.length - 1));
+        return { family, offset, pages, initial };
+      }),
+    );
+  });
+}
+
+/** Watched pages in groups between which no mapping moves. */
+function connected(program: Program, watched: readonly number[]): number[][] {
+  const groupOf = new Map(watched.map((page) => [page, [page]]));
+  for (const { op, page, last, to } of allCalls(program)) {
+    if (op !== 'mremap') continue;
+    for (let at = page!; at <= last!; at++) {
+      const from = groupOf.get(at);
+      const target = groupOf.get(to! + (at - page!));
+      if (from === undefined || target === undefined || from === target) continue;
+      from.push(...target);
+      for (const each of target) groupOf.set(each, from);
+    }
+  }
+  return [...new Set(groupOf.values())];
+}

@@ -1,0 +1,77 @@
+/** A process of a running program, as its tasks see it: the address space, the open mirrors, what is pinned. */
+import { PAGE_SIZE } from '../abi/address.js';
+import type { Page, VirtAddr } from '../base/brand.js';
+import { OpenMirror } from '../machine/open-mirror.js';
+import type { MachineState } from '../machine/state.js';
+import { putUserPages, unpinUserPages } from '../mm/gup.js';
+import { exitMm, type MmStruct } from '../mm/mm-struct.js';
+import type { Sleeps } from '../sync/task.js';
+
+/** The arena: where a huge page could begin. */
+const ARENA = 2 ** 30;
+
+export const addressOf = (page: number): VirtAddr => (ARENA + page * PAGE_SIZE) as VirtAddr;
+
+export class Subject {
+  /** Number of the process in the program. */
+  readonly index: number;
+  readonly family: number;
+  readonly mm: MmStruct;
+  readonly #machine: MachineState;
+  readonly #mirrors: (OpenMirror | null)[] = [];
+  readonly #held: { readonly task: string; readonly pinned: boolean; readonly pages: readonly Page[] }[] = [];
+  gone = false;
+
+  constructor(machine: MachineState, index: number, family: number, mm: MmStruct) {
+    this.#machine = machine;
+    this.index = index;
+    this.family = family;
+    this.mm = mm;
+  }
+
+  *open(device: number): Sleeps<void> {
+    if (this.#mirrors[device] != null) return;
+    const opened = yield* this.#machine.devices[device]!.driver.open(this.mm, { onFault: 'migrate' });
+    const other = this.#mirrors[device];
+    // Two tasks may have opened it at a time: one is enough.
+    if (other != null) yield* new OpenMirror(opened).put();
+    else this.#mirrors[device] = new OpenMirror(opened);
+  }
+
+  /** The mirror on a device, held until `put`; `null` when none is open. */
+  getMirror(device: number): OpenMirror | null {
+    return this.#mirrors[device]?.get() ?? null;
+  }
+
+  /** False when none is open. */
+  *close(device: number): Sleeps<boolean> {
+    const open = this.#mirrors[device] ?? null;
+    if (open === null) return false;
+    this.#mirrors[device] = null;
+    yield* open.put();
+    return true;
+  }
+
+  hold(task: string, pinned: boolean, pages: readonly Page[]): void {
+    this.#held.push({ task, pinned, pages });
+  }
+
+  /** Let go what is held of one kind, by one task or (without one) by all. */
+  letGo(pinned: boolean, task?: string): void {
+    for (let at = this.#held.length - 1; at >= 0; at--) {
+      const held = this.#held[at]!;
+      if (held.pinned !== pinned || (task !== undefined && held.task !== task)) continue;
+      this.#held.splice(at, 1);
+      if (held.pinned) unpinUserPages(this.#machine.kernel, held.pages);
+      else putUserPages(this.#machine.kernel, held.pages);
+    }
+  }
+
+  *exit(): Sleeps<void> {
+    this.gone = true;
+    this.letGo(true);
+    this.letGo(false);
+    for (let device = 0; device < this.#mirrors.length; device++) yield* this.close(device);
+    yield* exitMm(this.#machine.kernel, this.mm);
+  }
+}

@@ -1,0 +1,279 @@
+/**
+ * The parser of the text form. One call or property a line, or several with `;` between them; `#` begins a comment.
+ *
+ *     # Is a store lost while its page moves to the device?
+ *     devices 1
+ *     pages 2
+ *     init: store 0 1
+ *     A: todevice 0-1 on 0
+ *     B: store 0 7 fail_nth 1
+ *     B: load 0 -> r
+ *     allowed r=7
+ */
+import { suggestion } from '../../base/nearest.js';
+import { type ArgumentKind, argumentsOf, isOpName, OP_NAMES } from './operations.js';
+import {
+  type Advice,
+  type Call,
+  EMPTY_PROGRAM,
+  INIT,
+  INJECTIONS,
+  type Injection,
+  type Outcome,
+  PROGRAM_LIMITS,
+  type Program,
+  type Protection,
+} from './program.js';
+import { ProgramSyntaxError } from './syntax-error.js';
+import { requireProgram } from './validate.js';
+
+const PROPERTIES = ['devices', 'pages', 'memory', 'hugepages', 'fail_nth', 'inject', 'process', 'allowed', 'forbidden'];
+const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw'];
+const ADVICE: readonly Advice[] = ['dontneed', 'free', 'collapse', 'hugepage', 'nohugepage'];
+const HUGE_PAGES: readonly Program['hugePages'][] = ['always', 'madvise', 'never'];
+const NAME = /^[A-Za-z_]\w{0,15}$/;
+/** Largest word. */
+const WORD_MAX = 2 ** 32 - 1;
+
+interface Token {
+  readonly text: string;
+  readonly column: number;
+}
+
+/** The words of one line, taken from the left. */
+class Line {
+  readonly #tokens: readonly Token[];
+  readonly #source: string;
+  readonly #line: number;
+  readonly #end: number;
+  #at = 0;
+
+  constructor(source: string, line: number, text: string, firstColumn: number) {
+    this.#source = source;
+    this.#line = line;
+    this.#tokens = Array.from(text.matchAll(/[^\s:]+:?|:/g), (match) => ({
+      text: match[0],
+      column: firstColumn + match.index,
+    }));
+    this.#end = firstColumn + text.trimEnd().length;
+  }
+
+  get next(): string | undefined {
+    return this.#tokens[this.#at]?.text;
+  }
+
+  /** The next word. @throws ProgramSyntaxError at the end of the line */
+  take(what: string): Token {
+    const token = this.#tokens[this.#at];
+    if (token === undefined) this.fail(this.#end, `${what} is missing`);
+    this.#at++;
+    return token;
+  }
+
+  /** The next word, if it is this one. */
+  accept(text: string): boolean {
+    if (this.next !== text) return false;
+    this.#at++;
+    return true;
+  }
+
+  end(): void {
+    const token = this.#tokens[this.#at];
+    if (token !== undefined) this.fail(token.column, `there is no room for "${token.text}"`);
+  }
+
+  fail(column: number, message: string): never {
+    throw new ProgramSyntaxError(this.#source, this.#line, column, message);
+  }
+
+  number(what: string, min: number, max: number): number {
+    const token = this.take(what);
+    return this.toNumber(token, token.text, what, min, max);
+  }
+
+  toNumber({ column }: Token, text: string, what: string, min: number, max: number): number {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    if (!(value >= min && value <= max)) {
+      this.fail(column, `${what} must be a whole number from ${min} to ${max}, not "${text}"`);
+    }
+    return value;
+  }
+
+  oneOf<T extends string>(what: string, known: readonly T[]): T {
+    const { text, column } = this.take(what);
+    const found = known.find((each) => each === text);
+    if (found === undefined) this.fail(column, `${what} must be ${known.join(', ')}, not "${text}"`);
+    return found;
+  }
+
+  name(what: string): string {
+    const { text, column } = this.take(what);
+    if (!NAME.test(text)) this.fail(column, `"${text}" is no name of ${what}: use up to 16 letters and digits`);
+    return text;
+  }
+}
+
+/**
+ * @param source where the text comes from, for messages
+ * @throws ProgramSyntaxError with line and column; PfnlessError ERR_PFNLESS_SYNTAX where parts do not fit together
+ */
+export function parseProgram(text: string, source = 'program'): Program {
+  const draft = new Draft();
+  for (const [index, line] of text.split('\n').entries()) {
+    const comment = line.indexOf('#');
+    const code = comment < 0 ? line : line.slice(0, comment);
+    if (code.trim() === '') {
+      if (comment >= 0) draft.comment(line.slice(comment + 1).trim());
+      continue;
+    }
+    let column = 1;
+    for (const part of code.split(';')) {
+      if (part.trim() !== '') draft.line(new Line(source, index + 1, part, column));
+      column += part.length + 1;
+    }
+  }
+  return requireProgram(draft.program, source);
+}
+
+class Draft {
+  #program: Program = EMPTY_PROGRAM;
+  #begun = false;
+
+  get program(): Program {
+    return this.#program;
+  }
+
+  /** Comments count at the top only. */
+  comment(text: string): void {
+    if (!this.#begun) this.#program = { ...this.#program, question: [...this.#program.question, text] };
+  }
+
+  line(line: Line): void {
+    this.#begun = true;
+    const { text, column } = line.take('a call or a property');
+    const isTask = text.endsWith(':') || line.accept(':');
+    const name = { text: text.replace(/:$/, ''), column };
+    this.#program = { ...this.#program, ...(isTask ? this.#call(line, name) : this.#property(line, name)) };
+    line.end();
+  }
+
+  #property(line: Line, { text, column }: Token): Partial<Program> {
+    const { devices, pages, deviceMemory, failNth } = PROGRAM_LIMITS;
+    switch (text) {
+      case 'devices':
+        return { devices: line.number('the number of devices', 0, devices) };
+      case 'pages':
+        return { pages: line.number('the number of pages', 1, pages) };
+      case 'memory':
+        return { deviceMemory: line.number('pages of device memory', 1, deviceMemory) };
+      case 'hugepages':
+        return { hugePages: line.oneOf('hugepages', HUGE_PAGES) };
+      case 'fail_nth':
+        return { failNth: line.number('fail_nth', 1, failNth) };
+      case 'inject':
+        return { inject: [...this.#program.inject, ...many(line, () => injection(line))] };
+      case 'process':
+        return { processes: [...this.#program.processes, many(line, () => line.name('a task'))] };
+      case 'allowed':
+        return { allowed: [...this.#program.allowed, outcome(line)] };
+      case 'forbidden':
+        return { forbidden: [...this.#program.forbidden, outcome(line)] };
+      default: {
+        const hint = isOpName(text) ? `put a task before it, as in "A: ${text}"` : suggestion(text, PROPERTIES);
+        line.fail(column, `there is no property "${text}" (${hint})`);
+      }
+    }
+  }
+
+  #call(line: Line, { text: name, column }: Token): Partial<Program> {
+    if (!NAME.test(name)) line.fail(column, `"${name}" is no name of a task: use up to 16 letters and digits`);
+    const calls = line.next === undefined ? [] : [parseCall(line)];
+    const { init, tasks } = this.#program;
+    if (name === INIT) return { init: [...init, ...calls] };
+    const known = tasks.some((task) => task.name === name);
+    const grown = tasks.map((task) => (task.name === name ? { name, calls: [...task.calls, ...calls] } : task));
+    return { tasks: known ? grown : [...tasks, { name, calls }] };
+  }
+}
+
+function many<T>(line: Line, take: () => T): T[] {
+  const found = [take()];
+  while (line.next !== undefined) found.push(take());
+  return found;
+}
+
+const injection = (line: Line): Injection => line.oneOf('inject', INJECTIONS);
+
+function outcome(line: Line): Outcome {
+  return Object.fromEntries(
+    many(line, () => {
+      const { text, column } = line.take('a result, as in r=7');
+      const match = /^(\w+)=(\w+)$/.exec(text);
+      if (match === null) line.fail(column, `"${text}" is no result: write name=value, as in r=7 or e=EFAULT`);
+      return [match[1]!, /^\d+$/.test(match[2]!) ? Number(match[2]) : match[2]!];
+    }),
+  );
+}
+
+function parseCall(line: Line): Call {
+  const { text: op, column } = line.take('an operation');
+  if (!isOpName(op)) line.fail(column, `there is no operation "${op}" (${suggestion(op, OP_NAMES)})`);
+  const parts = argumentsOf(op).map((kind) => argument(line, kind));
+  const into = line.accept('->') ? { into: line.name('a result') } : {};
+  const failNth = line.accept('fail_nth') ? { failNth: line.number('fail_nth', 1, PROGRAM_LIMITS.failNth) } : {};
+  return Object.assign({ op }, ...parts, into, failNth);
+}
+
+function argument(line: Line, kind: ArgumentKind): Partial<Call> {
+  switch (kind) {
+    case 'where':
+      return where(line);
+    case 'range':
+      return range(line);
+    case 'value':
+      return { value: line.number('a word', 0, WORD_MAX) };
+    case 'on':
+      if (!line.accept('on')) line.fail(line.take('"on", and the device').column, 'here comes "on", and the device');
+      return { device: device(line) };
+    case 'device':
+      return { device: device(line) };
+    case 'to':
+      if (!line.accept('to')) line.fail(line.take('"to", and a page').column, 'here comes "to", and a page');
+      return { to: page(line) };
+    case 'protection':
+      return { protection: line.oneOf('the protection', PROTECTIONS) };
+    case 'protection?':
+      return PROTECTIONS.some((each) => each === line.next) ? argument(line, 'protection') : {};
+    case 'advice':
+      return { advice: line.oneOf('the advice', ADVICE) };
+    case 'dontunmap?':
+      return line.accept('dontunmap') ? { dontunmap: true } : {};
+    case 'write?':
+      return line.accept('write') ? { write: true } : {};
+    case 'child':
+      return { child: line.name('a task') };
+  }
+}
+
+const device = (line: Line): number => line.number('the device', 0, PROGRAM_LIMITS.devices - 1);
+const page = (line: Line): number => line.number('a page', 0, PROGRAM_LIMITS.pages - 1);
+
+function where(line: Line): Partial<Call> {
+  const token = line.take('a page, as in 0 or 0+8');
+  const [first = '', byte, ...rest] = token.text.split('+');
+  if (rest.length > 0) line.fail(token.column, `"${token.text}" is no place: write a page, or page+byte, as in 0+8`);
+  const at = { page: line.toNumber(token, first, 'a page', 0, PROGRAM_LIMITS.pages - 1) };
+  if (byte === undefined) return at;
+  const offset = line.toNumber(token, byte, 'the byte in the page', 0, 4092);
+  if (offset % 4 !== 0) line.fail(token.column, `the byte in the page must be a multiple of 4, not ${offset}`);
+  return offset === 0 ? at : { ...at, offset };
+}
+
+function range(line: Line): Partial<Call> {
+  const token = line.take('pages, as in 0 or 0-3');
+  const [from = '', until = from, ...rest] = token.text.split('-');
+  if (rest.length > 0) line.fail(token.column, `"${token.text}" is no range: write a page, or first-last, as in 0-3`);
+  const first = line.toNumber(token, from, 'a page', 0, PROGRAM_LIMITS.pages - 1);
+  const last = line.toNumber(token, until, 'the last page', first, PROGRAM_LIMITS.pages - 1);
+  return { page: first, last };
+}

@@ -1,0 +1,103 @@
+/**
+ * Programs as data: what tasks do to a small arena of memory, one call after the other, all tasks at once. The text form is in
+ * parse.ts and print.ts, the meaning of each call in src/explore/calls.ts.
+ *
+ * A program is plain data (structured clone, JSON). Everything in it is a small number: page 0 is the first of the arena,
+ * device 0 the machine's first.
+ */
+import type { OpName } from './operations.js';
+
+/** Most of each that a program may have. Small: exploration is for small programs. */
+export const PROGRAM_LIMITS = Object.freeze({
+  devices: 4,
+  pages: 1024,
+  tasks: 8,
+  calls: 48,
+  deviceMemory: 512,
+  failNth: 64,
+});
+
+/** Name of the task whose calls come before all others, one after the other, in the tame order. */
+export const INIT = 'init';
+
+export type Protection = 'none' | 'r' | 'rw';
+export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage';
+
+/** Which arguments a call has is said by its operation (operations.ts). */
+export interface Call {
+  readonly op: OpName;
+  /** First page. */
+  readonly page?: number;
+  /** Byte in the page: a multiple of 4. */
+  readonly offset?: number;
+  /** Last page of a range, included. */
+  readonly last?: number;
+  /** A 32-bit word to store, or to add. */
+  readonly value?: number;
+  readonly device?: number;
+  readonly protection?: Protection;
+  readonly advice?: Advice;
+  /** Page to move to. */
+  readonly to?: number;
+  readonly dontunmap?: true;
+  readonly write?: true;
+  /** First task of the process that `fork` makes. */
+  readonly child?: string;
+  /** Name under which outcomes know the result: the word that was loaded, or an errno, 0 for none. */
+  readonly into?: string;
+  /** The nth allocation of RAM inside of the call fails. */
+  readonly failNth?: number;
+}
+
+export interface Task {
+  readonly name: string;
+  readonly calls: readonly Call[];
+}
+
+/** Values of some results. */
+export type Outcome = Readonly<Record<string, number | string>>;
+
+/** Sources of choice beside the order of turns, each tame unless it is named. */
+export const INJECTIONS = ['allocation', 'device-order', 'notifier-retry'] as const;
+export type Injection = (typeof INJECTIONS)[number];
+
+export interface Program {
+  /** Lines of comment at the top, the first one a question. */
+  readonly question: readonly string[];
+  readonly devices: number;
+  /** Pages of the arena, mapped readable and writable at first. */
+  readonly pages: number;
+  /** Pages of memory that each device has to hand out. */
+  readonly deviceMemory: number;
+  /** /sys/kernel/mm/transparent_hugepage/enabled */
+  readonly hugePages: 'always' | 'madvise' | 'never';
+  readonly inject: readonly Injection[];
+  /** The nth allocation of RAM after `init` fails, whoever makes it; 0: none. */
+  readonly failNth: number;
+  /** Tasks that live in processes of their own; all the others, but for children, share the first process. */
+  readonly processes: readonly (readonly string[])[];
+  readonly init: readonly Call[];
+  readonly tasks: readonly Task[];
+  /** If there are any, what comes out is one of these. */
+  readonly allowed: readonly Outcome[];
+  /** None of these comes out. */
+  readonly forbidden: readonly Outcome[];
+}
+
+export const EMPTY_PROGRAM: Program = Object.freeze({
+  question: [],
+  devices: 1,
+  pages: 1,
+  deviceMemory: 512,
+  hugePages: 'never',
+  inject: [],
+  failNth: 0,
+  processes: [],
+  init: [],
+  tasks: [],
+  allowed: [],
+  forbidden: [],
+});
+
+/** Calls of all tasks, `init` apart. */
+export const countCalls = (program: Program): number => program.tasks.reduce((sum, { calls }) => sum + calls.length, 0);

@@ -1,0 +1,73 @@
+/** `pfnless explore` and `pfnless replay` as a user meets them. */
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { jsonOf, pfnless } from './pfnless';
+
+const folder = mkdtempSync(join(tmpdir(), 'pfnless-explore-'));
+const file = (name: string, text: string): string => {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+};
+const PLANTED = 'pages 2; init: store 0 1; A: todevice 0-1 on 0; B: store 0 7; B: load 0 -> r; forbidden r=7';
+
+test('a litmus program by name, all of its schedules', async () => {
+  const words = ['explore', 'migrate/against-store', '--strategy', 'dfs', '--preemptions', '1', '--json'];
+  const { code, ...finished } = await pfnless(words);
+  expect(code).toBe(0);
+  expect(jsonOf({ code, ...finished })).toMatchObject({
+    ...{ schema: 'pfnless/explore@1', ok: true, seed: 1, strategy: 'dfs', complete: true, failure: null },
+    executions: expect.any(Number),
+    executionsPerSecond: expect.any(Number),
+    outcomes: { 'r=7': expect.any(Number) },
+  });
+});
+
+test('a failure exits with 1 and prints the command that repeats it, which does', async () => {
+  const found = await pfnless(['explore', file('planted.pfn', PLANTED)]);
+  expect(found.code).toBe(1);
+  expect(found.stdout).toMatch(/^seed 1 · strategy random/);
+  expect(found.stdout).toMatch(/outcome: r=7 is forbidden/);
+  const repro = /again: npx pfnless replay '(.*)'/.exec(found.stdout)![1]!;
+  const again = await pfnless(['replay', repro, '--json']);
+  expect(again.code).toBe(1);
+  expect(jsonOf(again)).toMatchObject({
+    ...{ schema: 'pfnless/replay@1', ok: false, reproduced: true, results: { r: 7 } },
+    finding: { invariant: 'outcome' },
+  });
+});
+
+test('a schedule on which nothing is wrong replays with 0', async () => {
+  const { code, stdout } = await pfnless(['replay', 'v1 legacy tame pages 1; A: store 0 1; A: load 0']);
+  expect(code).toBe(0);
+  expect(stdout).toMatch(/store 0 1/);
+  expect(stdout).toMatch(/held/);
+});
+
+test.each([
+  ['a program with a typing error', ['explore', 'BAD'], /bad\.pfn:2:4: there is no operation "lod"/],
+  ['an unknown name', ['explore', 'migrate/against-stor'], /did you mean "migrate\/against-store"/],
+  ['neither name nor seed', ['explore'], /name a program or give --generate/],
+  [
+    'a strategy that there is not',
+    ['explore', 'migrate/against-store', '--strategy', 'luck'],
+    /allowed choices are random, pct, dfs/,
+  ],
+  ['no repro', ['replay', 'v2 offset tame A: load 0'], /this is no repro/],
+  ['a schedule that does not fit', ['replay', 'v1 offset 0.9 A: load 0; B: load 0'], /does not fit the program/],
+])('exit 2: %s', async (_, words, message) => {
+  const bad = file('bad.pfn', 'pages 1\nA: lod 0\n');
+  const { code, stderr } = await pfnless(words.map((word) => (word === 'BAD' ? bad : word)));
+  expect(stderr).toMatch(message);
+  expect(code).toBe(2);
+});
+
+test('list shows the litmus programs with their questions', async () => {
+  const { litmus } = jsonOf(await pfnless(['list', '--json']));
+  expect(litmus).toContainEqual({
+    name: 'migrate/against-store',
+    summary: 'Is a store lost while its page moves to the device?',
+  });
+});

@@ -1,0 +1,25 @@
+/** What exploration has found, by the lines that it printed: each held again once it was mended. */
+import { expect, test } from 'vitest';
+import { replay } from '#src/explore/explore';
+import { parseRepro } from '#src/explore/repro';
+
+test.each([
+  [
+    'two lanes that want more device memory than there is do not evict each other for ever',
+    'v1 offset 4 devices 1; pages 2; memory 1; A: fill 0 1 on 0 -> a; B: fill 1 2 on 0 -> b',
+  ],
+  [
+    'a page that was mapped while its predecessor, which was discarded, still moved keeps its mapping',
+    'v1 offset 6-2-2-0 devices 2; pages 1; init: add 0 1 on 1; A: fill 0 2 on 0; B: fill 0 4 on 1; C: madvise 0 dontneed',
+  ],
+  [
+    "an eviction beside a release of the device's memory does not use chunks that are gone",
+    'v1 offset 4-0 devices 1; pages 1; init: add 0 1 on 0; A: release 0; C: release 0',
+  ],
+  [
+    'a device maps no page behind an invalidation that has passed',
+    'v1 offset 6-0 devices 1; pages 1; init: read 0 on 0; B: add 0 2 on 0; C: tosystem 0 on 0',
+  ],
+])('%s', (_, repro) => {
+  expect(replay(parseRepro(repro)).finding).toBeNull();
+});

@@ -1,0 +1,206 @@
+/** Programs as data: the text form both ways, its errors, the builder, the generator, the minimiser. */
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { PfnlessError } from '#src/base/errors';
+import { machineSpecs, programs } from '#src/fast-check';
+import { parseMachineSpec } from '#src/machine/spec';
+import { program } from '#src/workload/program/build';
+import { generateProgram } from '#src/workload/program/generate';
+import { minimizeProgram, simplifications } from '#src/workload/program/minimize';
+import { OP_NAMES } from '#src/workload/program/operations';
+import { parseProgram } from '#src/workload/program/parse';
+import { printProgram, printProgramOnOneLine } from '#src/workload/program/print';
+import { countCalls, type Program } from '#src/workload/program/program';
+import { ProgramSyntaxError } from '#src/workload/program/syntax-error';
+
+const FULL = `# Everything at once?
+#
+# A second paragraph.
+devices 2
+pages 4
+memory 3
+hugepages always
+fail_nth 5
+inject allocation notifier-retry
+process D
+init: store 0+8 4294967295
+init: todevice 0-3 on 1
+A: load 0 -> r
+A: read 1+4 on 0 -> x
+A: write 1 2 on 0
+A: touch 0 on 0
+A: fill 0 1 on 1
+A: add 0 1 on 1 fail_nth 2
+A: tosystem 0-1 on 0
+A: exclusive 2 on 0
+A: close 0
+A: open 0
+A: release 1
+A: fail_alloc 1
+A: fork C
+B: mmap 0-1 r
+B: munmap 2
+B: mprotect 0-3 none -> e
+B: mremap 0-1 to 2 dontunmap
+B: madvise 0 dontneed
+B: pin 0 write
+B: unpin
+B: get 1
+B: put
+D: exit
+C: store 3 7
+allowed r=1 e=0
+allowed r=2
+forbidden x=EFAULT
+`;
+
+describe('text form', () => {
+  test('every operation and property prints as it was written', () => {
+    const parsed = parseProgram(FULL);
+    expect(printProgram(parsed)).toBe(FULL);
+    const used = new Set([...parsed.init, ...parsed.tasks.flatMap(({ calls }) => calls)].map(({ op }) => op));
+    expect([...used].sort()).toEqual([...OP_NAMES].sort());
+  });
+
+  test('what is printed parses to the same data, on many lines and on one', () => {
+    fc.assert(
+      fc.property(programs({ tasks: 4, pages: 4 }), (generated) => {
+        expect(parseProgram(printProgram(generated))).toEqual(generated);
+        expect(parseProgram(printProgramOnOneLine(generated))).toEqual({ ...generated, question: [] });
+      }),
+    );
+  });
+
+  test.each([
+    ['A: lod 0', 1, 4, 'there is no operation "lod" (did you mean "load"?)'],
+    ['A: store 0', 1, 11, 'a word is missing'],
+    ['pages 2\nA: store 0+3 1', 2, 10, 'the byte in the page must be a multiple of 4, not 3'],
+    ['A: load 0 1', 1, 11, 'there is no room for "1"'],
+    ['A: load 0; B: load x', 1, 20, 'a page must be a whole number from 0 to 1023, not "x"'],
+    ['A: todevice 0 0', 1, 15, 'here comes "on", and the device'],
+    ['A: todevice 3-1 on 0', 1, 13, 'the last page must be a whole number from 3 to 1023, not "1"'],
+    ['store 0 1', 1, 1, 'there is no property "store" (put a task before it, as in "A: store")'],
+    ['pags 1', 1, 1, 'there is no property "pags" (did you mean "pages"?)'],
+    ['devices 9', 1, 9, 'the number of devices must be a whole number from 0 to 4, not "9"'],
+    ['A: load 0 -> r\nallowed r', 2, 9, '"r" is no result: write name=value, as in r=7 or e=EFAULT'],
+    ['A: mprotect 0 x', 1, 15, 'the protection must be none, r, rw, not "x"'],
+    ['3: load 0', 1, 1, '"3" is no name of a task: use up to 16 letters and digits'],
+  ])('%j is refused at its place', (text, line, column, message) => {
+    const error = catches(() => parseProgram(text, 'file'));
+    expect(error).toBeInstanceOf(ProgramSyntaxError);
+    expect(error.message).toBe(`file:${line}:${column}: ${message}.`);
+    expect(error).toMatchObject({ code: 'ERR_PFNLESS_SYNTAX', line, column });
+  });
+
+  test.each([
+    ['pages 1', 'it has no task: write a line such as "A: store 0 1"'],
+    ['A: load 1', 'load: there is no page 1: the arena has 1'],
+    ['A: read 0 on 1', 'read: there is no device 1'],
+    ['pages 4; A: mremap 0-1 to 1', 'mremap: the old place and the new one overlap'],
+    ['A: load 0; allowed r=1', 'no call has the result "r"'],
+    ['A: load 0 -> r; A: load 0 -> r', 'two calls have the same result'],
+    ['A: fork B', 'there is no task "B"'],
+    ['A: fork B; B: fork A', 'task "A" forks itself'],
+    ['A: exit; B: load 0', 'A: exit is for a task that is alone in its process'],
+    ['A: exit; A: load 0', 'A: nothing comes after exit'],
+    ['init: fork A; A: load 0', 'init can neither fork nor exit, and has no results'],
+  ])('%j does not fit together', (text, message) => {
+    const error = catches(() => parseProgram(text, 'file'));
+    expect(error).toMatchObject({ code: 'ERR_PFNLESS_SYNTAX', message: `file: ${message}.` });
+  });
+});
+
+describe('builder', () => {
+  test('builds what the text says', () => {
+    const built = program()
+      .question('Is it the same?')
+      .devices(2)
+      .pages(3)
+      .init((init) => init.store([0, 4], 1))
+      .task('A', (a) => a.toDevice([0, 2], 1).fork('C').load(0, 'r').store(1, 2).failNth(3))
+      .task('C', (c) => c.mprotect(0, 'r').into('e'))
+      .allowed({ r: 0, e: 0 })
+      .build();
+    const text = `# Is it the same?
+devices 2; pages 3
+init: store 0+4 1
+A: todevice 0-2 on 1; A: fork C; A: load 0 -> r; A: store 1 2 fail_nth 3
+C: mprotect 0 r -> e
+allowed r=0 e=0`;
+    expect(built).toEqual(parseProgram(text));
+  });
+
+  test('refuses what the parser refuses', () => {
+    expect(catches(() => program().build())).toBeInstanceOf(PfnlessError);
+  });
+});
+
+describe('generator', () => {
+  test('is a pure function of its seed, and uses every operation but exit over a few hundred seeds', () => {
+    const used = new Set<string>();
+    for (let seed = 0; seed < 300; seed++) {
+      const generated = generateProgram(seed);
+      expect(generateProgram(seed)).toEqual(generated);
+      for (const { calls } of generated.tasks) for (const { op } of calls) used.add(op);
+    }
+    expect(OP_NAMES.filter((op) => !used.has(op))).toEqual(['exit']);
+  });
+
+  test('swarms: programs differ in which operations they use at all', () => {
+    const kinds = Array.from({ length: 50 }, (_, seed) => {
+      const { tasks } = generateProgram(seed, { calls: 8 });
+      return [...new Set(tasks.flatMap(({ calls }) => calls.map(({ op }) => op)))].sort().join();
+    });
+    expect(new Set(kinds).size).toBeGreaterThan(40);
+  });
+});
+
+describe('minimiser', () => {
+  test('finds the three calls, the two tasks and the one page that a planted failure needs', () => {
+    const calls = (candidate: Program, task: number) => candidate.tasks[task]?.calls.map(({ op }) => op) ?? [];
+    const fails = (candidate: Program): boolean =>
+      candidate.tasks.some((_, at) => calls(candidate, at).join().includes('store,load')) &&
+      candidate.tasks.some(({ calls: each }) => each.length === 1 && each[0]!.op === 'munmap');
+    const large = parseProgram(`
+      devices 3; pages 8
+      init: store 5 1; init: todevice 0-7 on 2
+      A: todevice 3 on 1; A: store 6+8 1; A: load 4 -> r; A: tosystem 6 on 1
+      B: munmap 2-6
+      C: fork D; C: load 1
+      D: store 7 1`);
+    const smallest = minimizeProgram(large, fails);
+    expect(fails(smallest)).toBe(true);
+    expect(countCalls(smallest)).toBe(3);
+    expect(smallest).toMatchObject({ devices: 0, pages: 1, init: [] });
+    // Minimal: no single step makes it smaller and keeps the failure.
+    expect([...simplifications(smallest)].filter((simpler) => fails(simpler) && simpler !== smallest)).toEqual([]);
+  });
+
+  test('asks no more often than it may', () => {
+    let asked = 0;
+    minimizeProgram(generateProgram(3), () => ++asked > 0, 5);
+    expect(asked).toBe(5);
+  });
+});
+
+describe('fast-check', () => {
+  test('programs shrink to one call', () => {
+    const property = fc.property(programs(), (generated) => countCalls(generated) === 0);
+    const { counterexample } = fc.check(property, { seed: 1 });
+    expect(countCalls(counterexample![0])).toBe(1);
+    expect(counterexample![0].init).toEqual([]);
+  });
+
+  test('machine specs can be built', () => {
+    fc.assert(fc.property(machineSpecs(), (spec) => parseMachineSpec(spec).executor === 'inline'));
+  });
+});
+
+function catches(call: () => unknown): Error {
+  try {
+    call();
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error('nothing was thrown');
+}
