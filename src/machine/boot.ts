@@ -100,6 +100,7 @@ function createKernelOf(spec: MachineSpec, executor: Executor, log: string[]): K
       addressing: spec.addressing,
       checked: spec.checks,
       hugePages: spec.hugePages,
+      hugetlbPages: spec.hugetlbPages,
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
       preempt: () => executor.preempt('preempt task'),

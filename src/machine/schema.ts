@@ -107,6 +107,7 @@ export const machineSchema = z.strictObject({
   seed: whole(0, 0xffff_ffff).default(1),
   checks: flag().default(true),
   hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
+  hugetlbPages: whole(0, RAM_MAX / PMD_SIZE).default(0),
   memory: memorySchema.prefault({}),
   devices: z.array(deviceSchema, { error: devicesMessage }).max(MAX_DEVICES, { error: devicesMessage }).default([]),
 });

@@ -7,7 +7,8 @@ import { NULL_PAGE, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32 } from '../sync/word.js';
-import { findHugePmd, isHugeZero, pageOfPmd } from './huge-pmd.js';
+import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from './huge-pmd.js';
+import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { madviseCollapse } from './khugepaged.js';
 import type { MmStruct } from './mm-struct.js';
@@ -75,8 +76,7 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
   switch (advice) {
     case 'DONTNEED':
       if ((vma.flags & VM_PFNMAP) !== 0) return 'EINVAL';
-      yield* cleared(vma, start, end, zapRange(kernel, vma, start, end, true));
-      return 0;
+      return yield* dontNeed(kernel, vma, start, end);
     case 'FREE':
       if (!vmaIsAnonymous(vma)) return 'EINVAL';
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
@@ -88,6 +88,17 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
     case 'COLLAPSE':
       return yield* madviseCollapse(kernel, vma, start, end);
   }
+}
+
+/** `madvise_dontneed_single_vma()`; of the hugetlb pool only whole pages, from the border of one on. */
+function* dontNeed(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<Result> {
+  let stop = end;
+  if (isHugetlb(vma)) {
+    if (!isHugeAligned(start)) return 'EINVAL';
+    stop = hugeAlignDown(end);
+  }
+  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, true));
+  return 0;
 }
 
 /** Do something between the two halves of a notification. */
@@ -114,6 +125,7 @@ function* adviseHuge(
   clear: number,
 ): Sleeps<Result> {
   const flags = (vma.flags & ~clear) | set;
+  if (flags !== vma.flags && !(hugetlbMaySplit(vma.mm, start) && hugetlbMaySplit(vma.mm, end))) return 'EINVAL';
   if (flags !== vma.flags) yield* modifyVmaFlags(kernel, vma, start, end, flags);
   return 0;
 }

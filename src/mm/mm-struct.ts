@@ -29,6 +29,8 @@ export class MmStruct {
   rssShmem = 0;
   /** Pages of files and of drivers mapped (`MM_FILEPAGES`). */
   rssFile = 0;
+  /** Pages of the hugetlb pool mapped, in pages of 4 KiB (`hugetlb_usage`); they are in no rss. */
+  hugetlbUsage = 0;
   /** Page table pages, the top level included. */
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */

@@ -4,9 +4,11 @@ import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { vmFileGet } from './filemap.js';
+import { isHugeAligned } from './huge-pmd.js';
+import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { getUnmappedArea, unmapRegion } from './mmap.js';
+import { getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -51,11 +53,21 @@ export function* doMremap(
   yield* mm.mmapLock.downWrite();
   try {
     if (mm.exiting) return 'EFAULT';
+    if (!mayRemap(remap)) return 'EINVAL';
     const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
     return (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
   } finally {
     mm.mmapLock.upWrite();
   }
+}
+
+/** Of the hugetlb pool whole pages move, and nothing grows; no border of what goes away is inside of one. */
+function mayRemap({ mm, addr, oldLen, newLen, flags }: Remap): boolean {
+  const to = flags.fixedAt;
+  if (to !== undefined && !mayUnmap(mm, to, to + newLen)) return false;
+  const vma = vmaLookup(mm, addr);
+  if (vma === undefined || !isHugetlb(vma)) return mayUnmap(mm, addr + newLen, addr + oldLen);
+  return [addr, oldLen, newLen, to ?? 0].every(isHugeAligned) && newLen <= oldLen;
 }
 
 const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);
