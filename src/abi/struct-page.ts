@@ -72,6 +72,8 @@ export const PAGE_FLAGS = Object.freeze({
   PG_table: 1 << 17,
   /** Isolated from the LRU by a migration. */
   PG_isolated: 1 << 18,
+  /** Folio of the hugetlb pool, in use or free (a page type in Linux). */
+  PG_hugetlb: 1 << 19,
 });
 
 /** Zone of a page, in the low 8 bits of `zone`. */

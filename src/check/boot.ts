@@ -6,6 +6,7 @@ import type { Machine } from '../machine/types.js';
 import { cpuTlb } from './cpu-tlb.js';
 import { deviceMappings } from './device-mappings.js';
 import { framesConserved } from './frames-conserved.js';
+import { hugetlbPool } from './hugetlb-pool.js';
 import { kernelLog } from './kernel-log.js';
 import { noLeftovers } from './no-leftovers.js';
 import { pageAccounting } from './page-accounting.js';
@@ -15,6 +16,7 @@ import { swap } from './swap.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
+  hugetlbPool,
   pageAccounting,
   pageCache,
   rmap,

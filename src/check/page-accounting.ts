@@ -74,10 +74,11 @@ class Mappings {
   }
 }
 
-type Counter = 'rssAnon' | 'rssShmem' | 'rssFile';
+type Counter = 'rssAnon' | 'rssShmem' | 'rssFile' | 'hugetlbUsage';
 
 /** Counter that a page at rest belongs to: what is not anonymous and not of shared memory is a file's, or a driver's. */
 function counterOf({ memmap: { words } }: Kernel, page: Page): Counter {
+  if (pageTestFlag(words, page, PAGE_FLAGS.PG_hugetlb)) return 'hugetlbUsage';
   if (pageIsAnon(words, page)) return 'rssAnon';
   return pageTestFlag(words, page, PAGE_FLAGS.PG_swapbacked) ? 'rssShmem' : 'rssFile';
 }
@@ -85,7 +86,7 @@ function counterOf({ memmap: { words } }: Kernel, page: Page): Counter {
 /** Count what the page tables map; says what is wrong with an address space's own counters. */
 function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, void> {
   for (const mm of kernel.mms) {
-    const resident: Record<Counter, number> = { rssAnon: 0, rssShmem: 0, rssFile: 0 };
+    const resident: Record<Counter, number> = { rssAnon: 0, rssShmem: 0, rssFile: 0, hugetlbUsage: 0 };
     for (const entry of cpuEntries(kernel, mm)) {
       if (entry.page === NULL_PAGE) continue;
       resident[counterOf(kernel, entry.page)]++;

@@ -6,7 +6,7 @@ import type { Kernel } from '../mm/kernel.js';
 import { pageFlags } from '../mm/page.js';
 import { pageRefCount } from '../sync/page-ref.js';
 
-const { PG_buddy, PG_reserved, PG_table } = PAGE_FLAGS;
+const { PG_buddy, PG_hugetlb, PG_reserved, PG_table } = PAGE_FLAGS;
 const ORDER_OF_FREE = STRUCT_PAGE.word.private;
 
 /** `free`: head of a free block; `lost`: nobody holds it and it is not free either. */
@@ -17,7 +17,9 @@ export function ramUse(kernel: Kernel, page: Page): RamUse {
   if (flags & PG_buddy) return 'free';
   if (flags & PG_table) return 'table';
   if (flags & PG_reserved) return 'reserved';
-  return pageRefCount(kernel.memmap.words, page) > 0 ? 'used' : 'lost';
+  if (pageRefCount(kernel.memmap.words, page) > 0) return 'used';
+  // Free, but for nobody but its pool.
+  return flags & PG_hugetlb ? 'reserved' : 'lost';
 }
 
 /** Pages of the free block that `page` heads. */

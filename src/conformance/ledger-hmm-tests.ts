@@ -5,6 +5,7 @@ const EXCLUSIVE = 'test/selftests/exclusive.test.ts';
 const FILE = 'test/selftests/file.test.ts';
 const FORK = 'test/selftests/fork.test.ts';
 const HUGE = 'test/selftests/huge.test.ts';
+const HUGETLB = 'test/selftests/hugetlb.test.ts';
 const MIGRATE = 'test/selftests/migrate.test.ts';
 const RACES = 'test/selftests/races.test.ts';
 const TWO = 'test/selftests/two-devices.test.ts';
@@ -22,7 +23,7 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['anon_write_child', BOTH, FORK],
   ['anon_write_child_shared', ALL, FORK],
   ['anon_write_huge', ALL, HUGE],
-  ['anon_write_hugetlbfs', 'needs hugetlbfs', null],
+  ['anon_write_hugetlbfs', ALL, HUGETLB],
   ['file_read', ALL, FILE],
   ['file_write', ALL, FILE],
   ['migrate', ALL, MIGRATE],
@@ -36,7 +37,7 @@ export const HMM_TESTS: readonly (readonly [name: string, what: string, test: st
   ['anon_teardown', ALL, RACES],
   ['mixedmap', ALL, FILE],
   ['snapshot', ALL, TWO],
-  ['compound', 'needs hugetlbfs', null],
+  ['compound', 'all of it, with 2 MiB; there is no PUD level', HUGETLB],
   ['double_map', ALL, TWO],
   ['exclusive', ALL, EXCLUSIVE],
   ['exclusive_mprotect', ALL, EXCLUSIVE],

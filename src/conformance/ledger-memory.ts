@@ -350,7 +350,13 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'a page has 4 KiB or 2 MiB, and 2 MiB are anonymous',
         'missing',
       ],
-      ['hugetlbfs', 'none', 'missing'],
+      [
+        'MAP_HUGETLB, hugetlb_fault, hugetlb_wp, reservations',
+        'private and anonymous, 2 MiB, out of a pool that is filled at boot',
+        'emulated',
+        'test/unit/hugetlb.test.ts',
+      ],
+      ['hugetlbfs, shared hugetlb mappings, surplus pages, 1 GiB', 'none', 'missing'],
     ],
   },
   {

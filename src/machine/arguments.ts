@@ -143,13 +143,18 @@ const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
 
 export function requireMmapOptions(options: MmapOptions): void {
   requireObject('The options of mmap', options);
-  const { length, at, protection = 'rw', shared = false, offset = 0 } = options;
+  const { length, at, protection = 'rw', shared = false, hugetlb = false, offset = 0 } = options;
   requireWhole('The length of a mapping', length, 1, TASK_SIZE);
   requireBoolean('shared of mmap', shared);
   requireProtection(protection);
   requireWhole('The offset of a mapping', offset, 0, FILE_BYTES_MAX - length);
   if (!isPageAligned(offset))
     throw argumentError(`A mapping must begin at a page of its file (${PAGE_SIZE} bytes), not at byte ${offset}.`);
+  requireBoolean('hugetlb of mmap', hugetlb);
+  if (hugetlb && (shared || options.file !== undefined))
+    throw argumentError(
+      'Memory from the pool of huge pages is private and anonymous: it is neither shared nor a file.',
+    );
   if (options.file === undefined && offset > 0)
     throw argumentError('A mapping with an offset needs the file that it is an offset of.');
   if (at === undefined) return;

@@ -117,6 +117,7 @@ export function createKernelOf(
       addressing: spec.addressing,
       checked: spec.checks,
       hugePages: spec.hugePages,
+      hugetlbPages: spec.hugetlbPages,
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
       preempt: () => executor.preempt('preempt task'),

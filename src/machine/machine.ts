@@ -125,6 +125,11 @@ export class EmulatedMachine implements Machine {
         evicted: sum('evicted'),
         tlbShootdowns,
         freeRamPages: kernel.buddy.freePagesCount,
+        hugetlb: {
+          total: kernel.hugetlb.total,
+          free: kernel.hugetlb.free.length,
+          reserved: kernel.hugetlb.reserved,
+        },
         devices: devices.map(({ spec, link }, at) => ({
           name: spec.name,
           lost: link.lost?.message ?? null,

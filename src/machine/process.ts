@@ -3,7 +3,7 @@
  * own locks decide, as they do for the threads of a real process.
  */
 
-import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
+import { PAGE_SIZE, PMD_SIZE, pageAlignUp } from '../abi/address.js';
 import { type Errno, type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
@@ -94,19 +94,19 @@ export class EmulatedProcess implements Process {
   mmap(options: MmapOptions): Promise<VirtRange> {
     return this.#life.call(async () => {
       requireMmapOptions(options);
-      const { length, at, protection: prot = 'rw', shared = false, offset = 0 } = options;
+      const { length, at, protection: prot = 'rw', shared = false, hugetlb = false, offset = 0 } = options;
       const { machine, mm } = this.#parts;
       const kind = shared ? ('shared' as const) : ('private' as const);
       const file = options.file === undefined ? null : requireMappable(options.file, machine);
       const request = {
-        ...{ length, prot, kind, fixed: at !== undefined },
+        ...{ length, prot, kind, hugetlb, fixed: at !== undefined },
         ...(at === undefined ? {} : { addr: at }),
         ...(file === null ? {} : { file: { file, pgoff: offset / PAGE_SIZE } }),
       };
       const task = holding(machine.kernel, file, doMmap(machine.kernel, mm, request));
       const start = await machine.executor.run(this.#name('mmap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
-      return { start, length: pageAlignUp(length) };
+      return { start, length: hugetlb ? Math.ceil(length / PMD_SIZE) * PMD_SIZE : pageAlignUp(length) };
     });
   }
 

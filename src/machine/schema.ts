@@ -113,6 +113,7 @@ export const machineSchema = z.strictObject({
   seed: whole(0, 0xffff_ffff).default(1),
   checks: flag().default(true),
   hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
+  hugetlbPages: whole(0, RAM_MAX / PMD_SIZE).default(0),
   memory: memorySchema.prefault({}),
   swap: z
     .array(size({ min: SWAP_MIN, max: SWAP_MAX, multipleOf: 4 * KiB }), { error: swapMessage })

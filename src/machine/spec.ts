@@ -65,6 +65,8 @@ export interface MachineSpec {
   readonly checks: boolean;
   /** Which anonymous memory gets 2 MiB pages when it is touched (/sys/kernel/mm/transparent_hugepage/enabled). */
   readonly hugePages: 'always' | 'madvise' | 'never';
+  /** Huge pages that are taken from RAM at boot and kept for mappings that ask for them (`hugetlb` of mmap). */
+  readonly hugetlbPages: number;
   readonly memory: MemorySpec;
   /** Bytes of each swap area; the first page of each is its header. */
   readonly swap: readonly number[];
@@ -121,6 +123,7 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     seed: parsed.seed,
     checks: parsed.checks,
     hugePages: parsed.hugePages,
+    hugetlbPages: parsed.hugetlbPages,
     memory,
     swap: parsed.swap,
     devices: placeDevices(memory, resolveDevices(parsed.devices, fail), fail),

@@ -145,6 +145,11 @@ export interface MmapOptions {
   readonly protection?: Protection;
   /** Shared with the processes that `fork` makes, and with the file (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
   readonly shared?: boolean;
+  /**
+   * Huge pages from the machine's pool (MAP_HUGETLB, `hugetlbPages` of its spec): private anonymous memory, whose length is
+   * rounded up to 2 MiB. Default false.
+   */
+  readonly hugetlb?: boolean;
   /** What to map: an open file, or the file of a device, given by a mirror. Default: anonymous memory. */
   readonly file?: MachineFile | Mirror;
   /** Byte of the file at which the mapping begins, a multiple of the page size. Default 0. */
@@ -286,6 +291,8 @@ export interface MachineStats {
   readonly evicted: number;
   readonly tlbShootdowns: number;
   readonly freeRamPages: number;
+  /** The pool of huge pages: HugePages_Total, Free and Rsvd of /proc/meminfo. */
+  readonly hugetlb: { readonly total: number; readonly free: number; readonly reserved: number };
   readonly devices: readonly {
     readonly name: string;
     readonly lost: string | null;

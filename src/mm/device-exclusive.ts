@@ -21,7 +21,7 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { pageIsAnon, pageSetFlag } from './page.js';
+import { pageIsAnon, pageSetFlag, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { flushTlbRange } from './tlbflush.js';
@@ -33,7 +33,7 @@ const WRITE_ACCESS = { write: true, pin: false, longterm: false, touch: true, sp
  * `putPage`) no CPU can have it back, so device mappings are made in between.
  *
  * Precondition: mmap_lock held for reading. `owner` goes into the notification, so that its own mirror may ignore it.
- * @returns EFAULT (no VMA, or not writable), ENOMEM, EOPNOTSUPP for memory that is not anonymous
+ * @returns EFAULT (no VMA, or not writable), ENOMEM, EOPNOTSUPP for memory that is not anonymous, and for pages of the hugetlb pool
  */
 export function* makeDeviceExclusive(
   kernel: Kernel,
@@ -48,7 +48,7 @@ export function* makeDeviceExclusive(
     const got = yield* getUserPagesLocked(kernel, mm, start, 1, WRITE_ACCESS);
     if (got.errno !== 0) return got.errno;
     const page = got.pages[0];
-    if (!pageIsAnon(words, page)) {
+    if (!pageIsAnon(words, page) || pageTestFlag(words, page, PAGE_FLAGS.PG_hugetlb)) {
       putPage(kernel, page);
       return 'EOPNOTSUPP';
     }

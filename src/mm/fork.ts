@@ -29,6 +29,7 @@ import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
 import { copyHighpage } from './highmem.js';
 import { copyHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
+import { copyHugetlb, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { createMm, exitMm, type MmStruct } from './mm-struct.js';
 import {
@@ -111,6 +112,14 @@ function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<b
   const range: MmuNotifierRange = { mm, start, end, event: 'MMU_NOTIFY_PROTECTION_PAGE', owner: null };
   const cow = isCowMapping(parent.flags);
   if (cow) yield* mmuNotifierInvalidateRangeStart(range);
+  const complete = isHugetlb(parent) ? copyHugetlb(kernel, child, parent) : yield* copyTables(kernel, child, parent);
+  if (cow) mmuNotifierInvalidateRangeEnd(range);
+  return complete;
+}
+
+/** `copy_p4d_range()`. */
+function* copyTables(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<boolean> {
+  const { mm, start, end } = parent;
   let complete = true;
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end && complete; ) {
     const stop = Math.min(nextLeaf(at), end);
@@ -126,7 +135,6 @@ function* copyPageRange(kernel: Kernel, child: VmArea, parent: VmArea): Sleeps<b
     complete = copyTable(kernel, child, parent, at as VirtAddr, stop);
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
-  if (cow) mmuNotifierInvalidateRangeEnd(range);
   return complete;
 }
 

@@ -21,6 +21,7 @@ import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
 import { findHugePmd, splitHugePmd } from './huge-pmd.js';
+import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
 import { migrateDeviceCoherentPage } from './migrate-device/device.js';
@@ -205,7 +206,7 @@ function followPage(
   if (at === NO_TABLE) return 'fault';
   const pte = readPte(kernel.ram.words, at);
   if (!ptePresent(pte)) return 'fault';
-  if (table === NO_TABLE && flags.splitHuge) return 'split';
+  if (table === NO_TABLE && flags.splitHuge && !isHugetlb(vma)) return 'split';
   if (flags.write && !pteWrite(pte)) return 'fault';
   // Of a huge page its first says whether it is shared.
   const first = pteSpecial(pte) && table !== NO_TABLE ? kernel.zeroPage : kernel.memmap.pfnToPage(ptePfn(pte));

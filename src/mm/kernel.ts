@@ -11,6 +11,7 @@ import { IdTable } from '../base/id-table.js';
 import type { Addressing } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
+import { createHugetlbPool, type HugetlbPool } from './hugetlb-pool.js';
 import { Memmap } from './memmap.js';
 import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
 import type { MmStruct } from './mm-struct.js';
@@ -48,6 +49,8 @@ export interface KernelOptions {
   warn(text: string): void;
   /** /sys/kernel/mm/transparent_hugepage/enabled: which memory gets huge pages when it is touched. */
   readonly hugePages: 'always' | 'madvise' | 'never';
+  /** Huge pages that are kept for MAP_HUGETLB (`hugepages=`). Default 0. */
+  readonly hugetlbPages?: number;
   /** Struct pages that devices will need, summed over all chunks. */
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
@@ -101,6 +104,7 @@ export interface Kernel {
   readonly stats: KernelStats;
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
   readonly hugeZero: { page: Page; users: number };
+  readonly hugetlb: HugetlbPool;
   /** The page of zeroes that untouched anonymous memory reads. */
   readonly zeroPage: Page;
   readonly zeroPfn: Pfn;
@@ -211,6 +215,7 @@ export function createKernel(options: KernelOptions): Kernel {
       tlbShootdowns: 0,
     },
     hugeZero: { page: NULL_PAGE, users: 0 },
+    hugetlb: createHugetlbPool(buddy, memmap, options.hugetlbPages ?? 0, warn),
     zeroPage,
     zeroPfn,
     zeroPte: makePte(zeroPfn, PTE_SPECIAL),

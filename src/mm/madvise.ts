@@ -16,7 +16,8 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, setPteHalves } from '../sync/word.js';
-import { findHugePmd, isHugeZero, pageOfPmd } from './huge-pmd.js';
+import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from './huge-pmd.js';
+import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { madviseCollapse } from './khugepaged.js';
 import type { MmStruct } from './mm-struct.js';
@@ -34,7 +35,7 @@ import { splitFolio } from './split-folio.js';
 import { swapInRange } from './swap-in.js';
 import { folioFreeSwap, freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_HUGEPAGE, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
+import { VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 import { reclaimPage, splitForReclaim } from './vmscan.js';
 import { zapRange } from './zap.js';
@@ -87,9 +88,8 @@ function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, adv
 function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, advice: Advice): Sleeps<Result> {
   switch (advice) {
     case 'DONTNEED':
-      if (!canMadvLru(vma)) return 'EINVAL';
-      yield* cleared(vma, start, end, zapRange(kernel, vma, start, end, true));
-      return 0;
+      if (!isHugetlb(vma) && !canMadvLru(vma)) return 'EINVAL';
+      return yield* dontNeed(kernel, vma, start, end);
     case 'FREE':
       if (!vmaIsAnonymous(vma)) return 'EINVAL';
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
@@ -111,6 +111,17 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
     case 'COLLAPSE':
       return yield* madviseCollapse(kernel, vma, start, end);
   }
+}
+
+/** `madvise_dontneed_single_vma()`; of the hugetlb pool only whole pages, from the border of one on. */
+function* dontNeed(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<Result> {
+  let stop = end;
+  if (isHugetlb(vma)) {
+    if (!isHugeAligned(start)) return 'EINVAL';
+    stop = hugeAlignDown(end);
+  }
+  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, true));
+  return 0;
 }
 
 /** Do something between the two halves of a notification. */
@@ -137,6 +148,7 @@ function* adviseHuge(
   clear: number,
 ): Sleeps<Result> {
   const flags = (vma.flags & ~clear) | set;
+  if (flags !== vma.flags && !(hugetlbMaySplit(vma.mm, start) && hugetlbMaySplit(vma.mm, end))) return 'EINVAL';
   if (flags !== vma.flags) yield* modifyVmaFlags(kernel, vma, start, end, flags);
   return 0;
 }
@@ -250,7 +262,7 @@ function freeLeaf(kernel: Kernel, mm: MmStruct, at: number, low: number, high: n
 }
 
 /** `can_madv_lru_vma()`, `can_madv_dontneed()`: what is locked stays. */
-const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED)) === 0;
+const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED | VM_HUGETLB)) === 0;
 
 /** An entry that maps memory in RAM which no other process has: to what others have too somebody else may attend. */
 interface OwnEntry {

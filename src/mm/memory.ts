@@ -38,6 +38,7 @@ import { doFault, wpPageShared } from './file-fault.js';
 import { copyHighpage } from './highmem.js';
 import { handleHugeFault } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
+import { hugetlbFault, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { migrationEntryWait } from './migration-entry.js';
 import {
@@ -79,6 +80,7 @@ export function* handleMmFault(
   kernel.stats.cpuFaults++;
   const page = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
   if (kernel.options.preempt()) yield SCHEDULE_POINT;
+  if (isHugetlb(vma)) return yield* hugetlbFault(kernel, vma, page, write, unshare);
   let table = leafTable(kernel, vma.mm, page);
   if (table === NO_TABLE) {
     const outcome = yield* handleHugeFault(kernel, vma, page, write, unshare);

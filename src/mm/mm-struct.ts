@@ -31,6 +31,8 @@ export class MmStruct {
   rssFile = 0;
   /** Entries that name a swap slot (`MM_SWAPENTS`). */
   swapents = 0;
+  /** Pages of the hugetlb pool mapped, in pages of 4 KiB (`hugetlb_usage`); they are in no rss. */
+  hugetlbUsage = 0;
   /** Page table pages, the top level included. */
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */

@@ -4,6 +4,7 @@ import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { vmFileGet, vmFilePut } from './filemap.js';
+import { hugetlbFileSetup, hugetlbHas, hugetlbMaySplit, hugetlbVmaClose, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import {
@@ -16,6 +17,8 @@ import { anonVmaUnlink } from './rmap.js';
 import { shmemZeroSetup } from './shmem.js';
 import {
   VM_ACCOUNT,
+  VM_DONTEXPAND,
+  VM_HUGETLB,
   VM_MAYREAD,
   VM_MAYSHARE,
   VM_MAYWRITE,
@@ -53,11 +56,14 @@ export interface MmapRequest {
   readonly kind?: 'private' | 'shared';
   /** What is mapped, from which page on; otherwise anonymous memory. */
   readonly file?: { readonly file: VmFile; readonly pgoff: number };
+  /** MAP_HUGETLB: huge pages from the pool, to oneself; the length is rounded up to whole ones. */
+  readonly hugetlb?: boolean;
 }
 
-/** `do_mmap()`: the address, EINVAL, ENOMEM, or EPERM below mmap_min_addr; whatever else the file says. */
+/** `do_mmap()`: the address, EINVAL, ENOMEM (also: the hugetlb pool has not so many pages), or EPERM below mmap_min_addr; whatever else the file says. */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
-  const length = pageAlignUp(request.length);
+  const { hugetlb = false } = request;
+  const length = hugetlb ? Math.ceil(request.length / PMD_SIZE) * PMD_SIZE : pageAlignUp(request.length);
   if (length === 0) return 'EINVAL';
   if (length > TASK_SIZE) return 'ENOMEM';
   yield* mm.mmapLock.downWrite();
@@ -69,6 +75,9 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
       if (start === undefined || !isPageAligned(start) || start < 0) return 'EINVAL';
       if (start + length > TASK_SIZE) return 'ENOMEM';
       if (start < MMAP_MIN_ADDR) return 'EPERM';
+      if (hugetlb && start % PMD_SIZE !== 0) return 'EINVAL';
+      if (!mayUnmap(mm, start, start + length)) return 'EINVAL';
+      if (hugetlb && !hugetlbHas(kernel, length)) return 'ENOMEM';
       yield* unmapRegion(kernel, mm, start, start + length);
     } else {
       start = getUnmappedArea(mm, length);
@@ -77,8 +86,11 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     const shared = request.kind === 'shared';
     const access = PROTECTION_FLAGS[request.prot];
     const privateFlags = (access & VM_WRITE) !== 0 ? VM_ACCOUNT : 0;
-    const flags = access | VM_SOFTDIRTY | VM_MAYREAD | VM_MAYWRITE | (shared ? VM_SHARED | VM_MAYSHARE : privateFlags);
-    const { file, pgoff } = mappedFile(kernel, request, start, length);
+    const kind = (shared ? VM_SHARED | VM_MAYSHARE : privateFlags) | (hugetlb ? VM_HUGETLB | VM_DONTEXPAND : 0);
+    const flags = access | VM_SOFTDIRTY | VM_MAYREAD | VM_MAYWRITE | kind;
+    const mapped = mappedFile(kernel, mm, request, start, length);
+    if (mapped === 'ENOMEM') return mapped;
+    const { file, pgoff } = mapped;
     const vma = new VmArea(mm, start as VirtAddr, (start + length) as VirtAddr, flags, pgoff, file);
     mm.vmas.insert(vma.start, vma.end, vma);
     const refused = file?.mmap?.(kernel, vma) ?? 0;
@@ -96,10 +108,15 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
 /** The file behind a new mapping, with one more user, and the page offset at which it begins. */
 function mappedFile(
   kernel: Kernel,
-  { file: mapped, kind }: MmapRequest,
+  mm: MmStruct,
+  { file: mapped, kind, hugetlb }: MmapRequest,
   start: number,
   length: number,
-): { readonly file: VmFile | null; readonly pgoff: number } {
+): { readonly file: VmFile | null; readonly pgoff: number } | 'ENOMEM' {
+  if (hugetlb) {
+    const file = hugetlbFileSetup(kernel, mm, length);
+    return file === 'ENOMEM' ? file : { file, pgoff: 0 };
+  }
   if (mapped !== undefined) {
     vmFileGet(mapped.file);
     return mapped;
@@ -112,12 +129,17 @@ function mappedFile(
 export const getUnmappedArea = (mm: MmStruct, length: number): number | undefined =>
   mm.vmas.highestGap(length, MMAP_MIN_ADDR, MMAP_BASE, length >= PMD_SIZE ? PMD_SIZE : PAGE_SIZE);
 
+/** Are the borders of [start, end) no places inside of pages of the hugetlb pool? */
+export const mayUnmap = (mm: MmStruct, start: number, end: number): boolean =>
+  hugetlbMaySplit(mm, start) && hugetlbMaySplit(mm, end);
+
 /** `do_munmap()`: EINVAL on a bad range; unmapping nothing is fine. */
 export function* doMunmap(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {
   const bytes = pageAlignUp(length);
   if (!isPageAligned(start) || bytes === 0 || start < 0 || start + bytes > TASK_SIZE) return 'EINVAL';
   yield* mm.mmapLock.downWrite();
   try {
+    if (!mayUnmap(mm, start, start + bytes)) return 'EINVAL';
     yield* unmapRegion(kernel, mm, start, start + bytes);
     return 0;
   } finally {
@@ -141,6 +163,7 @@ export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: n
     yield* mmuNotifierInvalidateRangeStart(range);
     yield* zapRange(kernel, vma, vma.start, vma.end);
     mmuNotifierInvalidateRangeEnd(range);
+    if (isHugetlb(vma)) hugetlbVmaClose(kernel, vma);
     anonVmaUnlink(kernel, vma);
     vmFilePut(kernel, vma.file);
     mm.vmas.remove(vma.start);

@@ -5,6 +5,7 @@ import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
 import { findHugePmd, isHugeAligned, moveHugePmd, splitHugePmd } from './huge-pmd.js';
+import { isHugetlb, moveHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import {
@@ -30,6 +31,7 @@ import type { VmArea } from './vma.js';
 export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: number, length: number): Sleeps<number> {
   const { mm } = vma;
   const end = from + length;
+  if (isHugetlb(vma)) return moveHugetlb(kernel, vma, from, to, length);
   for (let at = nextMappedLeaf(kernel, mm, from, end); at < end; at = nextMappedLeaf(kernel, mm, at, end)) {
     const target = at - from + to;
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {

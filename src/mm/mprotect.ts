@@ -6,6 +6,7 @@ import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { changeHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
+import { changeHugetlb, hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { PROTECTION_FLAGS, type Protection } from './mmap.js';
@@ -53,6 +54,7 @@ export function* doMprotect(
       const flags = (vma.flags & ~VM_ACCESS_FLAGS) | PROTECTION_FLAGS[prot];
       // VM_MAY* are the VM_* four bits further up.
       if ((flags & ~(flags >> 4) & VM_ACCESS_FLAGS) !== 0) return 'EACCES';
+      if (flags !== vma.flags && !(hugetlbMaySplit(mm, at) && hugetlbMaySplit(mm, stop))) return 'EINVAL';
       yield* mprotectFixup(kernel, vma, at, stop, flags);
       at = stop;
     }
@@ -102,7 +104,8 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number): 
   let table: TableIndex = leafTable(kernel, vma.mm, from as VirtAddr);
   if (table === NO_TABLE) {
     if (stop - from === PMD_SIZE) {
-      changeHuge(kernel, vma, from as VirtAddr);
+      if (isHugetlb(vma)) changeHugetlb(kernel, vma, from, stop);
+      else changeHuge(kernel, vma, from as VirtAddr);
       return;
     }
     yield* splitHugePmd(kernel, vma, from);

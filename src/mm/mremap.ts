@@ -5,10 +5,12 @@ import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
+import { isHugeAligned } from './huge-pmd.js';
+import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { mmPopulate } from './mlock.js';
 import type { MmStruct } from './mm-struct.js';
-import { getUnmappedArea, unmapRegion } from './mmap.js';
+import { getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -63,6 +65,7 @@ export function* doMremap(
   let moved: VirtAddr | Errno;
   try {
     if (mm.exiting) return 'EFAULT';
+    if (!mayRemap(remap)) return 'EINVAL';
     const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
     moved = (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
   } finally {
@@ -76,6 +79,15 @@ export function* doMremap(
 function* populateGrown(kernel: Kernel, { mm, oldLen, newLen }: Remap, at: number): Sleeps<void> {
   if (newLen <= oldLen || ((vmaLookup(mm, at)?.flags ?? 0) & VM_LOCKED) === 0) return;
   yield* mmPopulate(kernel, mm, at + oldLen, at + newLen);
+}
+
+/** Of the hugetlb pool whole pages move, and nothing grows; no border of what goes away is inside of one. */
+function mayRemap({ mm, addr, oldLen, newLen, flags }: Remap): boolean {
+  const to = flags.fixedAt;
+  if (to !== undefined && !mayUnmap(mm, to, to + newLen)) return false;
+  const vma = vmaLookup(mm, addr);
+  if (vma === undefined || !isHugetlb(vma)) return mayUnmap(mm, addr + newLen, addr + oldLen);
+  return [addr, oldLen, newLen, to ?? 0].every(isHugeAligned) && newLen <= oldLen;
 }
 
 const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);

@@ -10,13 +10,16 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
+import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { folioEntireMapcount, folioMapcount, pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { isDevicePrivate } from './softleaf.js';
 import {
+  VM_DONTEXPAND,
   VM_EXEC,
+  VM_HUGETLB,
   VM_LOCKED,
   VM_LOCKONFAULT,
   VM_MAYREAD,
@@ -59,6 +62,8 @@ interface MemSizeStats extends SmapsSums {
   lazyFree: number;
   /** In 1/4096 of a byte. */
   swapPss: number;
+  sharedHugetlb: number;
+  privateHugetlb: number;
 }
 
 const zeroStats = (): MemSizeStats => ({
@@ -76,6 +81,8 @@ const zeroStats = (): MemSizeStats => ({
   referenced: 0,
   lazyFree: 0,
   swapPss: 0,
+  sharedHugetlb: 0,
+  privateHugetlb: 0,
 });
 
 /** Sums over `pages` pages from `start` on, each VMA rounded by itself as its paragraph of smaps is, and the VMAs. */
@@ -102,6 +109,10 @@ export function smapsRange(
 /** `smap_gather_stats()`: add one VMA's pages, or some of them. */
 function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
   const { words } = kernel.memmap;
+  if (isHugetlb(vma)) {
+    gatherHugetlb(kernel, vma, start, end, sums);
+    return;
+  }
   let pss = 0;
   let pssDirty = 0;
   visitEntries(kernel, vma.mm, start, end, (_addr, low, high, _pages, huge) => {
@@ -130,6 +141,14 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
   });
   sums.pss += Math.floor(pss / PSS_UNIT / 1024);
   sums.pssDirty += Math.floor(pssDirty / PSS_UNIT / 1024);
+}
+
+/** `smaps_hugetlb_range()`: what is in no rss has sums of its own. */
+function gatherHugetlb(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
+  visitEntries(kernel, vma.mm, start, end, (_addr, low, high, pages) => {
+    const shared = folioMapcount(kernel.memmap.words, pageOfHalves(kernel, low, high)) > 1;
+    sums[shared ? 'sharedHugetlb' : 'privateHugetlb'] += pages * PAGE_KIB;
+  });
 }
 
 /** `smaps_account()` of pages of one folio that count alike. Returns their proportional share, negative for dirty ones. */
@@ -193,7 +212,9 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
   [VM_LOCKED, 'lo'],
+  [VM_DONTEXPAND, 'de'],
   [VM_LOCKONFAULT, 'lf'],
+  [VM_HUGETLB, 'ht'],
   [VM_SOFTDIRTY, 'sd'],
   [VM_MIXEDMAP, 'mm'],
 ];
@@ -206,10 +227,11 @@ export function smapsText(kernel: Kernel, mm: MmStruct): string {
 function smapsParagraph(kernel: Kernel, vma: VmArea): string {
   const sums = zeroStats();
   gather(kernel, vma, vma.start, vma.end, sums);
+  const pageKib = isHugetlb(vma) ? HPAGE_PMD_NR * PAGE_KIB : PAGE_KIB;
   const rows: readonly (readonly [string, number])[] = [
     ['Size', (vma.end - vma.start) / 1024],
-    ['KernelPageSize', PAGE_KIB],
-    ['MMUPageSize', PAGE_KIB],
+    ['KernelPageSize', pageKib],
+    ['MMUPageSize', pageKib],
     ['Rss', sums.rss],
     ['Pss', sums.pss],
     ['Pss_Dirty', sums.pssDirty],
@@ -224,8 +246,8 @@ function smapsParagraph(kernel: Kernel, vma: VmArea): string {
     ['AnonHugePages', sums.ahp],
     ['ShmemPmdMapped', sums.shmem_pmd],
     ['FilePmdMapped', 0],
-    ['Shared_Hugetlb', 0],
-    ['Private_Hugetlb', 0],
+    ['Shared_Hugetlb', sums.sharedHugetlb],
+    ['Private_Hugetlb', sums.privateHugetlb],
     ['Swap', sums.swap],
     ['SwapPss', Math.floor(sums.swapPss / PSS_UNIT / 1024)],
     ['Locked', (vma.flags & VM_LOCKED) !== 0 ? sums.pss : 0],

@@ -3,6 +3,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
 import { InvariantViolation } from '../base/errors.js';
 import { folioHead, pageRefAdd } from '../sync/page-ref.js';
+import { giveHugetlb } from './hugetlb-pool.js';
 import type { Kernel } from './kernel.js';
 import {
   clearCompoundPage,
@@ -34,6 +35,10 @@ function freeFolio(kernel: Kernel, page: Page, count: number): void {
     return;
   }
   pageClearFlag(words, page, PAGE_FLAGS.PG_lru | PAGE_FLAGS.PG_anon_exclusive | PAGE_FLAGS.PG_swapbacked);
+  if (pageTestFlag(words, page, PAGE_FLAGS.PG_hugetlb)) {
+    giveHugetlb(kernel.hugetlb, page);
+    return;
+  }
   const order = folioOrder(words, page);
   if (order > 0) clearCompoundPage(words, page);
   kernel.buddy.freePages(page, order);

@@ -26,6 +26,8 @@ export const VM_LOCKED_MASK = VM_LOCKED | VM_LOCKONFAULT;
 export const VM_PFNMAP = 0x400;
 export const VM_IO = 0x4000;
 export const VM_DONTEXPAND = 0x40000;
+/** Huge pages from the pool (hugetlb.ts). */
+export const VM_HUGETLB = 0x400000;
 /** Counts against the commit limit: private and writable at some time. Only VMAs that agree on it merge. */
 export const VM_ACCOUNT = 0x100000;
 /** Everything in it counts as soft-dirty: it is new since the last clear_refs. Of two that merge, one suffices. */
@@ -104,8 +106,8 @@ export class VmArea {
 
 /** `is_cow_mapping()`: private, and may become writable. */
 export const isCowMapping = (flags: number): boolean => (flags & (VM_SHARED | VM_MAYWRITE)) === VM_MAYWRITE;
-/** `migrate_vma_setup()` refuses mappings that drivers made. */
-export const vmaMayMigrate = (vma: VmArea): boolean => (vma.flags & VM_SPECIAL) === 0;
+/** `migrate_vma_setup()` refuses mappings that drivers made, and those of the hugetlb pool. */
+export const vmaMayMigrate = (vma: VmArea): boolean => (vma.flags & (VM_SPECIAL | VM_HUGETLB)) === 0;
 /** `vma_is_accessible()`: anything but PROT_NONE. */
 export const vmaIsAccessible = (vma: VmArea): boolean => (vma.flags & VM_ACCESS_FLAGS) !== 0;
 /**

@@ -8,6 +8,7 @@ import type { Page, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { getAndClearPte, readPte } from '../sync/word.js';
 import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
+import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageSetFlag } from './page.js';
@@ -37,6 +38,10 @@ import type { VmArea } from './vma.js';
  */
 export function* zapRange(kernel: Kernel, vma: VmArea, start: number, end: number, reclaim = false): Sleeps<void> {
   const { mm } = vma;
+  if (isHugetlb(vma)) {
+    zapHugetlb(kernel, vma, start, end);
+    return;
+  }
   const gathered: Page[] = [];
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
     const stop = Math.min(nextLeaf(at), end);
