@@ -7,8 +7,8 @@ export const PAGE_SIZE = 4096;
 export const PTRS_PER_TABLE = 512;
 export const PMD_SHIFT = 21;
 export const PMD_SIZE = 1 << PMD_SHIFT;
-export const PUD_SHIFT = 30;
-export const PGD_SHIFT = 39;
+export const PUD_SIZE = 2 ** 30;
+export const PGDIR_SIZE = 2 ** 39;
 /** A 2 MiB folio: 512 pages. */
 export const HPAGE_PMD_ORDER = PMD_SHIFT - PAGE_SHIFT;
 export const HPAGE_PMD_NR = 1 << HPAGE_PMD_ORDER;

@@ -2,7 +2,7 @@
  * Walks of the CPU's and the devices' page tables for checkers: from the words in memory alone, with no help from mm or the
  * drivers, so that a mistake of theirs cannot hide itself. At rest only.
  */
-import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
+import { PAGE_SIZE, PGDIR_SIZE, PMD_SIZE, PTRS_PER_TABLE, PUD_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_VALID } from '../abi/device-pte.js';
 import {
   halvesNumber,
@@ -22,8 +22,8 @@ import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { nextWord } from './scan.js';
 
-const SHIFTS = [PGD_SHIFT, PUD_SHIFT, PMD_SHIFT, PAGE_SHIFT] as const;
-const LEAF = SHIFTS.length - 1;
+const SPANS = [PGDIR_SIZE, PUD_SIZE, PMD_SIZE, PAGE_SIZE] as const;
+const LEAF = SPANS.length - 1;
 
 /** What the page tables say of one page, where it is not none: an entry of a leaf table, or one page of a huge entry. */
 export interface CpuEntry {
@@ -85,7 +85,7 @@ export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, v
       const index = at - table;
       const low = halves[2 * at]!;
       const high = halves[2 * at + 1]!;
-      const address = (base + index * 2 ** SHIFTS[level]!) as VirtAddr;
+      const address = (base + index * SPANS[level]!) as VirtAddr;
       if (level === LEAF) yield describe(kernel, mm, address, low, high, -1);
       else if (pointsToTable(low)) yield* below(tableBelow(kernel, low, high), level + 1, address);
       else {
@@ -101,12 +101,12 @@ export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, v
 export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): CpuEntry | null {
   const { halves } = kernel.ram;
   let table = kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE;
-  for (const shift of SHIFTS) {
-    const at = 2 * (table + (Math.floor(address / 2 ** shift) % PTRS_PER_TABLE));
+  for (const span of SPANS) {
+    const at = 2 * (table + (Math.floor(address / span) % PTRS_PER_TABLE));
     const low = halves[at]!;
     const high = halves[at + 1]!;
     if ((low | high) === 0) return null;
-    if (shift === PAGE_SHIFT) return describe(kernel, mm, address, low, high, -1);
+    if (span === PAGE_SIZE) return describe(kernel, mm, address, low, high, -1);
     if (!pointsToTable(low)) {
       const inHuge = Math.floor(address / PAGE_SIZE) % PTRS_PER_TABLE;
       return describe(kernel, mm, address, low, high, inHuge);
@@ -159,7 +159,7 @@ export function* deviceEntries(words: Int32Array, root: number): Generator<Devic
       const word = words[table + index * 2]!;
       if ((word & DEVICE_PTE_VALID) === 0) continue;
       const next = words[table + index * 2 + 1]! >>> 0;
-      const address = base + index * 2 ** SHIFTS[level]!;
+      const address = base + index * SPANS[level]!;
       if (level === LEAF) yield { address: address as VirtAddr, word, frame: next };
       else yield* below(next, level + 1, address);
     }

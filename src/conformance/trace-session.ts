@@ -22,7 +22,7 @@ import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
-import { userPage } from '../mm/uaccess.js';
+import { mappedPage, userPage } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
@@ -264,9 +264,11 @@ export class TraceSession {
     const res: Outcome[] = [];
     for (let page = pg; page < pg + n; page++) {
       const addr = this.addressOf(page);
-      const first = yield* userPage(kernel, mm, addr, true);
+      let first = mappedPage(kernel, mm, addr, true);
+      if (first < 0) first = yield* userPage(kernel, mm, addr, true);
       if (first >= 0) this.#store(first, 0, writtenWord(k, page));
-      const last = first < 0 ? first : yield* userPage(kernel, mm, lastWordOf(addr), true);
+      let last = first < 0 ? first : mappedPage(kernel, mm, lastWordOf(addr), true);
+      if (first >= 0 && last < 0) last = yield* userPage(kernel, mm, lastWordOf(addr), true);
       if (last >= 0) this.#store(last, LAST_WORD, writtenWord(k, page));
       res.push(outcomeOf(last));
     }
@@ -280,9 +282,11 @@ export class TraceSession {
     let torn = 0;
     for (let page = pg; page < pg + n; page++) {
       const addr = this.addressOf(page);
-      const first = yield* userPage(kernel, mm, addr, false);
+      let first = mappedPage(kernel, mm, addr, false);
+      if (first < 0) first = yield* userPage(kernel, mm, addr, false);
       const word = first < 0 ? null : this.#load(first, 0);
-      const last = first < 0 ? first : yield* userPage(kernel, mm, lastWordOf(addr), false);
+      let last = first < 0 ? first : mappedPage(kernel, mm, lastWordOf(addr), false);
+      if (first >= 0 && last < 0) last = yield* userPage(kernel, mm, lastWordOf(addr), false);
       if (last >= 0 && this.#load(last, LAST_WORD) !== word) torn++;
       words.push(last < 0 ? null : word);
       res.push(outcomeOf(last));

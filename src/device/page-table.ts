@@ -6,7 +6,7 @@
  * again only after the driver has seen an invalidation obeyed (`retired` before it is sent, `reclaim` when it is done).
  * Linux: the same reason as tlb_remove_table(). Large entries are not modelled: every leaf is 4 KiB.
  */
-import { PAGE_SHIFT, PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
+import { PAGE_SHIFT, PAGE_SIZE, PGDIR_SIZE, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE, PUD_SIZE } from '../abi/address.js';
 import {
   DEVICE_PTE_PARKED,
   DEVICE_PTE_VALID,
@@ -20,8 +20,7 @@ import { load32, store32 } from '../sync/word.js';
 /** Level of a root table; level 0 holds the leaves. */
 const ROOT_LEVEL = 3;
 /** Bytes that one entry of each level covers. */
-const SPAN = [2 ** PAGE_SHIFT, 2 ** PMD_SHIFT, 2 ** PUD_SHIFT, 2 ** PGD_SHIFT] as const;
-const GIB = 2 ** PUD_SHIFT;
+const SPAN = [PAGE_SIZE, PMD_SIZE, PUD_SIZE, PGDIR_SIZE] as const;
 
 /** Index into the table of `level` for an address, times two: an entry is two words. */
 const entryOffset = (addr: number, level: number): number =>
@@ -32,8 +31,8 @@ const entryOffset = (addr: number, level: number): number =>
  * @returns the entry's word index, or 0 where an upper table is absent; the entry itself may be invalid
  */
 export function walk(words: Int32Array, root: number, addr: number): number {
-  const high = Math.floor(addr / GIB);
-  const low = addr - high * GIB;
+  const high = Math.floor(addr / PUD_SIZE);
+  const low = addr - high * PUD_SIZE;
   let at = root + (high >>> 9) * 2;
   if ((load32(words, at) & DEVICE_PTE_VALID) === 0) return 0;
   at = load32(words, at + 1) + (high & 511) * 2;

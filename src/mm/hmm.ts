@@ -149,9 +149,10 @@ function walkTable(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, s
     fill(range, from, stop, 0);
     return null;
   }
-  let i = (from - range.start) / PAGE_SIZE;
-  let at = table + pteIndex(from);
-  for (let addr = from; addr < stop; addr += PAGE_SIZE, i++, at++) {
+  const first = (from - range.start) / PAGE_SIZE;
+  const pages = (stop - from) / PAGE_SIZE;
+  for (let n = 0, at = table + pteIndex(from); n < pages; n++, at++) {
+    const i = first + n;
     const low = table === NO_TABLE ? 0 : peek32(halves, 2 * at);
     const high = table === NO_TABLE ? 0 : peek32(halves, 2 * at + 1);
     const cpuFlags = lowCpuFlags(low);
@@ -166,7 +167,7 @@ function walkTable(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, s
       setHmmPfnHalves(hmmPfns, i, 0, 0);
       continue;
     }
-    return { addr, need, why: isLeaf ? remedy(kernel, high) : 'fault', at };
+    return { addr: from + n * PAGE_SIZE, need, why: isLeaf ? remedy(kernel, high) : 'fault', at };
   }
   return null;
 }
@@ -183,9 +184,9 @@ function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, a
     if (present && need !== 0) return { addr: from, need, why: 'fault', at };
     const first = (present ? halvesPfn(low, high) : halvesNumber(low, high)) + pteIndex(from);
     const flags = access === 0 ? 0 : access | hmmPfnOrderFlags(HPAGE_PMD_ORDER);
-    for (let addr = from, i = 0; addr < stop; addr += PAGE_SIZE, i++) {
-      setHmmPfn(range.hmmPfns, (addr - range.start) / PAGE_SIZE, flags === 0 ? 0 : first + i, flags);
-    }
+    const index = (from - range.start) / PAGE_SIZE;
+    const pages = (stop - from) / PAGE_SIZE;
+    for (let i = 0; i < pages; i++) setHmmPfn(range.hmmPfns, index + i, flags === 0 ? 0 : first + i, flags);
     return null;
   }
   const need = needOfAny(range, from, stop, 0);

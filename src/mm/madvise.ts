@@ -275,13 +275,14 @@ interface OwnEntry {
 function ownEntries(kernel: Kernel, mm: MmStruct, start: number, end: number): OwnEntry[] {
   const { words } = kernel.memmap;
   const found: OwnEntry[] = [];
-  visitEntries(kernel, mm, start, end, (addr, low, high, _pages, huge) => {
+  visitEntries(kernel, mm, start, end, (index, low, high, _pages, huge) => {
     if (!lowPresent(low)) return;
     const page = pageOfHalves(kernel, low, high);
     if (page === NULL_PAGE || isZoneDevicePage(words, page)) return;
     const head = folioHead(words, page);
     const ours = !huge && isLargeFolio(words, head) ? folioMappings(kernel, head, mm) : 1;
     if (folioMapcount(words, head) !== ours) return;
+    const addr = start + index * PAGE_SIZE;
     const at = huge ? findHugePmd(kernel, mm, addr) : leafTable(kernel, mm, addr as VirtAddr) + pteIndex(addr);
     found.push({ at, page });
   });

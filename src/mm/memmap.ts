@@ -13,6 +13,9 @@ import { RangeTree } from '../base/range-tree.js';
 
 /** Arrays start at a multiple of this many slots (32 KiB), as mask-based compound heads want it. */
 const SLOT_ALIGN = 512;
+/** Where no PFN is near: a small integer, so that the difference is one. */
+const NO_HIT = -2 * PAGES_PER_SECTION;
+
 /** Slots below are never pages, so 0 can play NULL. */
 const FIRST_SLOT = PAGES_PER_SECTION;
 
@@ -30,7 +33,7 @@ export class Memmap {
   /** First slot of each section's vmemmap, 0 where there is none. */
   readonly #sectionPage: Int32Array;
   /** The section of the last look-up: its first PFN and struct page. */
-  #hitPfn = Number.NEGATIVE_INFINITY;
+  #hitPfn = NO_HIT;
   #hitPage = 0;
   /** First PFN of each block of PAGES_PER_SECTION slots that is vmemmap, -1 elsewhere. */
   readonly #blockPfn: Float64Array;
@@ -85,7 +88,7 @@ export class Memmap {
     const firstSection = Math.floor(pfn / PAGES_PER_SECTION);
     const endSection = Math.ceil((pfn + pages) / PAGES_PER_SECTION);
     this.#slots.remove(this.#sectionPage[firstSection]);
-    this.#hitPfn = Number.NEGATIVE_INFINITY;
+    this.#hitPfn = NO_HIT;
     for (let section = firstSection; section < endSection; section++) {
       this.#blockPfn[this.#sectionPage[section] / PAGES_PER_SECTION] = -1;
       this.#sectionPage[section] = 0;

@@ -1,5 +1,5 @@
 /** Changing protection. Linux: mm/mprotect.c. */
-import { isPageAligned, PAGE_SIZE, PMD_SIZE, PUD_SHIFT, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, PMD_SIZE, PUD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
@@ -30,8 +30,6 @@ import { changeLeaf, changePte } from './pte-protect.js';
 import { flushTlbRange } from './tlbflush.js';
 import { VM_ACCESS_FLAGS, VM_ACCOUNT, VM_SHARED, VM_WRITE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
-
-const PUD_SIZE = 2 ** PUD_SHIFT;
 
 /** `do_mprotect_pkey()`: ENOMEM at a hole, with what lies before it changed; EACCES where a mapping does not allow it. */
 export function* doMprotect(

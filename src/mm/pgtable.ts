@@ -7,14 +7,14 @@
  * The split page table lock is a word of the table's struct page (`private`). It is a spinlock: nothing may sleep under it, so
  * on the kernel's single thread finding it taken is a bug, not contention.
  */
-import { PAGE_SIZE, PGD_SHIFT, PMD_SHIFT, PMD_SIZE, PTRS_PER_TABLE, PUD_SHIFT } from '../abi/address.js';
-import { makePte, pteNone, ptePfn, TABLE_FLAGS } from '../abi/pte.js';
-import { LOW_HUGE, LOW_PRESENT } from '../abi/pte-halves.js';
+import { PAGE_SIZE, PGDIR_SIZE, PMD_SIZE, PTRS_PER_TABLE, PUD_SIZE } from '../abi/address.js';
+import { makePte, TABLE_FLAGS } from '../abi/pte.js';
+import { halvesPfn, LOW_HUGE, LOW_PRESENT } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
-import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
+import { NULL_PAGE, type Page, type Pfn, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
-import { load32, readPte, setPte } from '../sync/word.js';
+import { load32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
@@ -23,14 +23,15 @@ import { pageClearFlag, pageSetFlag } from './page.js';
 export type TableIndex = number;
 export const NO_TABLE: TableIndex = -1;
 
-/** Shifts of the levels above the leaf, top down. */
-const UPPER_SHIFTS = [PGD_SHIFT, PUD_SHIFT, PMD_SHIFT] as const;
+/** What an entry of each level above the leaf spans, in bytes, top down. */
+const UPPER_SPANS = [PGDIR_SIZE, PUD_SIZE, PMD_SIZE] as const;
+const MIDDLE_SPANS = [PGDIR_SIZE, PUD_SIZE] as const;
 const LOCK_WORD = STRUCT_PAGE.word.private;
 /** Of a middle directory: the first of the tables that are kept for its huge pages; of such a table: the next. */
 const DEPOSIT_WORD = STRUCT_PAGE.word.lruNext;
 
-/** Index of `addr` in the table whose entries span `2 ** shift` bytes. */
-const indexAt = (addr: number, shift: number): number => Math.floor(addr / 2 ** shift) & (PTRS_PER_TABLE - 1);
+/** Index of `addr` in the table whose entries span `span` bytes. */
+const indexAt = (addr: number, span: number): number => Math.floor(addr / span) & (PTRS_PER_TABLE - 1);
 /** Index of `addr` in its leaf table. */
 export const pteIndex = (addr: number): number => Math.floor(addr / PAGE_SIZE) & (PTRS_PER_TABLE - 1);
 
@@ -55,23 +56,28 @@ export function freeTable(kernel: Kernel, page: Page): void {
   kernel.buddy.freePages(page, 0);
 }
 
-/** The table that an upper entry points to. Precondition: the entry is one of a table. */
-const tableOfEntry = (kernel: Kernel, entry: Pte): TableIndex =>
-  tableOfPage(kernel, kernel.memmap.pfnToPage(ptePfn(entry)));
+/** The table that the upper entry at `at` points to. Precondition: it is one of a table. */
+function tableBelow({ ram, memmap }: Kernel, at: number): TableIndex {
+  const pfn = halvesPfn(load32(ram.halves, 2 * at), load32(ram.halves, 2 * at + 1)) as Pfn;
+  return memmap.ramFrame(memmap.pfnToPage(pfn)) * PTRS_PER_TABLE;
+}
 
 /** Does an upper entry (or its low half) point to a table? Otherwise it is none, maps a huge page, or stands for one. */
 const pointsToTable = (kernel: Kernel, at: number): boolean =>
   (load32(kernel.ram.halves, 2 * at) & (LOW_PRESENT | LOW_HUGE)) === LOW_PRESENT;
+
+/** Is an upper entry none? Nobody but us writes upper tables. */
+const isNone = ({ ram }: Kernel, at: number): boolean => (ram.halves[2 * at] | ram.halves[2 * at + 1]) === 0;
 
 /** The leaf table of `addr`, or NO_TABLE: nothing was ever mapped there, or a huge page (`pte_offset_map`). */
 export function leafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): TableIndex {
   const region = Math.floor(addr / PMD_SIZE);
   if (mm.cachedRegion === region) return mm.cachedTable;
   let table = tableOfPage(kernel, mm.pgd);
-  for (const shift of UPPER_SHIFTS) {
-    const at = table + indexAt(addr, shift);
+  for (const span of UPPER_SPANS) {
+    const at = table + indexAt(addr, span);
     if (!pointsToTable(kernel, at)) return NO_TABLE;
-    table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
+    table = tableBelow(kernel, at);
   }
   mm.cachedRegion = region;
   mm.cachedTable = table;
@@ -91,8 +97,8 @@ export function allocLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Ta
 
 /** The table below an upper entry, made if there is none. */
 function allocBelow(kernel: Kernel, mm: MmStruct, at: number): TableIndex {
-  if (pointsToTable(kernel, at)) return tableOfEntry(kernel, readPte(kernel.ram.words, at));
-  assert(pteNone(readPte(kernel.ram.words, at)), 'a page table is wanted where a huge page is mapped');
+  if (pointsToTable(kernel, at)) return tableBelow(kernel, at);
+  assert(isNone(kernel, at), 'a page table is wanted where a huge page is mapped');
   const page = allocTable(kernel);
   if (page === NULL_PAGE) return NO_TABLE;
   mm.tables++;
@@ -108,22 +114,22 @@ export function populate(kernel: Kernel, at: number, table: Page): void {
 /** Place of the page middle directory entry of `addr`, or NO_TABLE where an upper table is missing (`mm_find_pmd`). */
 export function findPmd(kernel: Kernel, mm: MmStruct, addr: number): number {
   let table = tableOfPage(kernel, mm.pgd);
-  for (const shift of [PGD_SHIFT, PUD_SHIFT]) {
-    const at = table + indexAt(addr, shift);
+  for (const span of MIDDLE_SPANS) {
+    const at = table + indexAt(addr, span);
     if (!pointsToTable(kernel, at)) return NO_TABLE;
-    table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
+    table = tableBelow(kernel, at);
   }
-  return table + indexAt(addr, PMD_SHIFT);
+  return table + indexAt(addr, PMD_SIZE);
 }
 
 /** The same, making the upper tables that are missing (`pmd_alloc`); NO_TABLE when RAM is out. */
 export function allocPmd(kernel: Kernel, mm: MmStruct, addr: number): number {
   let table = tableOfPage(kernel, mm.pgd);
-  for (const shift of [PGD_SHIFT, PUD_SHIFT]) {
-    table = allocBelow(kernel, mm, table + indexAt(addr, shift));
+  for (const span of MIDDLE_SPANS) {
+    table = allocBelow(kernel, mm, table + indexAt(addr, span));
     if (table === NO_TABLE) return NO_TABLE;
   }
-  return table + indexAt(addr, PMD_SHIFT);
+  return table + indexAt(addr, PMD_SIZE);
 }
 
 /** The table in which an entry stands. */
@@ -134,17 +140,16 @@ export const nextLeaf = (addr: number): number => (Math.floor(addr / PMD_SIZE) +
 
 /** First address at or after `addr`, below `end`, with a leaf table or a huge page; `end` if there is none. Skips holes by the level. */
 export function nextMappedLeaf(kernel: Kernel, mm: MmStruct, addr: number, end: number): number {
-  const words = kernel.ram.words;
   let at = addr;
   outer: while (at < end) {
     let table = tableOfPage(kernel, mm.pgd);
-    for (const shift of UPPER_SHIFTS) {
-      const entry = readPte(words, table + indexAt(at, shift));
-      if (pteNone(entry)) {
-        at = (Math.floor(at / 2 ** shift) + 1) * 2 ** shift;
+    for (const span of UPPER_SPANS) {
+      const entry = table + indexAt(at, span);
+      if (isNone(kernel, entry)) {
+        at = (Math.floor(at / span) + 1) * span;
         continue outer;
       }
-      if (shift !== PMD_SHIFT) table = tableOfEntry(kernel, entry);
+      if (span !== PMD_SIZE) table = tableBelow(kernel, entry);
     }
     return at;
   }
@@ -187,7 +192,7 @@ export function unlockTable(kernel: Kernel, table: TableIndex): void {
 /** Give back the leaf table of `addr`, which has to be empty. */
 export function freeLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): void {
   const at = findPmd(kernel, mm, addr);
-  const table = tableOfEntry(kernel, readPte(kernel.ram.words, at));
+  const table = tableBelow(kernel, at);
   setPte(kernel.ram.words, at, 0n as Pte);
   mm.cachedRegion = -1;
   freeTable(kernel, pageOfTable(kernel, table));
@@ -212,18 +217,15 @@ function freeLevel(
   floor: number,
   ceiling: number,
 ): void {
-  const span = 2 ** UPPER_SHIFTS[level];
+  const span = UPPER_SPANS[level];
   const first = Math.max(0, Math.floor((floor - base) / span));
   const last = Math.min(PTRS_PER_TABLE - 1, Math.floor((ceiling - 1 - base) / span));
-  const { halves } = kernel.ram;
   for (let index = first; index <= last; index++) {
-    // Most are none, and nobody but us writes upper tables.
-    if ((halves[2 * (table + index)] | halves[2 * (table + index) + 1]) === 0) continue;
-    const entry = readPte(kernel.ram.words, table + index);
+    if (isNone(kernel, table + index)) continue;
     const start = base + index * span;
     assert(pointsToTable(kernel, table + index), 'page tables are freed under a huge page');
-    const child = tableOfEntry(kernel, entry);
-    if (level + 1 < UPPER_SHIFTS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
+    const child = tableBelow(kernel, table + index);
+    if (level + 1 < UPPER_SPANS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
     if (start < floor || start + span > ceiling) continue;
     setPte(kernel.ram.words, table + index, 0n as Pte);
     freeTable(kernel, pageOfTable(kernel, child));

@@ -112,7 +112,7 @@ function countMlocked(kernel: Kernel): number {
   for (const mm of kernel.mms) {
     for (const { value: vma } of mm.vmas) {
       if ((vma.flags & VM_LOCKED) === 0) continue;
-      visitEntries(kernel, mm, vma.start, vma.end, (_addr, low, high) => {
+      visitEntries(kernel, mm, vma.start, vma.end, (_index, low, high) => {
         const page = lowPresent(low) ? pageOfHalves(kernel, low, high) : NULL_PAGE;
         if (page !== NULL_PAGE) locked.add(page);
       });

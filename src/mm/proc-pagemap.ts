@@ -49,15 +49,15 @@ const RAW_BITS: readonly (readonly [number, bigint])[] = [
 const RAW_TYPE_BITS = 5n;
 
 /**
- * Call `visit` for every entry of [start, end) that is not none, given by its halves; `pages` is 1, or how many pages of the range
- * a huge entry covers from `addr` on.
+ * Call `visit` for every entry of [start, end) that is not none, given by its halves: `index` counts pages from `start` on, `pages`
+ * is 1, or how many pages of the range a huge entry covers. (An index, since an address would be boxed for each call.)
  */
 export function visitEntries(
   kernel: Kernel,
   mm: MmStruct,
   start: number,
   end: number,
-  visit: (addr: number, low: number, high: number, pages: number, huge: boolean) => void,
+  visit: (index: number, low: number, high: number, pages: number, huge: boolean) => void,
 ): void {
   const { halves } = kernel.ram;
   for (let at = start; at < end; ) {
@@ -66,17 +66,21 @@ export function visitEntries(
     if (table === NO_TABLE) {
       const huge = findHugePmd(kernel, mm, at);
       if (huge !== NO_TABLE) {
-        visit(at, load32(halves, 2 * huge), load32(halves, 2 * huge + 1), (stop - at) / PAGE_SIZE, true);
+        const low = load32(halves, 2 * huge);
+        visit((at - start) / PAGE_SIZE, low, load32(halves, 2 * huge + 1), (stop - at) / PAGE_SIZE, true);
         at = stop;
       } else {
         at = nextMappedLeaf(kernel, mm, at, end);
       }
       continue;
     }
-    for (let addr = at, word = 2 * (table + pteIndex(at)); addr < stop; addr += PAGE_SIZE, word += 2) {
-      const low = peek32(halves, word);
-      const high = peek32(halves, word + 1);
-      if ((low | high) !== 0) visit(addr, low, high, 1, false);
+    const first = 2 * (table + pteIndex(at));
+    const index = (at - start) / PAGE_SIZE;
+    const pages = (stop - at) / PAGE_SIZE;
+    for (let i = 0; i < pages; i++) {
+      const low = peek32(halves, first + 2 * i);
+      const high = peek32(halves, first + 2 * i + 1);
+      if ((low | high) !== 0) visit(index + i, low, high, 1, false);
     }
     at = stop;
   }
@@ -143,8 +147,7 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
  */
 export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
   mincoreOfVmas(kernel, mm, start, out);
-  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (addr, low, high, pages) => {
-    const first = (addr - start) / PAGE_SIZE;
+  visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (first, low, high, pages) => {
     if (inCore(kernel, low, high)) out.fill(1, first, first + pages);
   });
 }
@@ -179,8 +182,7 @@ const inCore = (kernel: Kernel, low: number, high: number): boolean => {
 export function pagemapAndMincore(kernel: Kernel, mm: MmStruct, start: VirtAddr, pm: Int32Array, mc: Int32Array): void {
   pm.fill(0);
   mincoreOfVmas(kernel, mm, start, mc);
-  visitEntries(kernel, mm, start, start + pm.length * PAGE_SIZE, (addr, low, high, pages, huge) => {
-    const first = (addr - start) / PAGE_SIZE;
+  visitEntries(kernel, mm, start, start + pm.length * PAGE_SIZE, (first, low, high, pages, huge) => {
     const short = pagemapOfHalves(kernel, low, high, huge);
     if (huge) {
       // Of a huge page its first says whether somebody else maps it.

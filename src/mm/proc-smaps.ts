@@ -58,6 +58,9 @@ export interface SmapsSums {
 /** Sums over some VMAs, and what only the text has. */
 interface MemSizeStats extends SmapsSums {
   pssDirty: number;
+  /** Of the VMA that is being looked at, in 1/4096 of a byte. */
+  pssUnits: number;
+  pssDirtyUnits: number;
   referenced: number;
   lazyFree: number;
   /** In 1/4096 of a byte. */
@@ -78,6 +81,8 @@ const zeroStats = (): MemSizeStats => ({
   prd: 0,
   shmem_pmd: 0,
   pssDirty: 0,
+  pssUnits: 0,
+  pssDirtyUnits: 0,
   referenced: 0,
   lazyFree: 0,
   swapPss: 0,
@@ -113,11 +118,10 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
     gatherHugetlb(kernel, vma, start, end, sums);
     return;
   }
-  let pss = 0;
-  let pssDirty = 0;
-  visitEntries(kernel, vma.mm, start, end, (_addr, low, high, _pages, huge) => {
+  const { kindOf } = kernel.addressing.swapTypes;
+  visitEntries(kernel, vma.mm, start, end, (_index, low, high, _pages, huge) => {
     const present = lowPresent(low);
-    const kind = present ? 'none' : kernel.addressing.swapTypes.kindOf[highType(high)];
+    const kind = present ? 'none' : kindOf[highType(high)];
     if (kind === 'swap') {
       const sharers = kernel.swap.count(swapEntry(highType(high), halvesNumber(low, high)));
       sums.swap += PAGE_KIB;
@@ -133,35 +137,32 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
     const pages = huge ? HPAGE_PMD_NR : 1;
     // All pages of a folio that only huge entries map count alike.
     const alike = huge && folioMapcount(words, page) === folioEntireMapcount(words, page) ? pages : 1;
-    for (let i = 0; i < pages; i += alike) {
-      const share = account(kernel, (page + i) as Page, alike, counted, young, dirty, sums);
-      pss += Math.abs(share);
-      if (share < 0) pssDirty -= share;
-    }
+    for (let i = 0; i < pages; i += alike) account(words, (page + i) as Page, alike, counted, young, dirty, sums);
   });
-  sums.pss += Math.floor(pss / PSS_UNIT / 1024);
-  sums.pssDirty += Math.floor(pssDirty / PSS_UNIT / 1024);
+  sums.pss += Math.floor(sums.pssUnits / PSS_UNIT / 1024);
+  sums.pssDirty += Math.floor(sums.pssDirtyUnits / PSS_UNIT / 1024);
+  sums.pssUnits = 0;
+  sums.pssDirtyUnits = 0;
 }
 
 /** `smaps_hugetlb_range()`: what is in no rss has sums of its own. */
 function gatherHugetlb(kernel: Kernel, vma: VmArea, start: number, end: number, sums: MemSizeStats): void {
-  visitEntries(kernel, vma.mm, start, end, (_addr, low, high, pages) => {
+  visitEntries(kernel, vma.mm, start, end, (_index, low, high, pages) => {
     const shared = folioMapcount(kernel.memmap.words, pageOfHalves(kernel, low, high)) > 1;
     sums[shared ? 'sharedHugetlb' : 'privateHugetlb'] += pages * PAGE_KIB;
   });
 }
 
-/** `smaps_account()` of pages of one folio that count alike. Returns their proportional share, negative for dirty ones. */
+/** `smaps_account()` of pages of one folio that count alike. */
 function account(
-  kernel: Kernel,
+  words: Int32Array,
   page: Page,
   pages: number,
   present: boolean,
   young: boolean,
   pteDirty: boolean,
   sums: MemSizeStats,
-): number {
-  const { words } = kernel.memmap;
+): void {
   const kib = pages * PAGE_KIB;
   const flags = pageFlags(words, page);
   const dirty = pteDirty || (flags & PG_dirty) !== 0;
@@ -173,11 +174,14 @@ function account(
   if (young || (flags & PG_referenced) !== 0) sums.referenced += kib;
   let mapcount = 1;
   if (present && pageRefCount(words, page) !== 1) mapcount = pageMapcount(words, page);
-  const isPrivate = present && mapcount < 2;
-  if (isPrivate) sums[dirty ? 'prd' : 'prc'] += kib;
-  else sums[dirty ? 'shd' : 'shc'] += kib;
-  const share = mapcount < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / mapcount);
-  return pages * (dirty ? -share : share);
+  const share = pages * (mapcount < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / mapcount));
+  sums.pssUnits += share;
+  if (dirty) sums.pssDirtyUnits += share;
+  if (present && mapcount < 2) {
+    if (dirty) sums.prd += kib;
+    else sums.prc += kib;
+  } else if (dirty) sums.shd += kib;
+  else sums.shc += kib;
 }
 
 /** `rw-p`. */

@@ -127,7 +127,7 @@ function setFirstMapping(kernel: Kernel, vma: VmArea, addr: number, page: Page, 
 
 /** MADV_WILLNEED on anonymous memory: what is in swap comes into the swap cache, and is mapped by the faults to come. */
 export function swapInRange(kernel: Kernel, vma: VmArea, start: number, end: number): void {
-  visitEntries(kernel, vma.mm, start, end, (_addr, low, high) => {
+  visitEntries(kernel, vma.mm, start, end, (_index, low, high) => {
     if (lowPresent(low) || kernel.addressing.swapTypes.kindOf[highType(high)] !== 'swap') return;
     const entry = swapEntry(highType(high), halvesNumber(low, high));
     if (kernel.swap.cachedPage(entry) !== NULL_PAGE) return;

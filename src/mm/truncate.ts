@@ -117,7 +117,7 @@ function addressesOf(vma: VmArea, first: number, end: number): readonly [VirtAdd
 function mapsAny(kernel: Kernel, vma: VmArea, first: number, end: number): boolean {
   const [start, stop] = addressesOf(vma, first, end);
   let found = false;
-  visitEntries(kernel, vma.mm, start, stop, (_addr, low, high) => {
+  visitEntries(kernel, vma.mm, start, stop, (_index, low, high) => {
     found ||= pageOfHalves(kernel, low, high) !== NULL_PAGE;
   });
   return found;

@@ -4,10 +4,10 @@
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
-import { PTE_ACCESSED, PTE_DIRTY, pteHardwarePresent, ptePfn, pteWrite } from '../abi/pte.js';
-import type { Page, Pte, VirtAddr } from '../base/brand.js';
+import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_PRESENT, LOW_WRITE } from '../abi/pte-halves.js';
+import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { compareExchangePte, readPte } from '../sync/word.js';
+import { compareExchange32, load32 } from '../sync/word.js';
 import { kmapLocalPage } from './highmem.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -51,12 +51,10 @@ function* access(
   write: boolean,
   move: Mover,
 ): Sleeps<UserAccess> {
-  const tlb = kernel.cpus[0];
   for (let done = 0; done < length; ) {
     const addr = (start + done) as VirtAddr;
     // The access itself is atomic with respect to the kernel: translation and bytes in one step, as one instruction has it.
-    tlb.switchTo(mm);
-    let page = translate(kernel, mm, addr, write);
+    let page = mappedPage(kernel, mm, addr, write);
     if (page < 0) page = yield* userPage(kernel, mm, addr, write);
     if (page < 0) return { copied: done, fault: ~page, address: addr };
     const inPage = addr % PAGE_SIZE;
@@ -74,8 +72,7 @@ function* access(
  */
 export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<number> {
   for (let starved = false; ; ) {
-    kernel.cpus[0].switchTo(mm);
-    const page = translate(kernel, mm, addr, write);
+    const page = mappedPage(kernel, mm, addr, write);
     if (page >= 0) return page;
     const fault = yield* userFault(kernel, mm, addr, write);
     // Out of memory, the instruction is simply tried again (`pagefault_out_of_memory()`); here once, as nobody is killed.
@@ -84,8 +81,17 @@ export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: b
   }
 }
 
-/** The page, in RAM or on a coherent device, or -1 for a fault. Sets accessed and dirty as the hardware walker does, by compare-exchange. */
-export function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
+/**
+ * The page that one instruction accesses at `addr`, in RAM or on a coherent device, or -1 where it would fault: for who accesses
+ * many, and can do without a generator for most.
+ */
+export function mappedPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
+  kernel.cpus[0].switchTo(mm);
+  return translate(kernel, mm, addr, write);
+}
+
+/** Sets accessed and dirty as the hardware walker does, by compare-exchange. */
+function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
   const tlb = kernel.cpus[0];
   const vpn = Math.floor(addr / PAGE_SIZE);
   const hit = tlb.lookup(vpn, write);
@@ -95,12 +101,14 @@ export function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: b
   const huge = table === NO_TABLE;
   const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
   if (at === NO_TABLE) return -1;
+  const { halves } = kernel.ram;
+  const mark = write ? LOW_ACCESSED | LOW_DIRTY : LOW_ACCESSED;
   for (;;) {
-    const pte = readPte(kernel.ram.words, at);
-    if (!pteHardwarePresent(pte) || (write && !pteWrite(pte))) return -1;
-    const marked = (pte | PTE_ACCESSED | (write ? PTE_DIRTY : 0n)) as Pte;
-    if (marked !== pte && !compareExchangePte(kernel.ram.words, at, pte, marked)) continue;
-    const first = kernel.memmap.pfnToPage(ptePfn(pte));
+    // The flags that say what may be done, and those that are set, are in the low half; the high one has only the PFN.
+    const low = load32(halves, 2 * at);
+    if ((low & LOW_PRESENT) === 0 || (write && (low & LOW_WRITE) === 0)) return -1;
+    if ((low & mark) !== mark && compareExchange32(halves, 2 * at, low, low | mark) !== low) continue;
+    const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
     const page = (huge ? first + pteIndex(addr) : first) as Page;
     // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
     tlb.fill(vpn, page, write);
