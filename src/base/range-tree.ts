@@ -91,6 +91,17 @@ export class RangeTree<T> extends BalancedTree<RangeNode<T>> {
     }
   }
 
+  /** Ranges that overlap [start, end), ascending, as they are now. */
+  overlapping(start: number, end: number): Range<T>[] {
+    const found: Range<T>[] = [];
+    let range = this.firstEndingAfter(start);
+    while (range !== undefined && range.start < end) {
+      found.push(range);
+      range = this.firstEndingAfter(range.end);
+    }
+    return found;
+  }
+
   /**
    * Lowest start, a multiple of `align`, of `size` free units inside [min, max).
    * O(log n), and one more step for each hole that is large enough but for its alignment.

@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import type { Pte } from '../base/brand.js';
+import { assert } from '../base/errors.js';
 import { compareExchangePte, load32, readPte, setPte, store32 } from '../sync/word.js';
 import type { Base } from './benchmark.js';
 import { nsPer, nsPerAsync } from './clock.js';
@@ -88,11 +89,12 @@ export function atomicLoads(count: number): Base {
     name: count === 1 ? 'atomic load' : `${count} atomic loads`,
     start() {
       const table = new BigUint64Array(new SharedArrayBuffer(PAGES * 8)).fill(5n);
-      let odd = 0;
       const loadAll = (): void => {
+        let others = 0;
         for (let i = 0; i < PAGES * WORD_ROUNDS; i++) {
-          for (let k = 0; k < count; k++) if (readPte(table, (i + k * 512) % PAGES) !== 5n) odd++;
+          for (let k = 0; k < count; k++) if (readPte(table, (i + k * 512) % PAGES) !== 5n) others++;
         }
+        assert(others === 0, 'a table that nobody writes has changed');
       };
       return { sample: () => nsPer(PAGES * WORD_ROUNDS, loadAll) };
     },

@@ -11,7 +11,12 @@ import { executions, traceReplay } from './rates.js';
 import { bootAndDispose, structPages } from './start.js';
 import { twoDevices } from './two-devices.js';
 
+export type { Comparison, EarlierRun } from './compare.js';
+export { compareRuns, parseEarlierRun } from './compare.js';
+export type { GrowthResult } from './growth.js';
+export { runGrowth } from './growth.js';
 export type { AddressingCost, BenchResult, Measurement } from './measure.js';
+export { benchmarkPage } from './page.js';
 
 const BENCHMARKS: readonly Benchmark[] = [
   bulkMigration,

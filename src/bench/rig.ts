@@ -9,11 +9,11 @@ import type { Addressing, Mirror, Process, VirtRange } from '../machine/types.js
 const PATTERN = 0x9e3779b1;
 
 export interface BenchMachine {
-  readonly ram: string;
+  readonly ram: string | number;
   /** Of each device. */
-  readonly deviceMemory: string;
+  readonly deviceMemory: string | number;
   /** That the driver takes at a time. Default: all. */
-  readonly chunk?: string;
+  readonly chunk?: string | number;
   readonly devices?: number;
   readonly hugePages?: 'always' | 'never';
 }

@@ -1,5 +1,5 @@
-/** Reading what the user names: machine specs (YAML or JSON) and recorded layouts (JSON lines, possibly gzipped). */
-import { readFileSync } from 'node:fs';
+/** Reading and writing what the user names: machine specs (YAML or JSON), recorded layouts (JSON lines, possibly gzipped), results. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { parse as parseYaml } from 'yaml';
@@ -44,6 +44,15 @@ export function readText(file: string): string {
     const { code, message } = error as NodeJS.ErrnoException;
     const reason = READ_FAILURES[code ?? ''] ?? message;
     throw fileError(`${file} cannot be read: ${reason}`, error);
+  }
+}
+
+/** @throws PfnlessError ERR_PFNLESS_FILE */
+export function writeText(file: string, text: string): void {
+  try {
+    writeFileSync(file, text);
+  } catch (error) {
+    throw fileError(`${file} cannot be written: ${(error as Error).message}`, error);
   }
 }
 

@@ -151,8 +151,8 @@ export function* doMunmap(kernel: Kernel, mm: MmStruct, start: VirtAddr, length:
 export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
-  const victims = [...mm.vmas.from(start)].filter((range) => range.start < end).map((range) => range.value);
-  for (const vma of victims) {
+  const victims = mm.vmas.overlapping(start, end);
+  for (const { value: vma } of victims) {
     const range: MmuNotifierRange = {
       mm,
       start: vma.start,

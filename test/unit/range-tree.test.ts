@@ -100,6 +100,9 @@ describe('RangeTree', () => {
             expect(maybe(tree.firstEndingAfter(at))).toEqual(ranges.find((range) => range.end > at));
             expect(maybe(tree.previous(at))).toEqual(ranges.findLast((range) => range.start < at));
             expect([...tree.from(at)].map(plain)).toEqual(ranges.filter((range) => range.end > at));
+            expect(tree.overlapping(at, at + 40).map(plain)).toEqual(
+              ranges.filter((range) => range.end > at && range.start < at + 40),
+            );
             expect(tree.overlaps(at, at + 20)).toBe(model.overlaps(at, at + 20));
           }
         },

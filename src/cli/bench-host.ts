@@ -1,0 +1,26 @@
+/** The computer that benchmarks run on. */
+import { execFileSync } from 'node:child_process';
+import { availableParallelism, cpus, loadavg, platform, release, totalmem } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { BenchHost } from '../bench/page.js';
+
+/** Of the checkout that this file was built in; `null` where there is none. */
+function commitOfCheckout(): string | null {
+  const cwd = fileURLToPath(new URL('.', import.meta.url));
+  try {
+    const text = execFileSync('git', ['describe', '--always', '--dirty'], { cwd, stdio: ['ignore', 'pipe', 'ignore'] });
+    return text.toString().trim();
+  } catch {
+    return null;
+  }
+}
+
+export const benchHost = (): BenchHost => ({
+  processor: cpus()[0]?.model.trim() ?? 'unknown processor',
+  cores: availableParallelism(),
+  memory: totalmem(),
+  system: `${platform()} ${release()}`,
+  node: process.versions.node,
+  commit: commitOfCheckout(),
+  load: loadavg()[0]!,
+});
