@@ -67,11 +67,15 @@ export async function bootWithState(
   const links: DeviceLink[] = [];
   try {
     const kernel = createKernelOf(spec, executor, log);
-    for (const [index, memories] of deviceMemories(spec, kernel, hostDoorbell).entries()) {
+    // All at the same time: a thread takes long to start.
+    const starting = deviceMemories(spec, kernel, hostDoorbell).map((memories, index) => {
       const { name, tlbSets } = spec.devices[index]!;
       const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };
-      links.push(await createLink(spec, config, memories, executor, engines));
-    }
+      return createLink(spec, config, memories, executor, engines);
+    });
+    const started = await Promise.allSettled(starting);
+    links.push(...started.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : [])));
+    for (const each of started) if (each.status === 'rejected') throw each.reason;
     const devices = startDrivers(spec, kernel, links, executor);
     const state: MachineState = { spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
