@@ -4,6 +4,7 @@
 export type Errno =
   | 'EPERM'
   | 'ENOENT'
+  | 'ESRCH'
   | 'EINTR'
   | 'EIO'
   | 'ENXIO'
@@ -28,6 +29,7 @@ export type Result = 0 | Errno;
 export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   EPERM: 1,
   ENOENT: 2,
+  ESRCH: 3,
   EINTR: 4,
   EIO: 5,
   ENXIO: 6,
@@ -61,6 +63,11 @@ export const VM_FAULT_HWPOISON = 0x10;
 export const VM_FAULT_SIGSEGV = 0x40;
 export const VM_FAULT_NOPAGE = 0x100;
 export const VM_FAULT_RETRY = 0x400;
+/**
+ * A userfaultfd wants to hear of the fault. Whoever can give up mmap_lock tells it and sleeps (VM_FAULT_RETRY); to all others it
+ * is SIGBUS.
+ */
+export const VM_FAULT_USERFAULT = VM_FAULT_RETRY | VM_FAULT_SIGBUS;
 /** A huge page cannot serve the fault: small pages shall. */
 export const VM_FAULT_FALLBACK = 0x800;
 export const VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON;

@@ -13,6 +13,7 @@ import { pageAccounting } from './page-accounting.js';
 import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
 import { swap } from './swap.js';
+import { userfaultfdWp } from './userfaultfd-wp.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
@@ -21,6 +22,7 @@ export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   pageCache,
   rmap,
   swap,
+  userfaultfdWp,
   deviceMappings,
   cpuTlb,
   noLeftovers,

@@ -39,6 +39,8 @@ export class Plan {
   readonly locations: readonly Location[];
   /** Families in which somebody forks. */
   readonly #forking: ReadonlySet<number>;
+  /** A userfaultfd protects memory: what a device stores there fails. */
+  readonly #protects: boolean;
 
   constructor(program: Program) {
     this.program = program;
@@ -48,7 +50,8 @@ export class Plan {
     this.failures =
       program.failNth > 0 ||
       program.inject.includes('allocation') ||
-      calls.some(({ op, failNth }) => op === 'fail_alloc' || failNth !== undefined);
+      calls.some(({ op, failNth, feature }) => op === 'fail_alloc' || failNth !== undefined || feature === 'sigbus');
+    this.#protects = calls.some(({ op }) => op === 'uffd_protect');
     this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
     this.locations = plannedLocations(program, this.processes, this.watched);
   }
@@ -132,7 +135,10 @@ export class Plan {
     if (result === 'EBADF') return;
     const onDevice = call.device !== undefined;
     // A device does not break copy-on-write on its own memory, and may find its memory full of pages that are held.
-    const excused = this.failures || (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
+    const excused =
+      this.failures ||
+      (onDevice && this.#protects) ||
+      (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
     const effect: Effect = { kind: 'refused', write, excused };
     yield { page: call.page!, offset: call.offset ?? 0, effect, maybe: false };
   }

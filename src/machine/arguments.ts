@@ -20,6 +20,7 @@ import type {
   ProcFile,
   ProcPidFile,
   Protection,
+  UserfaultfdOptions,
   VirtRange,
 } from './types.js';
 
@@ -263,6 +264,16 @@ export function requirePinOptions(options: PinOptions): Required<PinOptions> {
     throw argumentError(`The kind of a pin must be one of ${PIN_KINDS.join(', ')}, not ${shown(kind)}.`);
   }
   return { write, kind };
+}
+
+const USERFAULTFD_FEATURES = ['wpUnpopulated', 'wpAsync', 'sigbus', 'exactAddress'] as const;
+
+export function requireUserfaultfdOptions(options: UserfaultfdOptions): void {
+  requireObject('The features of a userfaultfd', options);
+  for (const [name, value] of Object.entries(options)) {
+    requireOneOf('A feature of a userfaultfd', name, USERFAULTFD_FEATURES);
+    requireBoolean(`${name} of userfaultfd`, value);
+  }
 }
 
 export function requireDestination(to: 'device' | 'system'): void {

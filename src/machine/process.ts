@@ -64,8 +64,11 @@ import type {
   ProcPidFile,
   Protection,
   SmapsSummary,
+  Userfaultfd,
+  UserfaultfdOptions,
   VirtRange,
 } from './types.js';
+import { EmulatedUserfaultfd } from './userfaultfd.js';
 
 export interface ProcessParts {
   readonly machine: MachineState;
@@ -84,6 +87,7 @@ export class EmulatedProcess implements Process {
   readonly #life: Lifetime;
   readonly #mirrors = new Set<DeviceMirror>();
   readonly #pins = new Set<PagePin>();
+  readonly #userfaultfds = new Set<EmulatedUserfaultfd>();
 
   constructor(parts: ProcessParts) {
     this.pid = parts.mm.pid;
@@ -352,8 +356,20 @@ export class EmulatedProcess implements Process {
     });
   }
 
+  userfaultfd(options: UserfaultfdOptions = {}): Promise<Userfaultfd> {
+    return this.#life.call(async () => {
+      const { machine, mm } = this.#parts;
+      const onClosed = (closed: EmulatedUserfaultfd) => this.#userfaultfds.delete(closed);
+      const opened = new EmulatedUserfaultfd({ machine, mm, process: this.#life, onClosed }, options);
+      this.#userfaultfds.add(opened);
+      return opened;
+    });
+  }
+
   exit(): Promise<void> {
     return this.#life.end(async () => {
+      // Calls that sleep until a store is allowed would never come back.
+      for (const userfaultfd of [...this.#userfaultfds]) await userfaultfd.close();
       await this.#life.idle();
       for (const pin of [...this.#pins]) await pin.release();
       for (const mirror of [...this.#mirrors]) await mirror.close();

@@ -6,6 +6,7 @@ import type { ClearRefs } from '../mm/clear-refs.js';
 import type { Advice } from '../mm/madvise.js';
 import type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
 import type { ProcessStatus } from '../mm/proc-status.js';
+import type { UserfaultfdFeatures, UserfaultMessage } from '../mm/userfaultfd-context.js';
 import type { MachineSpec } from './spec.js';
 
 export type Addressing = MachineSpec['addressing'];
@@ -73,6 +74,7 @@ export type { ClearRefs } from '../mm/clear-refs.js';
 export type { Advice } from '../mm/madvise.js';
 export type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
 export type { ProcessStatus } from '../mm/proc-status.js';
+export type { UserfaultMessage } from '../mm/userfaultfd-context.js';
 
 /** Files of /proc that can be had as text; `iomem` has the device private address space under a heading of its own. */
 export type ProcFile = 'iomem' | 'meminfo' | 'vmstat';
@@ -220,6 +222,39 @@ export interface Pin extends AsyncDisposable {
   release(): Promise<void>;
 }
 
+/** Features that are asked for (UFFD_FEATURE_*), by default none. */
+export type UserfaultfdOptions = UserfaultfdFeatures;
+
+/**
+ * A userfaultfd of a process, for write protection: who registers memory and protects it hears of the first store to each page, and
+ * whoever stores sleeps until that is resolved. Linux: fs/userfaultfd.c in the mode UFFDIO_REGISTER_MODE_WP. `pagemap` shows
+ * what is protected (bit 57). A device's store to what is protected fails (EFAULT), since a driver's fault cannot wait.
+ */
+export interface Userfaultfd extends AsyncDisposable {
+  /** Faults that sleep until somebody wakes them. */
+  readonly waiting: number;
+  /**
+   * UFFDIO_REGISTER. @throws PfnlessError ERR_PFNLESS_ERRNO (EINVAL: nothing is mapped, or memory of a file or of the pool of huge
+   * pages, which the first only `wpAsync` can watch; EPERM, EBUSY: another userfaultfd has it)
+   */
+  register(range: VirtRange): Promise<void>;
+  /** UFFDIO_UNREGISTER: nothing of the range is protected any more. Who sleeps is not woken. @throws ERR_PFNLESS_ERRNO (EINVAL) */
+  unregister(range: VirtRange): Promise<void>;
+  /**
+   * UFFDIO_WRITEPROTECT_MODE_WP: stores to the range are heard of from now on. What was never touched is protected only in
+   * shared memory, or with `wpUnpopulated`. @throws ERR_PFNLESS_ERRNO (ENOENT: not registered, ENOMEM)
+   */
+  protect(range: VirtRange): Promise<void>;
+  /** UFFDIO_WRITEPROTECT without the mode: the range may be written; who waits for that goes on. @throws ERR_PFNLESS_ERRNO (ENOENT) */
+  resolve(range: VirtRange, options?: { readonly wake?: boolean }): Promise<void>;
+  /** UFFDIO_WAKE: accesses that sleep are made again. */
+  wake(range: VirtRange): Promise<void>;
+  /** Faults that were not read of yet, the oldest first; none: nobody waits (EAGAIN). */
+  read(): Promise<readonly UserfaultMessage[]>;
+  /** Nothing is protected or registered any more, and nobody sleeps. The process's exit does so too. */
+  close(): Promise<void>;
+}
+
 /** An emulated process: one mm, one CPU task. */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
@@ -273,6 +308,8 @@ export interface Process extends AsyncDisposable {
    * @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM; EBUSY: a coherent page must leave its device, but is held there)
    */
   pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
+  /** `userfaultfd()` and UFFDIO_API. */
+  userfaultfd(options?: UserfaultfdOptions): Promise<Userfaultfd>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
   /** Exit: closes mirrors, unmaps everything. */

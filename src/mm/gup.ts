@@ -12,7 +12,7 @@
  * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
-import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';
+import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from '../abi/errno.js';
 import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
@@ -55,6 +55,8 @@ export interface GupFlags {
   readonly touch: boolean;
   /** FOLL_SPLIT_PMD: a huge entry becomes small ones first. */
   readonly splitHuge?: boolean;
+  /** FOLL_UNLOCKABLE: mmap_lock may be dropped in between, to wait for a userfaultfd. Otherwise what it protects is EFAULT. */
+  readonly unlockable?: boolean;
 }
 
 /** What was had: pages from the start on, and why not more. */
@@ -144,13 +146,13 @@ function* withMmapLock(
 ): Sleeps<GupResult> {
   yield* mm.mmapLock.downRead();
   try {
-    return yield* getUserPagesLocked(kernel, mm, start, pages, flags);
+    return yield* getUserPagesLocked(kernel, mm, start, pages, { ...flags, unlockable: true });
   } finally {
     mm.mmapLock.upRead();
   }
 }
 
-/** `__get_user_pages()`. Precondition: mmap_lock held for reading. */
+/** `__get_user_pages()`. Precondition: mmap_lock held for reading; so it is afterwards, though it may have been dropped (`unlockable`). */
 export function* getUserPagesLocked(
   kernel: Kernel,
   mm: MmStruct,
@@ -161,7 +163,8 @@ export function* getUserPagesLocked(
   assert(mm.mmapLock.locked, 'get_user_pages without mmap_lock');
   const pages: Page[] = [];
   const first = Math.floor(start / PAGE_SIZE) * PAGE_SIZE;
-  for (let addr = first; pages.length < count; addr += PAGE_SIZE) {
+  while (pages.length < count) {
+    const addr = first + pages.length * PAGE_SIZE;
     const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
     if (vma === undefined || !vmaAllows(vma, flags)) return { pages, errno: 'EFAULT' };
     for (;;) {
@@ -175,6 +178,14 @@ export function* getUserPagesLocked(
         continue;
       }
       const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, flags.write, found === 'unshare');
+      if ((outcome & VM_FAULT_RETRY) !== 0 && flags.unlockable) {
+        const userfault = vma.userfaultfd!.raise(addr as VirtAddr, flags.write);
+        mm.mmapLock.upRead();
+        yield* userfault;
+        yield* mm.mmapLock.downRead();
+        // Meanwhile anything may be mapped there: begin with the page anew.
+        break;
+      }
       if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: outcome & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT' };
     }
   }

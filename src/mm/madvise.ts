@@ -120,7 +120,7 @@ function* dontNeed(kernel: Kernel, vma: VmArea, start: number, end: number): Sle
     if (!isHugeAligned(start)) return 'EINVAL';
     stop = hugeAlignDown(end);
   }
-  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, true));
+  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, 'discard'));
   return 0;
 }
 

@@ -37,6 +37,8 @@ export class MmStruct {
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */
   usesHugeZero = false;
+  /** There was a userfaultfd of it, or of whom it was forked from: entries may have its bit. */
+  usesUserfaultfd = false;
   /** Address space is going away: `mm_users` reached zero. */
   exiting = false;
   /** Leaf table last walked to: its 2 MiB region, and the index of its first entry in RAM's words. */

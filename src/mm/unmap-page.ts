@@ -5,7 +5,7 @@
  *   page                       an entry that mapped it becomes
  *   anonymous, in swap         a swap entry: exclusive if the page was; soft-dirty and uffd-wp as they were
  *   anonymous, lazily freed    none
- *   of a file                  none
+ *   of a file                  none, or a marker that keeps its uffd-wp
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
@@ -45,6 +45,7 @@ import {
 } from './page.js';
 import { hugeEntryMaps, pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { fileRmapLeadsTo, pageAnonVma, pageFileVmas, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
 import { rssAdd } from './rss.js';
@@ -165,6 +166,7 @@ function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, pag
   pageClearFlag(words, page, PG_anon_exclusive);
   pageRemoveRmap(kernel, page);
   if (instead.kind !== 'none') setPteHalves(kernel.ram.words, at, instead.low, instead.high);
+  else if (keepsWpMarkers(vma)) installWpMarker(kernel, at, low, high);
   return true;
 }
 
