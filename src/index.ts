@@ -41,6 +41,7 @@ export {
   type Machine,
   type MachineFile,
   type MachineStats,
+  type MceKillPolicy,
   type Meminfo,
   type MigrateResult,
   type Mirror,

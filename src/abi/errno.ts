@@ -20,7 +20,8 @@ export type Errno =
   | 'ENOSPC'
   | 'ERANGE'
   | 'EOPNOTSUPP'
-  | 'ETIME';
+  | 'ETIME'
+  | 'EHWPOISON';
 
 /** Outcome of a function that has nothing else to say: `0` or what went wrong. */
 export type Result = 0 | Errno;
@@ -46,6 +47,7 @@ export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   ERANGE: 34,
   ETIME: 62,
   EOPNOTSUPP: 95,
+  EHWPOISON: 133,
 });
 
 const BY_NUMBER = new Map(Object.entries(ERRNO_NUMBER).map(([name, number]) => [number, name as Errno]));

@@ -13,6 +13,7 @@ import type {
   ElementType,
   FileInput,
   LaunchOptions,
+  MceKillPolicy,
   MirrorOptions,
   MmapOptions,
   MremapOptions,
@@ -181,7 +182,18 @@ export function requireFileRange(offset: number, length: number): void {
 }
 
 /** MADV_*. */
-const ADVICES = ['DONTNEED', 'FREE', 'WILLNEED', 'COLD', 'PAGEOUT', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE'] as const;
+const ADVICES = [
+  'DONTNEED',
+  'FREE',
+  'WILLNEED',
+  'COLD',
+  'PAGEOUT',
+  'HUGEPAGE',
+  'NOHUGEPAGE',
+  'COLLAPSE',
+  'HWPOISON',
+  'SOFT_OFFLINE',
+] as const;
 
 export function requireAdvice(advice: Advice): void {
   if (ADVICES.includes(advice)) return;
@@ -251,6 +263,12 @@ const FRAMES_MAX = 2 ** 22;
 export function requireFrames(pfn: number, count: number): void {
   requireWhole('The page frame number', pfn, 0, 2 ** 40 - 1);
   requireWhole('The number of page frames', count, 0, FRAMES_MAX);
+}
+
+const MCE_KILL_POLICIES = ['early', 'late'] as const;
+
+export function requireMceKillPolicy(policy: MceKillPolicy): void {
+  requireOneOf('When a process hears of memory that fails', policy, MCE_KILL_POLICIES);
 }
 
 const PIN_KINDS = ['longterm', 'get'] as const;

@@ -177,7 +177,10 @@ export interface MachineFile extends AsyncDisposable {
   write(offset: number, bytes: Uint8Array): Promise<number>;
   /** `ftruncate()`: mappings lose what is behind the new end, private copies too; a touch of it is SIGBUS. */
   truncate(size: number): Promise<void>;
-  /** `fsync()`: everything that was written before, by whatever way, is on disk. */
+  /**
+   * `fsync()`: everything that was written before, by whatever way, is on disk.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EIO, once: memory that had some of it failed before it could be written)
+   */
   sync(): Promise<void>;
   /** What is on disk, past the page cache: what a crash would leave. */
   stored(offset: number, length: number): Promise<Uint8Array>;
@@ -221,6 +224,9 @@ export interface Pin extends AsyncDisposable {
   read(): Promise<Uint8Array>;
   release(): Promise<void>;
 }
+
+/** PR_MCE_KILL: whether a process hears of memory that fails at once, or with its next touch. */
+export type MceKillPolicy = 'early' | 'late';
 
 /** Features that are asked for (UFFD_FEATURE_*), by default none. */
 export type UserfaultfdOptions = UserfaultfdFeatures;
@@ -270,7 +276,10 @@ export interface Process extends AsyncDisposable {
    * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, the rest has been written)
    */
   msync(range: VirtRange): Promise<void>;
-  /** @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping) */
+  /**
+   * HWPOISON lets the pages that are there fail, SOFT_OFFLINE takes them out of use unnoticed (both one page of a huge page).
+   * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping; EBUSY, EFAULT, EHWPOISON, ENXIO, EIO: of the last two)
+   */
   madvise(range: VirtRange, advice: Advice): Promise<void>;
   /**
    * Keep pages in RAM: those of the range come now, or with `onFault` when they are touched; devices may still take them.
@@ -308,6 +317,10 @@ export interface Process extends AsyncDisposable {
    * @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM; EBUSY: a coherent page must leave its device, but is held there)
    */
   pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
+  /** `prctl(PR_MCE_KILL)`; the default is `late`. Children inherit it. */
+  mceKill(policy: MceKillPolicy): Promise<void>;
+  /** Addresses whose memory has failed, as an `early` process was told (SIGBUS, BUS_MCEERR_AO), the oldest first. */
+  memoryErrors(): Promise<readonly VirtAddr[]>;
   /** `userfaultfd()` and UFFDIO_API. */
   userfaultfd(options?: UserfaultfdOptions): Promise<Userfaultfd>;
   /** Open this process on a device, by index or name. */
@@ -366,6 +379,18 @@ export interface Machine extends AsyncDisposable {
   kpageflags(pfn: number, count: number): BigUint64Array;
   /** /proc/kpagecount: how many page table entries map each of `count` page frames. */
   kpagecount(pfn: number, count: number): BigUint64Array;
+  /**
+   * /sys/devices/system/memory/hard_offline_page, by frame number: the page fails. Processes lose it with what it holds, and get
+   * SIGBUS when they touch it; what can be read again from a file or from swap is. The frame is never used again.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: it stays in use; EHWPOISON: it has failed before, or a huge page does not come apart;
+   * ENXIO: it is a device's, or nothing's)
+   */
+  hardOfflinePage(pfn: number): Promise<void>;
+  /**
+   * soft_offline_page: what the page holds moves to another, and nobody notices.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it, or it does not move; EIO: no RAM, or not for users)
+   */
+  softOfflinePage(pfn: number): Promise<void>;
   /** A file of /proc as text. */
   proc(file: ProcFile): string;
   /** The physical map in /proc/iomem's format and, under a heading of its own, the device private address space. */

@@ -10,7 +10,7 @@
  * while a page is waited for).
  */
 import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
-import { type Errno, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
+import { type Errno, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import {
   makePte,
   PTE_ACCESSED,
@@ -30,7 +30,7 @@ import { readPte, setPte } from '../sync/word.js';
 import { allocUserPage, lockFilePage } from './alloc.js';
 import { filePages, folioLock, unlockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
-import { pageSetFlag } from './page.js';
+import { pageSetFlag, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
@@ -45,7 +45,7 @@ import {
   vmaPageProt,
 } from './vma.js';
 
-const { PG_dirty, PG_lru, PG_uptodate } = PAGE_FLAGS;
+const { PG_dirty, PG_hwpoison, PG_lru, PG_uptodate } = PAGE_FLAGS;
 /** `fault_around_pages`: a read fault also maps what the page cache has of the 64 KiB around it. */
 const FAULT_AROUND_PAGES = 16;
 
@@ -65,6 +65,10 @@ export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: b
   if (!write && !userfaultfdWp(site.vma) && faultAround(kernel, site, file)) return 0;
   const page = yield* filemapFault(kernel, site, file);
   if (typeof page === 'string') return faultOf(page);
+  if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison)) {
+    unlockCachedPage(kernel, page);
+    return VM_FAULT_HWPOISON;
+  }
   // do_shared_fault(): dirty before it can be written, so that no write-back takes it for clean (page_mkwrite).
   if (write) pageSetFlag(kernel.memmap.words, page, PG_dirty);
   finishFault(kernel, site, (at) => {
@@ -86,6 +90,11 @@ function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFa
   if (typeof page === 'string') {
     putPage(kernel, copy);
     return faultOf(page);
+  }
+  if (pageTestFlag(memmap.words, page, PG_hwpoison)) {
+    unlockCachedPage(kernel, page);
+    putPage(kernel, copy);
+    return VM_FAULT_HWPOISON;
   }
   ram.copyFrame(memmap.ramFrame(page), memmap.ramFrame(copy));
   pageSetFlag(memmap.words, copy, PG_uptodate);
@@ -176,6 +185,7 @@ function faultAround(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): bo
   for (let i = first; i < end; i++) {
     const page = file.pages.get(index + i);
     if (page === undefined || folioLocked(kernel.memmap.words, page)) continue;
+    if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison)) continue;
     if (!pteNone(readPte(kernel.ram.words, table + i))) continue;
     mapFilePage(kernel, vma, table + i, page, false);
     served ||= i === entry;

@@ -79,6 +79,7 @@ export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<M
   const child = createMm(kernel, pid);
   if (child === undefined) return undefined;
   child.usesUserfaultfd = parent.usesUserfaultfd;
+  child.killEarly = parent.killEarly;
   yield* parent.mmapLock.downWrite();
   let complete = !parent.exiting;
   try {

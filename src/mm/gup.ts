@@ -12,7 +12,14 @@
  * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
-import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY } from '../abi/errno.js';
+import {
+  type Errno,
+  VM_FAULT_ERROR,
+  VM_FAULT_HWPOISON,
+  VM_FAULT_OOM,
+  VM_FAULT_RETRY,
+  type VmFault,
+} from '../abi/errno.js';
 import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
@@ -57,6 +64,8 @@ export interface GupFlags {
   readonly splitHuge?: boolean;
   /** FOLL_UNLOCKABLE: mmap_lock may be dropped in between, to wait for a userfaultfd. Otherwise what it protects is EFAULT. */
   readonly unlockable?: boolean;
+  /** FOLL_HWPOISON: memory that has failed is EHWPOISON, not EFAULT. */
+  readonly hwpoison?: boolean;
 }
 
 /** What was had: pages from the start on, and why not more. */
@@ -186,10 +195,16 @@ export function* getUserPagesLocked(
         // Meanwhile anything may be mapped there: begin with the page anew.
         break;
       }
-      if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: outcome & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT' };
+      if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: faultErrno(outcome, flags) };
     }
   }
   return { pages, errno: 0 };
+}
+
+/** `vm_fault_to_errno()`. */
+function faultErrno(outcome: VmFault, { hwpoison }: GupFlags): Errno {
+  if ((outcome & VM_FAULT_OOM) !== 0) return 'ENOMEM';
+  return (outcome & VM_FAULT_HWPOISON) !== 0 && hwpoison ? 'EHWPOISON' : 'EFAULT';
 }
 
 /** `check_vma_flags()`. */

@@ -67,6 +67,8 @@ export interface VmFile {
   users: number;
   /** VMAs that were entered among those that map it, and again when their borders moved. */
   entered: number;
+  /** Bytes that were written have been lost, and nobody has been told yet (AS_EIO). */
+  writebackError?: boolean;
   /** `null`: no page cache. What its mappings show was put there by `mmap`. */
   readonly cache: PageCacheOps | null;
   /** `f_op->mmap`: for a file that fills a new mapping itself. Precondition: mmap_lock held for writing. */

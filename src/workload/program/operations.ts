@@ -43,7 +43,10 @@ export const OPERATIONS = {
   munmap: { args: ['range'], summary: 'unmap' },
   mprotect: { args: ['range', 'protection'], summary: 'change the protection' },
   mremap: { args: ['range', 'to', 'dontunmap?'], summary: 'move the mapping to another page' },
-  madvise: { args: ['range', 'advice'], summary: 'dontneed, free, collapse, hugepage, nohugepage' },
+  madvise: {
+    args: ['range', 'advice'],
+    summary: 'dontneed, free, collapse, hugepage, nohugepage, hwpoison, soft_offline',
+  },
   pin: { args: ['range', 'write?'], summary: 'pin pages for long (FOLL_PIN, FOLL_LONGTERM)' },
   unpin: { args: [], summary: 'let go what the task has pinned' },
   get: { args: ['range', 'write?'], summary: 'take plain references (FOLL_GET), until the task ends at the latest' },

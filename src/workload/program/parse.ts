@@ -30,7 +30,15 @@ import { requireProgram } from './validate.js';
 
 const PROPERTIES = ['devices', 'pages', 'memory', 'hugepages', 'fail_nth', 'inject', 'process', 'allowed', 'forbidden'];
 const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw'];
-const ADVICE: readonly Advice[] = ['dontneed', 'free', 'collapse', 'hugepage', 'nohugepage'];
+const ADVICE: readonly Advice[] = [
+  'dontneed',
+  'free',
+  'collapse',
+  'hugepage',
+  'nohugepage',
+  'hwpoison',
+  'soft_offline',
+];
 const HUGE_PAGES: readonly Program['hugePages'][] = ['always', 'madvise', 'never'];
 const UFFD_FEATURES: readonly UffdFeature[] = ['unpopulated', 'async', 'sigbus'];
 const NAME = /^[A-Za-z_]\w{0,15}$/;

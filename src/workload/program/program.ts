@@ -21,7 +21,7 @@ export const PROGRAM_LIMITS = Object.freeze({
 export const INIT = 'init';
 
 export type Protection = 'none' | 'r' | 'rw';
-export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage';
+export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage' | 'hwpoison' | 'soft_offline';
 
 /**
  * What a userfaultfd does beside the usual: protects places that were never touched; lets a store take its protection away by
