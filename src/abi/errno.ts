@@ -4,6 +4,7 @@
 export type Errno =
   | 'EPERM'
   | 'ENOENT'
+  | 'ESRCH'
   | 'EINTR'
   | 'EIO'
   | 'ENXIO'
@@ -19,7 +20,8 @@ export type Errno =
   | 'ENOSPC'
   | 'ERANGE'
   | 'EOPNOTSUPP'
-  | 'ETIME';
+  | 'ETIME'
+  | 'EHWPOISON';
 
 /** Outcome of a function that has nothing else to say: `0` or what went wrong. */
 export type Result = 0 | Errno;
@@ -28,6 +30,7 @@ export type Result = 0 | Errno;
 export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   EPERM: 1,
   ENOENT: 2,
+  ESRCH: 3,
   EINTR: 4,
   EIO: 5,
   ENXIO: 6,
@@ -44,6 +47,7 @@ export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   ERANGE: 34,
   ETIME: 62,
   EOPNOTSUPP: 95,
+  EHWPOISON: 133,
 });
 
 const BY_NUMBER = new Map(Object.entries(ERRNO_NUMBER).map(([name, number]) => [number, name as Errno]));
@@ -61,6 +65,11 @@ export const VM_FAULT_HWPOISON = 0x10;
 export const VM_FAULT_SIGSEGV = 0x40;
 export const VM_FAULT_NOPAGE = 0x100;
 export const VM_FAULT_RETRY = 0x400;
+/**
+ * A userfaultfd wants to hear of the fault. Whoever can give up mmap_lock tells it and sleeps (VM_FAULT_RETRY); to all others it
+ * is SIGBUS.
+ */
+export const VM_FAULT_USERFAULT = VM_FAULT_RETRY | VM_FAULT_SIGBUS;
 /** A huge page cannot serve the fault: small pages shall. */
 export const VM_FAULT_FALLBACK = 0x800;
 export const VM_FAULT_ERROR = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON;

@@ -28,6 +28,9 @@ export const SWP_PFN_BITS = 40;
 export const SWP_MIG_YOUNG = 1n << BigInt(SWP_PFN_BITS);
 export const SWP_MIG_DIRTY = 1n << BigInt(SWP_PFN_BITS + 1);
 
+/** Offset of a marker: nothing is mapped here, but a userfaultfd protects the place from writes (PTE_MARKER_UFFD_WP). */
+export const PTE_MARKER_UFFD_WP = 1;
+
 /** What a non-present entry means. */
 export type SoftLeafKind =
   | 'none'

@@ -7,20 +7,24 @@ import { cpuTlb } from './cpu-tlb.js';
 import { deviceMappings } from './device-mappings.js';
 import { framesConserved } from './frames-conserved.js';
 import { hugetlbPool } from './hugetlb-pool.js';
+import { hwpoison } from './hwpoison.js';
 import { kernelLog } from './kernel-log.js';
 import { noLeftovers } from './no-leftovers.js';
 import { pageAccounting } from './page-accounting.js';
 import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
 import { swap } from './swap.js';
+import { userfaultfdWp } from './userfaultfd-wp.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
+  hwpoison,
   hugetlbPool,
   pageAccounting,
   pageCache,
   rmap,
   swap,
+  userfaultfdWp,
   deviceMappings,
   cpuTlb,
   noLeftovers,

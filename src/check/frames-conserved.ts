@@ -10,9 +10,9 @@ import { freeBlockPages, type RamUse, ramPages, ramUse } from './ram.js';
 
 export const framesConserved: Checker = {
   invariant: 'frames-conserved',
-  statement: 'every frame of RAM is free, a page table, reserved or in use',
+  statement: 'every frame of RAM is free, a page table, reserved, in use or out of use for ever',
   *look({ kernel }) {
-    const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, lost: 0 };
+    const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, failed: 0, lost: 0 };
     for (const page of ramPages(kernel)) {
       const use = ramUse(kernel, page);
       count[use] += use === 'free' ? freeBlockPages(kernel, page) : 1;

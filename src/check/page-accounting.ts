@@ -1,6 +1,6 @@
 /**
  * Holds: the mapcount of every page is the number of page table entries that map it, its refcount is that, its pins (each
- * GUP_PIN_COUNTING_BIAS), its page cache's and the plain references of users, and
+ * GUP_PIN_COUNTING_BIAS), its page cache's, the plain references of users and that of a failed page, and
  * each address space's counters (rss, tables) are what its page tables hold. A device page counts like a page of RAM, and
  * its pagemap has one reference for each that is in use.
  *
@@ -116,8 +116,9 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
   const pins = pagePincount(words, page);
   const cached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache) ? 1 : 0;
   const held = mappings.heldOn(page);
-  if (references !== entries + cached + held + pins * pinBias(words, page)) {
-    const holders = `${entries} page table entries, ${cached} page caches, ${held} users and ${pins} pins`;
+  const failed = kernel.memoryFailures.held.has(page) ? 1 : 0;
+  if (references !== entries + cached + held + failed + pins * pinBias(words, page)) {
+    const holders = `${entries} page table entries, ${cached} page caches, ${held} users, ${failed} failures and ${pins} pins`;
     yield `${name}: refcount ${references}, but ${holders} hold it`;
   }
 }

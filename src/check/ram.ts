@@ -6,11 +6,14 @@ import type { Kernel } from '../mm/kernel.js';
 import { pageFlags } from '../mm/page.js';
 import { pageRefCount } from '../sync/page-ref.js';
 
-const { PG_buddy, PG_hugetlb, PG_reserved, PG_table } = PAGE_FLAGS;
+const { PG_buddy, PG_hugetlb, PG_hwpoison, PG_reserved, PG_table } = PAGE_FLAGS;
 const ORDER_OF_FREE = STRUCT_PAGE.word.private;
 
-/** `free`: head of a free block; `lost`: nobody holds it and it is not free either. */
-export type RamUse = 'free' | 'table' | 'reserved' | 'used' | 'lost';
+/**
+ * `free`: head of a free block; `failed`: it was given back after it had failed, and is kept; `lost`: nobody holds it and it is
+ * not free either.
+ */
+export type RamUse = 'free' | 'table' | 'reserved' | 'used' | 'failed' | 'lost';
 
 export function ramUse(kernel: Kernel, page: Page): RamUse {
   const flags = pageFlags(kernel.memmap.words, page);
@@ -18,6 +21,7 @@ export function ramUse(kernel: Kernel, page: Page): RamUse {
   if (flags & PG_table) return 'table';
   if (flags & PG_reserved) return 'reserved';
   if (pageRefCount(kernel.memmap.words, page) > 0) return 'used';
+  if (flags & PG_hwpoison) return 'failed';
   // Free, but for nobody but its pool.
   return flags & PG_hugetlb ? 'reserved' : 'lost';
 }
@@ -37,4 +41,10 @@ export function* ramPages(kernel: Kernel): Generator<Page, void, void> {
       pfn += ramUse(kernel, page) === 'free' ? freeBlockPages(kernel, page) : 1;
     }
   }
+}
+
+/** Every page of RAM that says that it has failed. */
+export function* failedPages(kernel: Kernel): Generator<Page, void, void> {
+  if (kernel.memoryFailures.poisoned === 0) return;
+  for (const page of ramPages(kernel)) if (pageFlags(kernel.memmap.words, page) & PG_hwpoison) yield page;
 }

@@ -14,6 +14,7 @@ import { reclaimUntilFree } from '../mm/alloc.js';
 import type { VmFaultContext } from '../mm/dev-pagemap.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { findHugePmd, hugeAlignDown, isHugeAligned } from '../mm/huge-pmd.js';
+import type { Kernel } from '../mm/kernel.js';
 import {
   MIGRATE_VMA_SELECT_COMPOUND,
   MIGRATE_VMA_SELECT_DEVICE_COHERENT,
@@ -23,11 +24,11 @@ import {
 } from '../mm/migrate-device/args.js';
 import { migrateVmaFinalize, migrateVmaPages, migrateVmaSetup } from '../mm/migrate-device/vma.js';
 import { isZoneDevicePage } from '../mm/page.js';
-import { hugeEntryMaps, pageVmaMapped } from '../mm/page-vma-mapped.js';
+import { entryMayWrite, hugeEntryMaps, pageVmaMapped } from '../mm/page-vma-mapped.js';
 import { leafTable, NO_TABLE, pteIndex } from '../mm/pgtable.js';
 import { putPage } from '../mm/put-page.js';
 import { isDevicePrivate, isMigration, leafKind } from '../mm/softleaf.js';
-import type { VmArea } from '../mm/vma.js';
+import { userfaultfdWp, type VmArea } from '../mm/vma.js';
 import { folioUnlock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
@@ -245,14 +246,14 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
     const page = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
     const frame = memory.frameOf(page);
     // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
-    const writable = (src[i] & MIGRATE_PFN_WRITE) !== 0;
+    const wasWritable = (src[i] & MIGRATE_PFN_WRITE) !== 0;
     if (count > 1 && hugeEntryMaps(kernel, vma.mm, (start + i * PAGE_SIZE) as VirtAddr, page)) {
-      add(i, frame, count, writable);
+      add(i, frame, count, wasWritable && mayStillWrite(kernel, vma, start + i * PAGE_SIZE));
     } else {
       for (let j = 0; j < count; j++) {
         const addr = (start + (i + j) * PAGE_SIZE) as VirtAddr;
         const isThere = pageVmaMapped(kernel, vma, addr, (page + j) as Page, 'mapped') !== NO_TABLE;
-        if (isThere) add(i + j, frame + j, 1, writable);
+        if (isThere) add(i + j, frame + j, 1, wasWritable && mayStillWrite(kernel, vma, addr));
       }
     }
     i += count - 1;
@@ -261,6 +262,13 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
   settleEntries(ctx, args);
   return moved;
 }
+
+/**
+ * mmap_lock, which is held for reading, keeps everybody from taking rights away from what moves, but for one: a userfaultfd. Linux's
+ * drivers believe in MIGRATE_PFN_WRITE as it was at first, and map a page for writing that was protected on its way.
+ */
+const mayStillWrite = (kernel: Kernel, vma: VmArea, addr: number): boolean =>
+  !userfaultfdWp(vma) || entryMayWrite(kernel, vma.mm, addr as VirtAddr);
 
 /** Forget the parked entries of what has moved home, by runs: `settleEntries` would find them too, but one by one. */
 function dropMoved(ctx: MigrationContext, { vma, start, npages, src, dst }: MigrateVma): void {

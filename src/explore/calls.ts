@@ -10,6 +10,12 @@ import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
+import {
+  userfaultfdProtect,
+  userfaultfdRegister,
+  userfaultfdResolve,
+  userfaultfdUnregister,
+} from '../mm/userfaultfd.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Call } from '../workload/program/program.js';
 import { addressOf, type Subject } from './subject.js';
@@ -35,6 +41,13 @@ export function perform(kernel: Kernel, subject: Subject, task: string, call: Ca
       return move(kernel, subject, call);
     case 'madvise':
       return doMadvise(kernel, mm, start(call), bytes(call), call.advice!.toUpperCase() as KernelAdvice);
+    case 'uffd_register':
+      return userfaultfdRegister(kernel, subject.openUserfaultfd(call.feature), start(call), bytes(call));
+    case 'uffd_unregister':
+    case 'uffd_protect':
+    case 'uffd_resolve':
+    case 'uffd_close':
+      return onUserfaultfd(kernel, subject, call);
     case 'pin':
     case 'get':
       return hold(kernel, subject, task, call);
@@ -120,6 +133,22 @@ function* open(subject: Subject, device: number): Sleeps<CallResult> {
 
 function* close(subject: Subject, device: number): Sleeps<CallResult> {
   return (yield* subject.close(device)) ? 0 : 'EBADF';
+}
+
+function* onUserfaultfd(kernel: Kernel, subject: Subject, call: Call): Sleeps<CallResult> {
+  const { userfaultfd } = subject;
+  if (userfaultfd === null) return 'EBADF';
+  switch (call.op) {
+    case 'uffd_unregister':
+      return yield* userfaultfdUnregister(kernel, userfaultfd, start(call), bytes(call));
+    case 'uffd_protect':
+      return yield* userfaultfdProtect(kernel, userfaultfd, start(call), bytes(call));
+    case 'uffd_resolve':
+      return yield* userfaultfdResolve(kernel, userfaultfd, start(call), bytes(call), { wake: true });
+    default:
+      yield* subject.closeUserfaultfd();
+      return 0;
+  }
 }
 
 function* exit(subject: Subject): Sleeps<CallResult> {

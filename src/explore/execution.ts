@@ -5,6 +5,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { assert, InvariantViolation } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
+import { failedPages, ramUse } from '../check/ram.js';
 import { forkMm } from '../mm/fork.js';
 import { createMm } from '../mm/mm-struct.js';
 import { doMmap } from '../mm/mmap.js';
@@ -150,7 +151,8 @@ export class Execution {
 
   /** Failures that nothing in the program can cause. */
   #require(call: Call, result: CallResult): void {
-    if (this.#plan.failures || (result !== 'OOM' && result !== 'SIGBUS')) return;
+    const { failures, poisons } = this.#plan;
+    if (failures || !(result === 'OOM' || (result === 'SIGBUS' && !poisons))) return;
     throw new Found({ invariant: 'no-spurious-failure', message: `${printCall(call)} got ${result} for no reason` });
   }
 
@@ -179,7 +181,9 @@ export class Execution {
         if (kernel.mms.size > 0) return `${kernel.mms.size} processes are left`;
         const used = devices.find(({ driver }) => driver.stats().usedPages > 0);
         if (used !== undefined) return `${used.driver.stats().usedPages} pages of ${used.spec.name} are in use`;
-        const lost = this.#world.freeAtStart - kernel.buddy.freePagesCount;
+        // What has failed is not free again: the world gives it back before the next execution.
+        const failed = [...failedPages(kernel)].filter((page) => ramUse(kernel, page) !== 'reserved').length;
+        const lost = this.#world.freeAtStart - kernel.buddy.freePagesCount - failed;
         if (lost !== 0) return `${lost} frames of RAM are not free again`;
         for (const { id } of kernel.anonVmas) return `anon_vma ${id} is left`;
         return null;

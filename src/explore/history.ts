@@ -15,7 +15,8 @@ export type Effect =
   /** An access that was refused. `excused`: there may be another reason than what is mapped. */
   | { readonly kind: 'refused'; readonly write: boolean; readonly excused: boolean }
   | { readonly kind: 'map'; readonly access: number }
-  | { readonly kind: 'unmap' | 'discard' | 'lazyfree' }
+  /** `poison`: the memory has failed, and every access is refused until it is discarded. */
+  | { readonly kind: 'unmap' | 'discard' | 'lazyfree' | 'poison' }
   | { readonly kind: 'protect'; readonly access: number }
   | { readonly kind: 'move'; readonly to: number; readonly leaves: boolean }
   | { readonly kind: 'clear destination'; readonly to: number }
@@ -43,6 +44,8 @@ const FIELDS = 2;
 const UNMAPPED = -1;
 /** A load may find zero, from now on: MADV_FREE. */
 const LAZY = 4;
+/** The memory has failed. */
+const FAILED = 8;
 const ACCESS_MASK = 3;
 
 type State = readonly number[];
@@ -54,6 +57,9 @@ export function freshState(mapped: number, absent: number): number[] {
   for (let slot = 0; slot < absent; slot++) state.push(UNMAPPED, NO_ACCESS);
   return state;
 }
+
+/** Numbers of all slots of a state. */
+export const slotsOf = (state: State): number[] => Array.from({ length: state.length / FIELDS }, (_, slot) => slot);
 
 /** Is there an order? */
 export function linearizable(events: readonly HistoryEvent[], initial: State): boolean {
@@ -93,7 +99,8 @@ function outcomes(state: State, { slot, effect, maybe }: HistoryEvent): State[] 
 function apply(state: State, at: number, effect: Effect): State[] {
   const value = state[at]!;
   const flags = state[at + 1]!;
-  const access = value === UNMAPPED ? NO_ACCESS : flags & ACCESS_MASK;
+  const rights = flags & ACCESS_MASK;
+  const access = value === UNMAPPED || (flags & FAILED) !== 0 ? NO_ACCESS : rights;
   switch (effect.kind) {
     case 'load':
       if ((access & READ) === 0) return [];
@@ -115,15 +122,19 @@ function apply(state: State, at: number, effect: Effect): State[] {
     case 'unmap':
       return [changed(state, at, UNMAPPED, NO_ACCESS)];
     case 'discard':
-      return [value === UNMAPPED ? state : changed(state, at, 0, access)];
+      return [value === UNMAPPED ? state : changed(state, at, 0, rights)];
+    case 'poison':
+      return [value === UNMAPPED ? state : changed(state, at, value, flags | FAILED)];
     case 'lazyfree':
-      return [value === UNMAPPED ? state : changed(state, at, value, access | LAZY)];
+      if (value === UNMAPPED) return [state];
+      // What has failed is given up at once.
+      return [(flags & FAILED) === 0 ? changed(state, at, value, rights | LAZY) : changed(state, at, 0, rights)];
     case 'protect':
-      return [value === UNMAPPED ? state : changed(state, at, value, effect.access | (flags & LAZY))];
+      return [value === UNMAPPED ? state : changed(state, at, value, effect.access | (flags & (LAZY | FAILED)))];
     case 'move': {
       if (value === UNMAPPED) return [];
       const moved = changed(state, effect.to * FIELDS, value, flags);
-      return [effect.leaves ? changed(moved, at, 0, access) : changed(moved, at, UNMAPPED, NO_ACCESS)];
+      return [effect.leaves ? changed(moved, at, 0, rights) : changed(moved, at, UNMAPPED, NO_ACCESS)];
     }
     case 'clear destination':
       return [changed(state, effect.to * FIELDS, UNMAPPED, NO_ACCESS)];

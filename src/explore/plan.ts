@@ -2,7 +2,7 @@
 import type { Call, Program, Protection, Task } from '../workload/program/program.js';
 import { processesOf } from '../workload/program/validate.js';
 import type { CallResult } from './calls.js';
-import { type Effect, freshState, type HistoryEvent, NO_ACCESS, READ, READ_WRITE } from './history.js';
+import { type Effect, freshState, type HistoryEvent, NO_ACCESS, READ, READ_WRITE, slotsOf } from './history.js';
 
 /** In arenas up to this size every page is watched; in larger ones, those that calls name. */
 const WATCH_ALL_PAGES = 16;
@@ -36,9 +36,16 @@ export class Plan {
   readonly watched: readonly number[];
   /** Something may run out or is made to fail. */
   readonly failures: boolean;
+  /** Memory is made to fail. */
+  readonly poisons: boolean;
   readonly locations: readonly Location[];
   /** Families in which somebody forks. */
   readonly #forking: ReadonlySet<number>;
+  /**
+   * A userfaultfd changes entries: what a device stores fails where they protect, and also where they did, since its own page
+   * stays readable only until the CPU has had it.
+   */
+  readonly #protects: boolean;
 
   constructor(program: Program) {
     this.program = program;
@@ -48,7 +55,9 @@ export class Plan {
     this.failures =
       program.failNth > 0 ||
       program.inject.includes('allocation') ||
-      calls.some(({ op, failNth }) => op === 'fail_alloc' || failNth !== undefined);
+      calls.some(({ op, failNth, feature }) => op === 'fail_alloc' || failNth !== undefined || feature === 'sigbus');
+    this.poisons = calls.some(({ advice }) => advice === 'hwpoison');
+    this.#protects = calls.some(({ op }) => op === 'uffd_register');
     this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
     this.locations = plannedLocations(program, this.processes, this.watched);
   }
@@ -64,7 +73,9 @@ export class Plan {
         const slots = location.pages.length;
         const slot = process.firstSlot * slots + at;
         const resolved = resolve(effect, location.pages, process.firstSlot * slots, at, slots);
-        history.add(index, { slot, effect: resolved, maybe, begin, end, text: call.op });
+        for (const each of effect.kind === 'poison' ? slotsOf(location.initial) : [slot]) {
+          history.add(index, { slot: each, effect: resolved, maybe, begin, end, text: call.op });
+        }
       }
     }
   }
@@ -122,7 +133,9 @@ export class Plan {
         return;
       default:
         for (let at = page; at <= (call.last ?? -1); at++) {
-          for (const effect of rangeEffects(call, at, done)) yield { page: at, offset: null, effect, maybe: !done };
+          for (const effect of rangeEffects(call, at, done)) {
+            yield { page: at, offset: null, effect, maybe: !done || effect.kind === 'poison' };
+          }
         }
     }
   }
@@ -132,7 +145,10 @@ export class Plan {
     if (result === 'EBADF') return;
     const onDevice = call.device !== undefined;
     // A device does not break copy-on-write on its own memory, and may find its memory full of pages that are held.
-    const excused = this.failures || (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
+    const excused =
+      this.failures ||
+      (onDevice && this.#protects) ||
+      (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
     const effect: Effect = { kind: 'refused', write, excused };
     yield { page: call.page!, offset: call.offset ?? 0, effect, maybe: false };
   }
@@ -190,7 +206,9 @@ function* rangeEffects(call: Call, page: number, done: boolean): Generator<Effec
       return;
     }
     case 'madvise':
-      if (call.advice === 'dontneed') yield { kind: 'discard' };
+      // Of all who have the page, wherever it is by then, or of nobody: it may have been copied meanwhile.
+      if (call.advice === 'hwpoison') yield { kind: 'poison' };
+      else if (call.advice === 'dontneed') yield { kind: 'discard' };
       else if (call.advice === 'free') yield { kind: 'lazyfree' };
   }
 }

@@ -5,7 +5,10 @@ import { OpenMirror } from '../machine/open-mirror.js';
 import type { MachineState } from '../machine/state.js';
 import { putUserPages, unpinUserPages } from '../mm/gup.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
+import { createUserfaultfd, releaseUserfaultfd } from '../mm/userfaultfd.js';
+import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
+import type { UffdFeature } from '../workload/program/program.js';
 
 /** The arena: where a huge page could begin. */
 const ARENA = 2 ** 30;
@@ -20,6 +23,7 @@ export class Subject {
   readonly #machine: MachineState;
   readonly #mirrors: (OpenMirror | null)[] = [];
   readonly #held: { readonly task: string; readonly pinned: boolean; readonly pages: readonly Page[] }[] = [];
+  #userfaultfd: Userfaultfd | null = null;
   gone = false;
 
   constructor(machine: MachineState, index: number, family: number, mm: MmStruct) {
@@ -52,6 +56,28 @@ export class Subject {
     return true;
   }
 
+  /** `null` while none is open. */
+  get userfaultfd(): Userfaultfd | null {
+    return this.#userfaultfd;
+  }
+
+  /** The one that is open, or a new one with a feature. */
+  openUserfaultfd(feature?: UffdFeature): Userfaultfd {
+    const features = {
+      wpUnpopulated: feature === 'unpopulated',
+      wpAsync: feature === 'async',
+      sigbus: feature === 'sigbus',
+    };
+    this.#userfaultfd ??= createUserfaultfd(this.mm, features);
+    return this.#userfaultfd;
+  }
+
+  *closeUserfaultfd(): Sleeps<void> {
+    const open = this.#userfaultfd;
+    this.#userfaultfd = null;
+    if (open !== null) yield* releaseUserfaultfd(this.#machine.kernel, open);
+  }
+
   hold(task: string, pinned: boolean, pages: readonly Page[]): void {
     this.#held.push({ task, pinned, pages });
   }
@@ -69,6 +95,7 @@ export class Subject {
 
   *exit(): Sleeps<void> {
     this.gone = true;
+    yield* this.closeUserfaultfd();
     this.letGo(true);
     this.letGo(false);
     for (let device = 0; device < this.#mirrors.length; device++) yield* this.close(device);

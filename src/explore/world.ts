@@ -13,12 +13,13 @@ import { HOST_DOORBELL } from '../abi/queue.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import { freeBlockPages, ramPages, ramUse } from '../check/ram.js';
+import { failedPages, freeBlockPages, ramPages, ramUse } from '../check/ram.js';
 import { PromptControl } from '../device/prompt-control.js';
 import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../machine/boot.js';
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
+import { unpoisonMemory } from '../mm/memory-failure.js';
 import { pageSetFlag } from '../mm/page.js';
 import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
@@ -113,6 +114,7 @@ export class World {
    */
   reset(frames: number): void {
     const { kernel, devices } = this.state;
+    if (kernel.memoryFailures.poisoned > 0) unpoisonAll(kernel);
     if (pagemaps(kernel) !== this.#pagemapsAtStart) this.#renewDeviceMemory();
     for (const { driver } of devices) driver.reset!(frames);
     for (const engine of this.#engines) engine.reset();
@@ -193,6 +195,12 @@ function poisonAll({ buddy, memmap }: Kernel, blocks: readonly Block[]): void {
     pageRefAdd(memmap.words, page, -1);
     buddy.freePages(page, order);
   }
+}
+
+/** Nothing is in use between executions, so every frame that failed can be free again. */
+function unpoisonAll(kernel: Kernel): void {
+  for (const page of [...failedPages(kernel)]) unpoisonMemory(kernel, page);
+  assert(kernel.memoryFailures.poisoned === 0, 'a frame that failed is in use');
 }
 
 function pagemaps(kernel: Kernel): string {

@@ -13,6 +13,7 @@ import type {
   ElementType,
   FileInput,
   LaunchOptions,
+  MceKillPolicy,
   MirrorOptions,
   MmapOptions,
   MremapOptions,
@@ -20,6 +21,7 @@ import type {
   ProcFile,
   ProcPidFile,
   Protection,
+  UserfaultfdOptions,
   VirtRange,
 } from './types.js';
 
@@ -180,7 +182,18 @@ export function requireFileRange(offset: number, length: number): void {
 }
 
 /** MADV_*. */
-const ADVICES = ['DONTNEED', 'FREE', 'WILLNEED', 'COLD', 'PAGEOUT', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE'] as const;
+const ADVICES = [
+  'DONTNEED',
+  'FREE',
+  'WILLNEED',
+  'COLD',
+  'PAGEOUT',
+  'HUGEPAGE',
+  'NOHUGEPAGE',
+  'COLLAPSE',
+  'HWPOISON',
+  'SOFT_OFFLINE',
+] as const;
 
 export function requireAdvice(advice: Advice): void {
   if (ADVICES.includes(advice)) return;
@@ -252,6 +265,12 @@ export function requireFrames(pfn: number, count: number): void {
   requireWhole('The number of page frames', count, 0, FRAMES_MAX);
 }
 
+const MCE_KILL_POLICIES = ['early', 'late'] as const;
+
+export function requireMceKillPolicy(policy: MceKillPolicy): void {
+  requireOneOf('When a process hears of memory that fails', policy, MCE_KILL_POLICIES);
+}
+
 const PIN_KINDS = ['longterm', 'get'] as const;
 
 /** The options of a pin with their defaults. */
@@ -263,6 +282,16 @@ export function requirePinOptions(options: PinOptions): Required<PinOptions> {
     throw argumentError(`The kind of a pin must be one of ${PIN_KINDS.join(', ')}, not ${shown(kind)}.`);
   }
   return { write, kind };
+}
+
+const USERFAULTFD_FEATURES = ['wpUnpopulated', 'wpAsync', 'sigbus', 'exactAddress'] as const;
+
+export function requireUserfaultfdOptions(options: UserfaultfdOptions): void {
+  requireObject('The features of a userfaultfd', options);
+  for (const [name, value] of Object.entries(options)) {
+    requireOneOf('A feature of a userfaultfd', name, USERFAULTFD_FEATURES);
+    requireBoolean(`${name} of userfaultfd`, value);
+  }
 }
 
 export function requireDestination(to: 'device' | 'system'): void {

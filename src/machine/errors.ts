@@ -31,11 +31,17 @@ export class FaultError extends PfnlessError {
   readonly signal: 'SIGSEGV' | 'SIGBUS';
   /** First byte that could not be had. */
   readonly address: VirtAddr;
+  /** BUS_MCEERR_AR: the memory has failed. Otherwise `null`. */
+  readonly siCode: 'BUS_MCEERR_AR' | null;
 
-  constructor(message: string, at: { signal: 'SIGSEGV' | 'SIGBUS'; address: VirtAddr; errno: Errno }) {
+  constructor(
+    message: string,
+    at: { signal: 'SIGSEGV' | 'SIGBUS'; address: VirtAddr; errno: Errno; siCode?: 'BUS_MCEERR_AR' | null },
+  ) {
     super('ERR_PFNLESS_FAULT', message, { errno: at.errno });
     this.signal = at.signal;
     this.address = at.address;
+    this.siCode = at.siCode ?? null;
   }
 }
 

@@ -62,7 +62,10 @@ export class EmulatedFile implements MachineFile {
   }
 
   sync(): Promise<void> {
-    return this.#life.call(() => this.#run('sync', (file) => fileSync(this.machine.kernel, file)));
+    return this.#life.call(async () => {
+      const errno = await this.#run('sync', (file) => fileSync(this.machine.kernel, file));
+      if (errno !== 0) throw this.#errnoError('has lost what was written to it', errno);
+    });
   }
 
   stored(offset: number, length: number): Promise<Uint8Array> {

@@ -6,9 +6,11 @@ import type { DeviceStats } from '../abi/control.js';
 import { RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
+import { memoryFailure } from '../mm/memory-failure.js';
 import { createMm, type MmStruct } from '../mm/mm-struct.js';
 import { meminfo, meminfoText, vmstat, vmstatText } from '../mm/proc-meminfo.js';
 import { kpagecount, kpageflags } from '../mm/proc-page.js';
+import { softOfflinePage } from '../mm/soft-offline.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { requireDevice, requireFrames, requireProcFile } from './arguments.js';
@@ -176,6 +178,24 @@ export class EmulatedMachine implements Machine {
     this.#life.assertAlive();
     requireFrames(pfn, count);
     return kpagecount(this.#state.kernel, pfn, count);
+  }
+
+  hardOfflinePage(pfn: number): Promise<void> {
+    return this.#offline('hard_offline_page', pfn, memoryFailure);
+  }
+
+  softOfflinePage(pfn: number): Promise<void> {
+    return this.#offline('soft_offline_page', pfn, softOfflinePage);
+  }
+
+  #offline(name: string, pfn: number, offline: typeof memoryFailure): Promise<void> {
+    return this.#life.call(async () => {
+      requireFrames(pfn, 1);
+      const { kernel, executor } = this.#state;
+      const errno = await executor.run(name, offline(kernel, pfn));
+      if (errno === 0) return;
+      throw new PfnlessError('ERR_PFNLESS_ERRNO', `${name} of frame ${pfn}: ${errno}.`, { errno });
+    });
   }
 
   proc(file: ProcFile): string {

@@ -4,7 +4,7 @@
  */
 
 import { PAGE_SIZE, PMD_SIZE, pageAlignUp } from '../abi/address.js';
-import { type Errno, type Result, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import { type Errno, type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
@@ -32,6 +32,7 @@ import {
   requireClearRefs,
   requireDevice,
   requireElements,
+  requireMceKillPolicy,
   requireMirrorOptions,
   requireMmapOptions,
   requireMremapOptions,
@@ -53,6 +54,7 @@ import type {
   ClearRefs,
   ElementArrays,
   ElementType,
+  MceKillPolicy,
   Mirror,
   MirrorOptions,
   MmapOptions,
@@ -64,8 +66,11 @@ import type {
   ProcPidFile,
   Protection,
   SmapsSummary,
+  Userfaultfd,
+  UserfaultfdOptions,
   VirtRange,
 } from './types.js';
+import { EmulatedUserfaultfd } from './userfaultfd.js';
 
 export interface ProcessParts {
   readonly machine: MachineState;
@@ -84,6 +89,7 @@ export class EmulatedProcess implements Process {
   readonly #life: Lifetime;
   readonly #mirrors = new Set<DeviceMirror>();
   readonly #pins = new Set<PagePin>();
+  readonly #userfaultfds = new Set<EmulatedUserfaultfd>();
 
   constructor(parts: ProcessParts) {
     this.pid = parts.mm.pid;
@@ -352,8 +358,31 @@ export class EmulatedProcess implements Process {
     });
   }
 
+  mceKill(policy: MceKillPolicy): Promise<void> {
+    return this.#life.call(async () => {
+      requireMceKillPolicy(policy);
+      this.#parts.mm.killEarly = policy === 'early';
+    });
+  }
+
+  memoryErrors(): Promise<readonly VirtAddr[]> {
+    return this.#life.call(async () => [...this.#parts.mm.memoryErrors]);
+  }
+
+  userfaultfd(options: UserfaultfdOptions = {}): Promise<Userfaultfd> {
+    return this.#life.call(async () => {
+      const { machine, mm } = this.#parts;
+      const onClosed = (closed: EmulatedUserfaultfd) => this.#userfaultfds.delete(closed);
+      const opened = new EmulatedUserfaultfd({ machine, mm, process: this.#life, onClosed }, options);
+      this.#userfaultfds.add(opened);
+      return opened;
+    });
+  }
+
   exit(): Promise<void> {
     return this.#life.end(async () => {
+      // Calls that sleep until a store is allowed would never come back.
+      for (const userfaultfd of [...this.#userfaultfds]) await userfaultfd.close();
       await this.#life.idle();
       for (const pin of [...this.#pins]) await pin.release();
       for (const mirror of [...this.#mirrors]) await mirror.close();
@@ -383,10 +412,12 @@ export class EmulatedProcess implements Process {
     if (fault === 0) return;
     const signal = fault & VM_FAULT_SIGSEGV ? 'SIGSEGV' : 'SIGBUS';
     const errno = fault & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT';
-    const why = fault & VM_FAULT_OOM ? 'there is no memory for the page' : `the process cannot ${verb} there`;
+    const failed = (fault & VM_FAULT_HWPOISON) !== 0;
+    let why = failed ? 'the memory has failed' : `the process cannot ${verb} there`;
+    if (fault & VM_FAULT_OOM) why = 'there is no memory for the page';
     throw new FaultError(
       `${signal} in process ${this.pid} at 0x${formatAddress(address)}, after ${copied} bytes: ${why}.`,
-      { signal, address, errno },
+      { signal, address, errno, siCode: failed ? 'BUS_MCEERR_AR' : null },
     );
   }
 

@@ -6,6 +6,7 @@ import type { ClearRefs } from '../mm/clear-refs.js';
 import type { Advice } from '../mm/madvise.js';
 import type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
 import type { ProcessStatus } from '../mm/proc-status.js';
+import type { UserfaultfdFeatures, UserfaultMessage } from '../mm/userfaultfd-context.js';
 import type { MachineSpec } from './spec.js';
 
 export type Addressing = MachineSpec['addressing'];
@@ -73,6 +74,7 @@ export type { ClearRefs } from '../mm/clear-refs.js';
 export type { Advice } from '../mm/madvise.js';
 export type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
 export type { ProcessStatus } from '../mm/proc-status.js';
+export type { UserfaultMessage } from '../mm/userfaultfd-context.js';
 
 /** Files of /proc that can be had as text; `iomem` has the device private address space under a heading of its own. */
 export type ProcFile = 'iomem' | 'meminfo' | 'vmstat';
@@ -175,7 +177,10 @@ export interface MachineFile extends AsyncDisposable {
   write(offset: number, bytes: Uint8Array): Promise<number>;
   /** `ftruncate()`: mappings lose what is behind the new end, private copies too; a touch of it is SIGBUS. */
   truncate(size: number): Promise<void>;
-  /** `fsync()`: everything that was written before, by whatever way, is on disk. */
+  /**
+   * `fsync()`: everything that was written before, by whatever way, is on disk.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EIO, once: memory that had some of it failed before it could be written)
+   */
   sync(): Promise<void>;
   /** What is on disk, past the page cache: what a crash would leave. */
   stored(offset: number, length: number): Promise<Uint8Array>;
@@ -220,6 +225,42 @@ export interface Pin extends AsyncDisposable {
   release(): Promise<void>;
 }
 
+/** PR_MCE_KILL: whether a process hears of memory that fails at once, or with its next touch. */
+export type MceKillPolicy = 'early' | 'late';
+
+/** Features that are asked for (UFFD_FEATURE_*), by default none. */
+export type UserfaultfdOptions = UserfaultfdFeatures;
+
+/**
+ * A userfaultfd of a process, for write protection: who registers memory and protects it hears of the first store to each page, and
+ * whoever stores sleeps until that is resolved. Linux: fs/userfaultfd.c in the mode UFFDIO_REGISTER_MODE_WP. `pagemap` shows
+ * what is protected (bit 57). A device's store to what is protected fails (EFAULT), since a driver's fault cannot wait.
+ */
+export interface Userfaultfd extends AsyncDisposable {
+  /** Faults that sleep until somebody wakes them. */
+  readonly waiting: number;
+  /**
+   * UFFDIO_REGISTER. @throws PfnlessError ERR_PFNLESS_ERRNO (EINVAL: nothing is mapped, or memory of a file or of the pool of huge
+   * pages, which the first only `wpAsync` can watch; EPERM, EBUSY: another userfaultfd has it)
+   */
+  register(range: VirtRange): Promise<void>;
+  /** UFFDIO_UNREGISTER: nothing of the range is protected any more. Who sleeps is not woken. @throws ERR_PFNLESS_ERRNO (EINVAL) */
+  unregister(range: VirtRange): Promise<void>;
+  /**
+   * UFFDIO_WRITEPROTECT_MODE_WP: stores to the range are heard of from now on. What was never touched is protected only in
+   * shared memory, or with `wpUnpopulated`. @throws ERR_PFNLESS_ERRNO (ENOENT: not registered, ENOMEM)
+   */
+  protect(range: VirtRange): Promise<void>;
+  /** UFFDIO_WRITEPROTECT without the mode: the range may be written; who waits for that goes on. @throws ERR_PFNLESS_ERRNO (ENOENT) */
+  resolve(range: VirtRange, options?: { readonly wake?: boolean }): Promise<void>;
+  /** UFFDIO_WAKE: accesses that sleep are made again. */
+  wake(range: VirtRange): Promise<void>;
+  /** Faults that were not read of yet, the oldest first; none: nobody waits (EAGAIN). */
+  read(): Promise<readonly UserfaultMessage[]>;
+  /** Nothing is protected or registered any more, and nobody sleeps. The process's exit does so too. */
+  close(): Promise<void>;
+}
+
 /** An emulated process: one mm, one CPU task. */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
@@ -235,7 +276,10 @@ export interface Process extends AsyncDisposable {
    * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, the rest has been written)
    */
   msync(range: VirtRange): Promise<void>;
-  /** @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping) */
+  /**
+   * HWPOISON lets the pages that are there fail, SOFT_OFFLINE takes them out of use unnoticed (both one page of a huge page).
+   * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole; EINVAL: not for this mapping; EBUSY, EFAULT, EHWPOISON, ENXIO, EIO: of the last two)
+   */
   madvise(range: VirtRange, advice: Advice): Promise<void>;
   /**
    * Keep pages in RAM: those of the range come now, or with `onFault` when they are touched; devices may still take them.
@@ -273,6 +317,12 @@ export interface Process extends AsyncDisposable {
    * @throws PfnlessError ERR_PFNLESS_ERRNO (EFAULT, ENOMEM; EBUSY: a coherent page must leave its device, but is held there)
    */
   pin(range: VirtRange, options?: PinOptions): Promise<Pin>;
+  /** `prctl(PR_MCE_KILL)`; the default is `late`. Children inherit it. */
+  mceKill(policy: MceKillPolicy): Promise<void>;
+  /** Addresses whose memory has failed, as an `early` process was told (SIGBUS, BUS_MCEERR_AO), the oldest first. */
+  memoryErrors(): Promise<readonly VirtAddr[]>;
+  /** `userfaultfd()` and UFFDIO_API. */
+  userfaultfd(options?: UserfaultfdOptions): Promise<Userfaultfd>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
   /** Exit: closes mirrors, unmaps everything. */
@@ -329,6 +379,18 @@ export interface Machine extends AsyncDisposable {
   kpageflags(pfn: number, count: number): BigUint64Array;
   /** /proc/kpagecount: how many page table entries map each of `count` page frames. */
   kpagecount(pfn: number, count: number): BigUint64Array;
+  /**
+   * /sys/devices/system/memory/hard_offline_page, by frame number: the page fails. Processes lose it with what it holds, and get
+   * SIGBUS when they touch it; what can be read again from a file or from swap is. The frame is never used again.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: it stays in use; EHWPOISON: it has failed before, or a huge page does not come apart;
+   * ENXIO: it is a device's, or nothing's)
+   */
+  hardOfflinePage(pfn: number): Promise<void>;
+  /**
+   * soft_offline_page: what the page holds moves to another, and nobody notices.
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it, or it does not move; EIO: no RAM, or not for users)
+   */
+  softOfflinePage(pfn: number): Promise<void>;
   /** A file of /proc as text. */
   proc(file: ProcFile): string;
   /** The physical map in /proc/iomem's format and, under a heading of its own, the device private address space. */

@@ -10,11 +10,12 @@
  * while a page is waited for).
  */
 import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
-import { type Errno, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
+import { type Errno, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import {
   makePte,
   PTE_ACCESSED,
   PTE_MKDIRTY,
+  PTE_UFFD_WP,
   PTE_USER_PAGE,
   PTE_WRITE,
   pteNone,
@@ -29,14 +30,22 @@ import { readPte, setPte } from '../sync/word.js';
 import { allocUserPage, lockFilePage } from './alloc.js';
 import { filePages, folioLock, unlockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
-import { pageSetFlag } from './page.js';
+import { pageSetFlag, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
 import { rssAddFile } from './rss.js';
-import { linearPageIndex, tracksWrites, VM_SHARED, type VmArea, type VmFile, vmaPageProt } from './vma.js';
+import {
+  linearPageIndex,
+  tracksWrites,
+  userfaultfdWp,
+  VM_SHARED,
+  type VmArea,
+  type VmFile,
+  vmaPageProt,
+} from './vma.js';
 
-const { PG_dirty, PG_lru, PG_uptodate } = PAGE_FLAGS;
+const { PG_dirty, PG_hwpoison, PG_lru, PG_uptodate } = PAGE_FLAGS;
 /** `fault_around_pages`: a read fault also maps what the page cache has of the 64 KiB around it. */
 const FAULT_AROUND_PAGES = 16;
 
@@ -45,17 +54,27 @@ export interface FaultSite {
   readonly vma: VmArea;
   /** Of the page. */
   readonly addr: VirtAddr;
+  /** The marker that stands there: a userfaultfd protects the place, and what is mapped now as well. Default: none. */
+  readonly marker?: Pte;
 }
 
 /** `do_fault()`: a fault where nothing is mapped. Precondition: mmap_lock held for reading, there is a leaf table. */
 export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: boolean): Sleeps<VmFault> {
   if (write && (site.vma.flags & VM_SHARED) === 0) return yield* doCowFault(kernel, site, file);
-  if (!write && faultAround(kernel, site, file)) return 0;
+  // Where a userfaultfd watches, each page comes for itself.
+  if (!write && !userfaultfdWp(site.vma) && faultAround(kernel, site, file)) return 0;
   const page = yield* filemapFault(kernel, site, file);
   if (typeof page === 'string') return faultOf(page);
+  if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison)) {
+    unlockCachedPage(kernel, page);
+    return VM_FAULT_HWPOISON;
+  }
   // do_shared_fault(): dirty before it can be written, so that no write-back takes it for clean (page_mkwrite).
   if (write) pageSetFlag(kernel.memmap.words, page, PG_dirty);
-  finishFault(kernel, site, (at) => mapFilePage(kernel, site.vma, at, page, write));
+  finishFault(kernel, site, (at) => {
+    mapFilePage(kernel, site.vma, at, page, write);
+    if (site.marker !== undefined) protectEntry(kernel, at);
+  });
   unlockCachedPage(kernel, page);
   return 0;
 }
@@ -72,6 +91,11 @@ function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFa
     putPage(kernel, copy);
     return faultOf(page);
   }
+  if (pageTestFlag(memmap.words, page, PG_hwpoison)) {
+    unlockCachedPage(kernel, page);
+    putPage(kernel, copy);
+    return VM_FAULT_HWPOISON;
+  }
   ram.copyFrame(memmap.ramFrame(page), memmap.ramFrame(copy));
   pageSetFlag(memmap.words, copy, PG_uptodate);
   const mapped = finishFault(kernel, site, (at) => {
@@ -80,6 +104,7 @@ function* doCowFault(kernel: Kernel, site: FaultSite, file: VmFile): Sleeps<VmFa
     vma.mm.rssAnon++;
     const flags = PTE_USER_PAGE | PTE_ACCESSED | PTE_WRITE | PTE_MKDIRTY;
     setPte(ram.words, at, makePte(memmap.pageToPfn(copy), flags));
+    if (site.marker !== undefined) protectEntry(kernel, at);
   });
   unlockCachedPage(kernel, page);
   if (!mapped) putPage(kernel, copy);
@@ -98,6 +123,8 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
   if (tracked) yield* folioLock(kernel, page);
   atEntry(kernel, site, (at, pte) => {
     if (!ptePresent(pte) || ptePfn(pte) !== ptePfn(orig)) return false;
+    // Protected while we waited for the page: the store is to be heard of.
+    if (((pte ^ orig) & PTE_UFFD_WP) !== 0n) return false;
     pageSetFlag(words, page, PG_dirty);
     setPte(kernel.ram.words, at, (pte | PTE_ACCESSED | PTE_WRITE | PTE_MKDIRTY) as Pte);
     return true;
@@ -116,10 +143,15 @@ const faultOf = (errno: Errno): VmFault => (errno === 'ENOMEM' ? VM_FAULT_OOM : 
 /** `finish_fault()`: map something, unless somebody has been faster. */
 const finishFault = (kernel: Kernel, site: FaultSite, map: (at: number) => void): boolean =>
   atEntry(kernel, site, (at, pte) => {
-    if (!pteNone(pte)) return false;
+    if (pte !== (site.marker ?? 0n)) return false;
     map(at);
     return true;
   });
+
+/** `pte_mkuffd_wp()`: who came for the page takes it read-only, and the store that comes then is heard of. */
+function protectEntry({ ram }: Kernel, at: number): void {
+  setPte(ram.words, at, ((readPte(ram.words, at) & ~PTE_WRITE) | PTE_UFFD_WP) as Pte);
+}
 
 /**
  * Do something about an entry, under its page table's lock. False without its leaf table, which may be given back while a fault
@@ -153,6 +185,7 @@ function faultAround(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): bo
   for (let i = first; i < end; i++) {
     const page = file.pages.get(index + i);
     if (page === undefined || folioLocked(kernel.memmap.words, page)) continue;
+    if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison)) continue;
     if (!pteNone(readPte(kernel.ram.words, table + i))) continue;
     mapFilePage(kernel, vma, table + i, page, false);
     served ||= i === entry;

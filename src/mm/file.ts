@@ -15,7 +15,7 @@ import { lockFilePage } from './alloc.js';
 import { filePages, unlockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import { pageSetFlag, pageTestFlag } from './page.js';
-import { writeAndWaitRange } from './page-writeback.js';
+import { checkWritebackError, writeAndWaitRange } from './page-writeback.js';
 import { pagecacheIsizeExtended, truncateSetsize } from './truncate.js';
 import type { PageCacheOps, VmFile } from './vma.js';
 
@@ -172,9 +172,11 @@ export function* fileTruncate(kernel: Kernel, file: RegularFile, size: number): 
   }
 }
 
-/** `fsync()`: all that was written, by calls and by mappings, is in the backing object. */
-export const fileSync = (kernel: Kernel, file: RegularFile): Sleeps<void> =>
-  writeAndWaitRange(kernel, file, 0, Number.POSITIVE_INFINITY);
+/** `fsync()`: all that was written, by calls and by mappings, is in the backing object; EIO once, when something of it was lost. */
+export function* fileSync(kernel: Kernel, file: RegularFile): Sleeps<0 | 'EIO'> {
+  yield* writeAndWaitRange(kernel, file, 0, Number.POSITIVE_INFINITY);
+  return checkWritebackError(file);
+}
 
 /** Some bytes of one page: `count` from `start` in page `index`, with `done` bytes before them. */
 interface Chunk {

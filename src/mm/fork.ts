@@ -61,6 +61,7 @@ import {
   VM_MIXEDMAP,
   VM_PFNMAP,
   VM_SHARED,
+  VM_UFFD_WP,
   VM_WRITE,
   VmArea,
   vmaPageProt,
@@ -77,6 +78,8 @@ export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<M
   yield* reclaimUntilFree(kernel, PAGES_FOR_TABLE);
   const child = createMm(kernel, pid);
   if (child === undefined) return undefined;
+  child.usesUserfaultfd = parent.usesUserfaultfd;
+  child.killEarly = parent.killEarly;
   yield* parent.mmapLock.downWrite();
   let complete = !parent.exiting;
   try {
@@ -95,8 +98,8 @@ export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<M
 }
 
 function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolean> {
-  // A child locks nothing that it did not ask for.
-  const flags = parent.flags & ~VM_LOCKED_MASK;
+  // A child locks nothing that it did not ask for, and no userfaultfd follows it (dup_userfaultfd() without EVENT_FORK).
+  const flags = parent.flags & ~(VM_LOCKED_MASK | VM_UFFD_WP);
   const vma = new VmArea(child, parent.start, parent.end, flags, parent.pgoff, parent.file);
   vmFileGet(vma.file);
   child.vmas.insert(vma.start, vma.end, vma);

@@ -12,7 +12,14 @@
  * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
-import { type Errno, VM_FAULT_ERROR, VM_FAULT_OOM } from '../abi/errno.js';
+import {
+  type Errno,
+  VM_FAULT_ERROR,
+  VM_FAULT_HWPOISON,
+  VM_FAULT_OOM,
+  VM_FAULT_RETRY,
+  type VmFault,
+} from '../abi/errno.js';
 import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
@@ -55,6 +62,10 @@ export interface GupFlags {
   readonly touch: boolean;
   /** FOLL_SPLIT_PMD: a huge entry becomes small ones first. */
   readonly splitHuge?: boolean;
+  /** FOLL_UNLOCKABLE: mmap_lock may be dropped in between, to wait for a userfaultfd. Otherwise what it protects is EFAULT. */
+  readonly unlockable?: boolean;
+  /** FOLL_HWPOISON: memory that has failed is EHWPOISON, not EFAULT. */
+  readonly hwpoison?: boolean;
 }
 
 /** What was had: pages from the start on, and why not more. */
@@ -144,13 +155,13 @@ function* withMmapLock(
 ): Sleeps<GupResult> {
   yield* mm.mmapLock.downRead();
   try {
-    return yield* getUserPagesLocked(kernel, mm, start, pages, flags);
+    return yield* getUserPagesLocked(kernel, mm, start, pages, { ...flags, unlockable: true });
   } finally {
     mm.mmapLock.upRead();
   }
 }
 
-/** `__get_user_pages()`. Precondition: mmap_lock held for reading. */
+/** `__get_user_pages()`. Precondition: mmap_lock held for reading; so it is afterwards, though it may have been dropped (`unlockable`). */
 export function* getUserPagesLocked(
   kernel: Kernel,
   mm: MmStruct,
@@ -161,7 +172,8 @@ export function* getUserPagesLocked(
   assert(mm.mmapLock.locked, 'get_user_pages without mmap_lock');
   const pages: Page[] = [];
   const first = Math.floor(start / PAGE_SIZE) * PAGE_SIZE;
-  for (let addr = first; pages.length < count; addr += PAGE_SIZE) {
+  while (pages.length < count) {
+    const addr = first + pages.length * PAGE_SIZE;
     const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
     if (vma === undefined || !vmaAllows(vma, flags)) return { pages, errno: 'EFAULT' };
     for (;;) {
@@ -175,10 +187,24 @@ export function* getUserPagesLocked(
         continue;
       }
       const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, flags.write, found === 'unshare');
-      if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: outcome & VM_FAULT_OOM ? 'ENOMEM' : 'EFAULT' };
+      if ((outcome & VM_FAULT_RETRY) !== 0 && flags.unlockable) {
+        const userfault = vma.userfaultfd!.raise(addr as VirtAddr, flags.write);
+        mm.mmapLock.upRead();
+        yield* userfault;
+        yield* mm.mmapLock.downRead();
+        // Meanwhile anything may be mapped there: begin with the page anew.
+        break;
+      }
+      if ((outcome & VM_FAULT_ERROR) !== 0) return { pages, errno: faultErrno(outcome, flags) };
     }
   }
   return { pages, errno: 0 };
+}
+
+/** `vm_fault_to_errno()`. */
+function faultErrno(outcome: VmFault, { hwpoison }: GupFlags): Errno {
+  if ((outcome & VM_FAULT_OOM) !== 0) return 'ENOMEM';
+  return (outcome & VM_FAULT_HWPOISON) !== 0 && hwpoison ? 'EHWPOISON' : 'EFAULT';
 }
 
 /** `check_vma_flags()`. */

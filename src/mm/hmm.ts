@@ -2,7 +2,7 @@
  * `hmm_range_fault()`: what the CPU page table says of a range, faulting pages in on request. Linux: mm/hmm.c.
  *
  *   entry of the CPU's page table            without a request        with a request
- *   none, or no table                        0                        fault it in
+ *   none (or a marker), or no table          0                        fault it in
  *   present                                  VALID [| WRITE]          the same, or fault for WRITE
  *   private page of the asking owner         VALID [| WRITE]          the same: never faulted back
  *   private page of another owner            0                        fault: it comes home
@@ -228,7 +228,9 @@ function reportOwn(kernel: Kernel, range: HmmRange, i: number, low: number, high
 function remedy(kernel: Kernel, high: number): Stop['why'] {
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
   if (isMigration(kind)) return 'migration';
-  return isDevicePrivate(kind) || kind === 'device-exclusive' || kind === 'swap' ? 'fault' : 'error';
+  // A marker is none but for who writes: pte_is_uffd_wp_marker().
+  const faults = isDevicePrivate(kind) || kind === 'device-exclusive' || kind === 'swap' || kind === 'marker';
+  return faults ? 'fault' : 'error';
 }
 
 /**

@@ -8,7 +8,15 @@
 import { HPAGE_PMD_NR, HPAGE_PMD_ORDER, PMD_SIZE } from '../abi/address.js';
 import { VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import { PTE_ACCESSED, PTE_DIRTY, PTE_MKDIRTY } from '../abi/pte.js';
-import { highType, LOW_ACCESSED, LOW_MKDIRTY, LOW_PRESENT, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
+import {
+  highType,
+  LOW_ACCESSED,
+  LOW_MKDIRTY,
+  LOW_PRESENT,
+  LOW_UFFD_WP,
+  LOW_WRITE,
+  lowPresent,
+} from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
@@ -39,8 +47,10 @@ import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
+import { userfaultOutcome } from './userfaultfd-context.js';
 import {
   isCowMapping,
+  userfaultfdWp,
   VM_HUGEPAGE,
   VM_NOHUGEPAGE,
   VM_WRITE,
@@ -110,6 +120,11 @@ export function* handleHugeFault(
     return 0;
   }
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
+  if (write && (low & LOW_UFFD_WP) !== 0 && userfaultfdWp(vma)) {
+    if (!vma.userfaultfd!.features.wpAsync) return userfaultOutcome(vma);
+    yield* splitHugePmd(kernel, vma, addr);
+    return VM_FAULT_FALLBACK;
+  }
   if (breaksCow && (low & LOW_WRITE) === 0) return yield* doHugePmdWpPage(kernel, vma, addr, at, entry, write);
   compareExchangePte(words, at, entry, (entry | PTE_ACCESSED | (write ? PTE_MKDIRTY : 0n)) as Pte);
   return 0;

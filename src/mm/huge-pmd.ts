@@ -72,7 +72,7 @@ import { putPage } from './put-page.js';
 import { pageTryDupAnonRmapPmd } from './rmap.js';
 import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { type VmArea, vmaPageProt } from './vma.js';
+import { userfaultfdWp, type VmArea, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
 /** What a present huge entry hands on to the small ones that replace it. */
@@ -290,15 +290,17 @@ export function changeHugePmd(kernel: Kernel, vma: VmArea, at: number): boolean 
 }
 
 /** `move_huge_pmd()`: false where the target is taken, so that the small entries have to be moved. */
-export function moveHugePmd(kernel: Kernel, mm: MmStruct, from: number, to: number, addr: VirtAddr): boolean {
+export function moveHugePmd(kernel: Kernel, vma: VmArea, from: number, to: number, addr: VirtAddr): boolean {
   const { halves, words } = kernel.ram;
   if ((load32(halves, 2 * to) | load32(halves, 2 * to + 1)) !== 0) return false;
   const high = load32(halves, 2 * from + 1);
   const low = getAndClearPteLow(words, from);
   if (tableOf(from) !== tableOf(to)) depositTable(kernel, tableOf(to), withdrawTable(kernel, tableOf(from)));
   const present = lowPresent(low);
-  setPteHalves(words, to, low | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
-  if (present) flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
+  // No userfaultfd follows what moves.
+  const lost = userfaultfdWp(vma) ? (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP) : 0;
+  setPteHalves(words, to, (low & ~lost) | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
+  if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PMD_SIZE) as VirtAddr);
   return true;
 }
 

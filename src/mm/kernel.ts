@@ -8,6 +8,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
+import { RwSemaphore } from '../sync/rwsem.js';
 import type { Addressing } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
@@ -105,6 +106,8 @@ export interface Kernel {
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
   readonly hugeZero: { page: Page; users: number };
   readonly hugetlb: HugetlbPool;
+  /** Pages of RAM that have failed (memory-failure.ts): how many, those that are held for ever, and who deals with one (`mf_mutex`). */
+  readonly memoryFailures: { poisoned: number; readonly held: Set<Page>; readonly lock: RwSemaphore };
   /** The page of zeroes that untouched anonymous memory reads. */
   readonly zeroPage: Page;
   readonly zeroPfn: Pfn;
@@ -216,6 +219,7 @@ export function createKernel(options: KernelOptions): Kernel {
     },
     hugeZero: { page: NULL_PAGE, users: 0 },
     hugetlb: createHugetlbPool(buddy, memmap, options.hugetlbPages ?? 0, warn),
+    memoryFailures: { poisoned: 0, held: new Set(), lock: new RwSemaphore('lock of memory failures') },
     zeroPage,
     zeroPfn,
     zeroPte: makePte(zeroPfn, PTE_SPECIAL),

@@ -5,7 +5,7 @@
  */
 import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { type Errno, type Result, VM_FAULT_ERROR } from '../abi/errno.js';
-import { halvesPfn, LOW_SPECIAL, LOW_UFFD_WP, lowPresent } from '../abi/pte-halves.js';
+import { halvesPfn, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioLocked, pageRefCount } from '../sync/page-ref.js';
@@ -33,10 +33,11 @@ import {
   tableOf,
   unlockTable,
 } from './pgtable.js';
+import { entryHasWp } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
+import { userfaultfdWp, VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 
 /** Why 2 MiB could not become one page (`enum scan_result`), as the errno that madvise makes of it. */
 type Failure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'>;
@@ -73,7 +74,8 @@ function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Fai
   if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
   const table = leafTable(kernel, mm, addr);
   if (table === NO_TABLE) return 'EINVAL';
-  const scanned = scan(kernel, table, true);
+  const vma = vmaLookup(mm, addr)!;
+  const scanned = scan(kernel, vma, table, true);
   if (scanned !== 0) return scanned;
   const folio = allocHugeFolio(kernel);
   if (folio === NULL_PAGE) return 'ENOMEM';
@@ -89,18 +91,22 @@ function isMapped(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
 }
 
 /** `hpage_collapse_scan_pmd()`, `__collapse_huge_page_isolate()`: may every page of the table be replaced by a copy? */
-function scan(kernel: Kernel, table: TableIndex, absentAllowed: boolean): 0 | Failure {
+function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boolean): 0 | Failure {
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   for (let at = table; at < table + HPAGE_PMD_NR; at++) {
     const low = load32(halves, 2 * at);
     const high = load32(halves, 2 * at + 1);
-    if ((low | high) === 0 || (lowPresent(low) && (low & LOW_SPECIAL) !== 0)) continue;
+    if (entryHasWp(kernel, low, high)) return 'EINVAL';
+    if ((low | high) === 0 || (lowPresent(low) && (low & LOW_SPECIAL) !== 0)) {
+      // A userfaultfd may want to hear of what is not there yet.
+      if (userfaultfdWp(vma)) return 'EINVAL';
+      continue;
+    }
     if (!lowPresent(low)) {
       if (!absentAllowed) return 'EINVAL';
       continue;
     }
-    if ((low & LOW_UFFD_WP) !== 0) return 'EINVAL';
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (isZoneDevicePage(words, page)) return 'EINVAL';
     if (!pageTestFlag(words, page, PAGE_FLAGS.PG_lru) || folioLocked(words, page)) return 'EAGAIN';
@@ -123,7 +129,7 @@ function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sl
     const range: MmuNotifierRange = { mm, start: addr, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
     yield* mmuNotifierInvalidateRangeStart(range);
     const table = leafTable(kernel, mm, addr);
-    const scanned = table === NO_TABLE ? 'EINVAL' : scan(kernel, table, false);
+    const scanned = table === NO_TABLE ? 'EINVAL' : scan(kernel, vma, table, false);
     if (scanned === 0) exchange(kernel, vma, addr, table, folio);
     mmuNotifierInvalidateRangeEnd(range);
     return scanned;

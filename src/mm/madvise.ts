@@ -31,6 +31,7 @@ import { folioMappings, normalPageAt } from './page-vma-mapped.js';
 import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { putPage } from './put-page.js';
+import { madviseInjectError } from './soft-offline.js';
 import { splitFolio } from './split-folio.js';
 import { swapInRange } from './swap-in.js';
 import { folioFreeSwap, freeSwapAndCache } from './swap-state.js';
@@ -41,7 +42,19 @@ import { reclaimPage, splitForReclaim } from './vmscan.js';
 import { zapRange } from './zap.js';
 
 /** MADV_*. */
-export type Advice = 'DONTNEED' | 'FREE' | 'WILLNEED' | 'COLD' | 'PAGEOUT' | 'HUGEPAGE' | 'NOHUGEPAGE' | 'COLLAPSE';
+export type Advice =
+  | 'DONTNEED'
+  | 'FREE'
+  | 'WILLNEED'
+  | 'COLD'
+  | 'PAGEOUT'
+  | 'HUGEPAGE'
+  | 'NOHUGEPAGE'
+  | 'COLLAPSE'
+  | 'HWPOISON'
+  | 'SOFT_OFFLINE';
+/** Advice that concerns mappings; the rest is for tests of memory that fails. */
+type MemoryAdvice = Exclude<Advice, 'HWPOISON' | 'SOFT_OFFLINE'>;
 
 const { PG_dirty, PG_referenced, PG_swapbacked, PG_swapcache } = PAGE_FLAGS;
 
@@ -57,6 +70,8 @@ export function* doMadvise(
   if (!isPageAligned(start) || end < start) return 'EINVAL';
   if (end === start) return 0;
   if (start < 0 || end > TASK_SIZE) return 'ENOMEM';
+  if (advice === 'HWPOISON' || advice === 'SOFT_OFFLINE')
+    return yield* madviseInjectError(kernel, mm, start, end, advice);
   // What changes VMAs needs the lock for writing; what changes entries only must keep the VMAs from changing.
   const writes = advice === 'HUGEPAGE' || advice === 'NOHUGEPAGE';
   yield* writes ? mm.mmapLock.downWrite() : mm.mmapLock.downRead();
@@ -69,7 +84,7 @@ export function* doMadvise(
 }
 
 /** `madvise_walk_vmas()`. */
-function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, advice: Advice): Sleeps<Result> {
+function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, advice: MemoryAdvice): Sleeps<Result> {
   let hole = false;
   for (let at = start; at < end; ) {
     const vma = mm.vmas.firstEndingAfter(at)?.value;
@@ -85,7 +100,7 @@ function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, adv
 }
 
 /** `madvise_vma_behavior()`. */
-function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, advice: Advice): Sleeps<Result> {
+function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, advice: MemoryAdvice): Sleeps<Result> {
   switch (advice) {
     case 'DONTNEED':
       if (!isHugetlb(vma) && !canMadvLru(vma)) return 'EINVAL';
@@ -120,7 +135,7 @@ function* dontNeed(kernel: Kernel, vma: VmArea, start: number, end: number): Sle
     if (!isHugeAligned(start)) return 'EINVAL';
     stop = hugeAlignDown(end);
   }
-  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, true));
+  if (stop > start) yield* cleared(vma, start, stop, zapRange(kernel, vma, start, stop, 'discard'));
   return 0;
 }
 
@@ -253,10 +268,13 @@ function freePte(kernel: Kernel, mm: MmStruct, at: number, partOfFolio: boolean)
   pageClearFlag(words, page, PG_referenced | PG_swapbacked);
 }
 
-/** A swap entry is given up at once; other entries that are not present stay. */
+/** A swap entry is given up at once, and what had failed is none; other entries that are not present stay. */
 function freeLeaf(kernel: Kernel, mm: MmStruct, at: number, low: number, high: number): void {
-  if ((low | high) === 0 || kernel.addressing.swapTypes.kindOf[highType(high)] !== 'swap') return;
+  if ((low | high) === 0) return;
+  const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
+  if (kind !== 'swap' && kind !== 'hwpoison') return;
   setPteHalves(kernel.ram.words, at, 0, 0);
+  if (kind === 'hwpoison') return;
   mm.swapents--;
   freeSwapAndCache(kernel, swapEntry(highType(high), halvesNumber(low, high)));
 }

@@ -1,8 +1,8 @@
 /**
  * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
  *
- * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more. Shared
- * mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: userfaultfd, per-VMA locks (mmap_lock is held for reading throughout).
+ * A fault returns VM_FAULT_* bits (with VM_FAULT_RETRY a userfaultfd wants to hear of it, see userfaultfd-context.ts); 0 means "try the access again", which may well fault once more. Shared
+ * mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: per-VMA locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
@@ -18,6 +18,8 @@ import {
   PTE_ACCESSED,
   PTE_DIRTY,
   PTE_MKDIRTY,
+  PTE_SOFT_DIRTY,
+  PTE_UFFD_WP,
   PTE_USER_PAGE,
   PTE_WRITE,
   pteHardwarePresent,
@@ -27,12 +29,13 @@ import {
   pteSpecial,
   pteWrite,
 } from '../abi/pte.js';
+import { LOW_UFFD_WP } from '../abi/pte-halves.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
+import { and32, compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
 import { allocUserPage, reclaimAndRetry } from './alloc.js';
 import { doFault, wpPageShared } from './file-fault.js';
 import { copyHighpage } from './highmem.js';
@@ -58,7 +61,8 @@ import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { doSwapIn } from './swap-in.js';
 import { folioFreeSwap } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
-import { isCowMapping, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
+import { userfaultOutcome } from './userfaultfd-context.js';
+import { isCowMapping, userfaultfdWp, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
 
 const { PG_anon_exclusive, PG_lru, PG_swapcache, PG_uptodate } = PAGE_FLAGS;
 const USER_READ = PTE_USER_PAGE | PTE_ACCESSED;
@@ -93,11 +97,7 @@ export function* handleMmFault(
   }
   const at = table + pteIndex(page);
   const pte = readPte(kernel.ram.words, at);
-  if (pteNone(pte)) {
-    return vma.file === null
-      ? yield* doAnonymousPage(kernel, vma, page, table, write)
-      : yield* doFault(kernel, { vma, addr: page }, vma.file, write);
-  }
+  if (pteNone(pte)) return yield* doPteMissing(kernel, vma, page, table, write, pte);
   if (!ptePresent(pte)) return yield* doSwapPage(kernel, vma, page, table, pte, write);
   if (!pteHardwarePresent(pte) && vmaIsAccessible(vma)) return doNumaPage(kernel, vma, table, at);
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
@@ -105,6 +105,19 @@ export function* handleMmFault(
   // A fault without an access, for a device or a pin: nobody but us says that the page was touched.
   compareExchangePte(kernel.ram.words, at, pte, (pte | PTE_ACCESSED | (write ? PTE_MKDIRTY : 0n)) as Pte);
   return 0;
+}
+
+/** `do_pte_missing()`: nothing is mapped. `orig` is none, or the marker of a place that a userfaultfd protects. */
+function doPteMissing(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  write: boolean,
+  orig: Pte,
+): Sleeps<VmFault> {
+  if (vma.file === null) return doAnonymousPage(kernel, vma, addr, table, write, orig);
+  return doFault(kernel, pteNone(orig) ? { vma, addr } : { vma, addr, marker: orig }, vma.file, write);
 }
 
 /** `do_numa_page()`: an entry without access rights in a VMA that has some gets what the VMA allows. */
@@ -134,11 +147,13 @@ function* doAnonymousPage(
   addr: VirtAddr,
   table: TableIndex,
   write: boolean,
+  orig: Pte,
 ): Sleeps<VmFault> {
   const at = table + pteIndex(addr);
+  const marked = !pteNone(orig);
   if (!write) {
     lockTable(kernel, table);
-    setPte(kernel.ram.words, at, (kernel.zeroPte | USER_READ) as Pte);
+    setPte(kernel.ram.words, at, (kernel.zeroPte | USER_READ | (marked ? PTE_UFFD_WP : 0n)) as Pte);
     unlockTable(kernel, table);
     return 0;
   }
@@ -147,12 +162,14 @@ function* doAnonymousPage(
   clearPage(kernel, page);
   anonVmaPrepare(kernel, vma);
   // Reclaim may have slept, and somebody else have been faster, or have given the table back.
-  if (leafTable(kernel, vma.mm, addr) !== table || !pteNone(readPte(kernel.ram.words, at))) {
+  if (leafTable(kernel, vma.mm, addr) !== table || readPte(kernel.ram.words, at) !== orig) {
     putPage(kernel, page);
     return 0;
   }
   lockTable(kernel, table);
-  mapNewAnonPage(kernel, vma, addr, at, page, USER_WRITE);
+  // What a marker stood for is read-only at first: the store is heard of when it comes again.
+  const flags = marked ? (USER_WRITE & ~PTE_WRITE) | PTE_UFFD_WP : USER_WRITE;
+  mapNewAnonPage(kernel, vma, addr, at, page, flags);
   vma.mm.rssAnon++;
   unlockTable(kernel, table);
   return 0;
@@ -171,11 +188,16 @@ function* doWpPage(
   vma: VmArea,
   addr: VirtAddr,
   table: TableIndex,
-  orig: Pte,
+  seen: Pte,
   write: boolean,
 ): Sleeps<VmFault> {
   const { words } = kernel.memmap;
   const at = table + pteIndex(addr);
+  let orig = seen;
+  if (write && (seen & PTE_UFFD_WP) !== 0n && userfaultfdWp(vma)) {
+    if (!vma.userfaultfd!.features.wpAsync) return userfaultOutcome(vma);
+    orig = clearWp(kernel, table, at);
+  }
   const old = pteSpecial(orig) ? NULL_PAGE : kernel.memmap.pfnToPage(ptePfn(orig));
   if (old !== NULL_PAGE && (vma.flags & VM_SHARED) !== 0) {
     return yield* wpPageShared(kernel, { vma, addr }, old, orig);
@@ -188,9 +210,20 @@ function* doWpPage(
     return 0;
   }
   if (old !== NULL_PAGE) pageRefAdd(words, old, 1);
-  const outcome = yield* wpPageCopy(kernel, vma, addr, at, table, orig, old, write ? USER_WRITE : USER_READ);
+  // Who only wants a page of its own has not written to it, and is not to be unheard when it does.
+  const flags = write ? USER_WRITE : USER_READ | (orig & (PTE_SOFT_DIRTY | PTE_UFFD_WP));
+  const outcome = yield* wpPageCopy(kernel, vma, addr, at, table, orig, old, flags);
   if (old !== NULL_PAGE) putPage(kernel, old);
   return outcome;
+}
+
+/** WP_ASYNC: the store itself takes the protection away. No CPU can tell the difference, so nothing is flushed. */
+function clearWp(kernel: Kernel, table: TableIndex, at: number): Pte {
+  const { halves, words } = kernel.ram;
+  lockTable(kernel, table);
+  and32(halves, 2 * at, ~LOW_UFFD_WP);
+  unlockTable(kernel, table);
+  return readPte(words, at);
 }
 
 /** `wp_can_reuse_anon_folio()`: the last sharer takes the page over. Any other reference (a pin, a migration) forbids that. */
@@ -284,8 +317,25 @@ function* doSwapPage(
     yield* removeDeviceExclusiveEntry(kernel, vma, addr, table, table + pteIndex(addr), pte);
     return 0;
   }
+  if (kind === 'marker') return yield* doMarker(kernel, vma, addr, table, pte, write);
   if (kind === 'swap') return yield* doSwapIn(kernel, { vma, addr }, pte, write);
   return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
+}
+
+/** `pte_marker_handle_uffd_wp()`: a fault where nothing is mapped; what was left behind of a userfaultfd that has gone is none. */
+function* doMarker(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  table: TableIndex,
+  pte: Pte,
+  write: boolean,
+): Sleeps<VmFault> {
+  if (userfaultfdWp(vma)) return yield* doPteMissing(kernel, vma, addr, table, write, pte);
+  lockTable(kernel, table);
+  setPte(kernel.ram.words, table + pteIndex(addr), 0n as Pte);
+  unlockTable(kernel, table);
+  return 0;
 }
 
 /** The CPU touched a device private page: its driver brings it home. */

@@ -72,7 +72,7 @@ import { isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import { linearPageIndex, type VmArea, vmaPageProt } from './vma.js';
 
-const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+const { PG_anon_exclusive, PG_dirty, PG_hwpoison } = PAGE_FLAGS;
 
 /**
  * `remove_migration_ptes()`: wherever a migration entry stands for `from` (or for one of its pages, if it is a large folio), map
@@ -133,7 +133,8 @@ function removeMigrationPte(
   lockTable(kernel, table);
   const low = load32(kernel.ram.halves, 2 * at);
   const high = load32(kernel.ram.halves, 2 * at + 1);
-  if (useZeroPage && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
+  // What has failed may look like zeroes only.
+  if (useZeroPage && !pageTestFlag(words, to, PG_hwpoison) && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
     mapZeroPage(kernel, vma, at, low);
   } else {
     const kind = kernel.addressing.swapTypes.kindOf[highType(high)];

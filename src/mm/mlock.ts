@@ -89,7 +89,7 @@ export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: nu
       if (vma === undefined) return 'ENOMEM';
       if ((vma.flags & (VM_SPECIAL | VM_LOCKONFAULT)) !== 0) continue;
       const write = (vma.flags & (VM_WRITE | VM_SHARED)) === VM_WRITE;
-      const flags = { write, pin: false, longterm: false, touch: true };
+      const flags = { write, pin: false, longterm: false, touch: true, unlockable: true };
       const { pages, errno } = yield* getUserPagesLocked(kernel, mm, at as VirtAddr, 1, flags);
       putUserPages(kernel, pages);
       // As POSIX has it (`__mlock_posix_error_return()`).

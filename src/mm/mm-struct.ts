@@ -4,7 +4,7 @@
  * Lock order (outermost first): a file's lock, mmap_lock, then notifiers' own waiting, then the folio lock, then a page table lock. Folio
  * locks of several folios are only ever tried, never waited for, while one is held.
  */
-import { NULL_PAGE, type Page } from '../base/brand.js';
+import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { RangeTree } from '../base/range-tree.js';
 import { RwSemaphore } from '../sync/rwsem.js';
 import type { Sleeps } from '../sync/task.js';
@@ -37,6 +37,12 @@ export class MmStruct {
   tables = 0;
   /** Has a reference on the huge zero page (huge-zero.ts). */
   usesHugeZero = false;
+  /** There was a userfaultfd of it, or of whom it was forked from: entries may have its bit. */
+  usesUserfaultfd = false;
+  /** PR_MCE_KILL_EARLY: it wants to hear of memory that fails before it touches it. */
+  killEarly = false;
+  /** Addresses of which it has heard so (SIGBUS, BUS_MCEERR_AO), the oldest first. */
+  readonly memoryErrors: VirtAddr[] = [];
   /** Address space is going away: `mm_users` reached zero. */
   exiting = false;
   /** Leaf table last walked to: its 2 MiB region, and the index of its first entry in RAM's words. */

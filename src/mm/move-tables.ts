@@ -1,13 +1,19 @@
 /** Moving page table entries to other addresses. Linux: mm/mremap.c move_page_tables(). */
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
-import { LOW_SOFT_DIRTY, LOW_SWP_SOFT_DIRTY, lowPresent } from '../abi/pte-halves.js';
+import {
+  highType,
+  LOW_SOFT_DIRTY,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
+  LOW_UFFD_WP,
+  lowPresent,
+} from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
 import { findHugePmd, isHugeAligned, moveHugePmd, splitHugePmd } from './huge-pmd.js';
 import { isHugetlb, moveHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
-import type { MmStruct } from './mm-struct.js';
 import {
   allocLeafTable,
   allocPmd,
@@ -21,22 +27,26 @@ import {
   unlockTable,
 } from './pgtable.js';
 import { flushTlbRange } from './tlbflush.js';
-import type { VmArea } from './vma.js';
+import { userfaultfdWp, type VmArea } from './vma.js';
 
 /**
  * Every entry of [from, from + length) goes to the same place in [to, to + length), whatever it means: pages are not touched, and
- * their reverse map leads to the new place because the VMA there keeps the page offsets. Returns how far it got, less than
+ * their reverse map leads to the new place because the VMA there keeps the page offsets. Only the protection of a userfaultfd
+ * stays behind. Returns how far it got, less than
  * `length` when there was no RAM for a table.
  */
 export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: number, length: number): Sleeps<number> {
   const { mm } = vma;
   const end = from + length;
+  const loseWp = userfaultfdWp(vma);
   if (isHugetlb(vma)) return moveHugetlb(kernel, vma, from, to, length);
   for (let at = nextMappedLeaf(kernel, mm, from, end); at < end; at = nextMappedLeaf(kernel, mm, at, end)) {
     const target = at - from + to;
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {
       const outcome =
-        end - at >= PMD_SIZE && isHugeAligned(at) && isHugeAligned(target) ? moveHuge(kernel, mm, at, target) : 'split';
+        end - at >= PMD_SIZE && isHugeAligned(at) && isHugeAligned(target)
+          ? moveHuge(kernel, vma, at, target)
+          : 'split';
       if (outcome === 'nomem') return at - from;
       if (outcome === 'moved') at += PMD_SIZE;
       else yield* splitHugePmd(kernel, vma, at);
@@ -48,7 +58,7 @@ export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: n
     if (destination === NO_TABLE) return at - from;
     lockTable(kernel, source);
     if (destination !== source) lockTable(kernel, destination);
-    const flush = moveEntries(kernel, source + pteIndex(at), destination + pteIndex(target), pages);
+    const flush = moveEntries(kernel, source + pteIndex(at), destination + pteIndex(target), pages, loseWp);
     const stop = at + pages * PAGE_SIZE;
     // Under the lock: nobody may find the page at its new place while a CPU still writes through the old one.
     if (flush) flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
@@ -59,29 +69,34 @@ export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: n
   return length;
 }
 
-function moveHuge(kernel: Kernel, mm: MmStruct, from: number, to: number): 'moved' | 'split' | 'nomem' {
+function moveHuge(kernel: Kernel, vma: VmArea, from: number, to: number): 'moved' | 'split' | 'nomem' {
+  const { mm } = vma;
   const source = findHugePmd(kernel, mm, from);
   const target = allocPmd(kernel, mm, to);
   if (target === NO_TABLE) return 'nomem';
   const apart = tableOf(source) !== tableOf(target);
   lockTable(kernel, tableOf(source));
   if (apart) lockTable(kernel, tableOf(target));
-  const moved = moveHugePmd(kernel, mm, source, target, from as VirtAddr);
+  const moved = moveHugePmd(kernel, vma, source, target, from as VirtAddr);
   if (apart) unlockTable(kernel, tableOf(target));
   unlockTable(kernel, tableOf(source));
   return moved ? 'moved' : 'split';
 }
 
 /** `move_ptes()`. Returns whether a translation may be in a TLB. */
-function moveEntries(kernel: Kernel, from: number, to: number, pages: number): boolean {
+function moveEntries(kernel: Kernel, from: number, to: number, pages: number, loseWp: boolean): boolean {
   const { halves, words } = kernel.ram;
   let flush = false;
   for (let i = 0; i < pages; i++) {
     const high = load32(halves, 2 * (from + i) + 1);
     if ((load32(halves, 2 * (from + i)) | high) === 0) continue;
-    const low = getAndClearPteLow(words, from + i);
+    let low = getAndClearPteLow(words, from + i);
     const present = lowPresent(low);
     flush ||= present;
+    if (loseWp) {
+      if (!present && kernel.addressing.swapTypes.kindOf[highType(high)] === 'marker') continue;
+      low &= ~(present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP);
+    }
     setPteHalves(words, to + i, low | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
   }
   return flush;

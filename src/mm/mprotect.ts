@@ -74,10 +74,18 @@ function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number,
   yield* changeProtection(kernel, yield* modifyVmaFlags(kernel, vma, start, end, flags), start, end);
 }
 
-/** `change_protection()`: make the entries of [start, end) what the VMA allows by now. */
-function* changeProtection(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<void> {
+/**
+ * `change_protection()`: make the entries of [start, end) what the VMA allows by now.
+ * @param change what to do with what one leaf table serves
+ */
+export function* changeProtection(
+  kernel: Kernel,
+  vma: VmArea,
+  start: number,
+  end: number,
+  change = (from: number, stop: number): Sleeps<void> => changeTable(kernel, vma, from, stop),
+): Sleeps<void> {
   const { mm } = vma;
-  const mapped = nextMappedLeaf(kernel, mm, start, end);
   // Nobody is told before the first upper table (1 GiB) in which something may be mapped: change_pud_range().
   const region = Math.floor(start / PUD_SIZE) * PUD_SIZE;
   const first = nextMappedLeaf(kernel, mm, region, Math.ceil(end / PUD_SIZE) * PUD_SIZE);
@@ -91,8 +99,8 @@ function* changeProtection(kernel: Kernel, vma: VmArea, start: number, end: numb
     owner: null,
   };
   yield* mmuNotifierInvalidateRangeStart(range);
-  for (let at = mapped; at < end; at = nextMappedLeaf(kernel, mm, nextLeaf(at), end)) {
-    yield* changeTable(kernel, vma, at, Math.min(nextLeaf(at), end));
+  for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; at = nextMappedLeaf(kernel, mm, nextLeaf(at), end)) {
+    yield* change(at, Math.min(nextLeaf(at), end));
   }
   mmuNotifierInvalidateRangeEnd(range);
 }

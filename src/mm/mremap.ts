@@ -24,6 +24,7 @@ import {
   VM_LOCKED,
   VM_PFNMAP,
   VM_SHARED,
+  VM_UFFD_WP,
   VmArea,
   vmaIsAnonymous,
   vmaLookup,
@@ -216,7 +217,9 @@ function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: 
   // Anonymous memory without a page yet has no offset to keep; this way it can merge with what is around it.
   const untouched = vmaIsAnonymous(vma) && vma.anonVma === null;
   const pgoff = untouched ? to / PAGE_SIZE : linearPageIndex(vma, addr);
-  const copy = new VmArea(vma.mm, to as VirtAddr, (to + length) as VirtAddr, vma.flags, pgoff, vma.file);
+  // mremap_userfaultfd_prep(): without EVENT_REMAP no userfaultfd follows what moves.
+  const flags = vma.flags & ~VM_UFFD_WP;
+  const copy = new VmArea(vma.mm, to as VirtAddr, (to + length) as VirtAddr, flags, pgoff, vma.file);
   vmFileGet(copy.file);
   vma.mm.vmas.insert(copy.start, copy.end, copy);
   anonVmaClone(copy, vma);

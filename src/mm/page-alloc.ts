@@ -13,7 +13,7 @@ import { pageRefCount } from '../sync/page-ref.js';
 import { store32 } from '../sync/word.js';
 import type { Memmap } from './memmap.js';
 
-const { PG_buddy, PG_isolated, PG_locked, PG_private, PG_reserved, PG_writeback } = PAGE_FLAGS;
+const { PG_buddy, PG_hwpoison, PG_isolated, PG_locked, PG_private, PG_reserved, PG_writeback } = PAGE_FLAGS;
 /** A page with one of these is in somebody's hands (PAGE_FLAGS_CHECK_AT_FREE). PG_lru and its like vanish with the page. */
 const IN_USE_FLAGS = PG_buddy | PG_isolated | PG_locked | PG_private | PG_reserved | PG_writeback;
 
@@ -145,13 +145,48 @@ export class PageAllocator {
   freePages(page: Page, order: number): void {
     const words = this.#words;
     if (this.#state !== null) this.#checkFree(page, order);
+    let flags = 0;
     for (let slot = page << SHIFT; slot < (page + (1 << order)) << SHIFT; slot += 1 << SHIFT) {
-      words[slot + FLAGS] = 0;
+      flags |= words[slot + FLAGS];
+      words[slot + FLAGS] &= PG_hwpoison;
       words[slot + COMPOUND_HEAD] = 0;
       words[slot + MAPPING] = 0;
       words[slot + ORDER] = 0;
     }
-    this.#release(page, order);
+    if ((flags & PG_hwpoison) === 0) this.#release(page, order);
+    else this.#releaseHealthy(page, order);
+  }
+
+  /** `free_has_hwpoisoned()`: what has failed never comes back; the pages around it do. */
+  #releaseHealthy(page: Page, order: number): void {
+    const end = page + (1 << order);
+    for (let first: number = page, at: number = page; at <= end; at++) {
+      if (at < end && (this.#words[(at << SHIFT) + FLAGS] & PG_hwpoison) === 0) continue;
+      if (at > first) this.#releaseRun(first as Page, at - first);
+      first = at + 1;
+    }
+  }
+
+  /** `take_page_off_buddy()`: a free page has failed; the rest of its block stays free. It has one reference afterwards. */
+  takeOff(page: Page): void {
+    let order = 0;
+    while (!this.#isFreeBlock((page & -(1 << order)) as Page, order)) order++;
+    let block = (page & -(1 << order)) as Page;
+    this.#unlink(block, order);
+    while (order > 0) {
+      order--;
+      const upper = (block + (1 << order)) as Page;
+      this.#link(page < upper ? upper : block, order);
+      if (page >= upper) block = upper;
+    }
+    this.#prepareNew(page);
+    this.#words[(page << SHIFT) + FLAGS] = PG_hwpoison;
+    store32(this.#words, (page << SHIFT) + REFCOUNT, 1);
+  }
+
+  /** `put_page_back_buddy()`: a page that had failed when it was freed is free after all. */
+  putBack(page: Page): void {
+    this.#release(page, 0);
   }
 
   /** A page leaves the allocator: fields as a new owner expects them (`prep_new_page`). */

@@ -5,7 +5,7 @@
  * resolved to its page, and pages are compared (a page has one identity, whatever its number is called).
  * A walk here looks at one entry of a leaf table; huge entries: migrate.ts.
  */
-import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
+import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
@@ -54,6 +54,15 @@ function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: W
 function entryAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
   const table = leafTable(kernel, mm, addr);
   return table === NO_TABLE ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
+}
+
+/** Does the entry of an address, of whichever level, allow stores: of the CPU, or of the device whose private page it names? */
+export function entryMayWrite(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const at = entryAt(kernel, mm, addr);
+  if (at === NO_TABLE) return false;
+  const low = load32(kernel.ram.halves, 2 * at);
+  if (lowPresent(low)) return (low & LOW_WRITE) !== 0;
+  return kernel.addressing.swapTypes.kindOf[highType(load32(kernel.ram.halves, 2 * at + 1))] === 'device-private-write';
 }
 
 /** Is a page of a coherent device mapped at an address? */

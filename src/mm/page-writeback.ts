@@ -31,6 +31,13 @@ import { linearPageIndex, type PageCacheOps, VM_SHARED, type VmArea, type VmFile
 
 const { PG_dirty, PG_writeback } = PAGE_FLAGS;
 
+/** `file_check_and_advance_wb_err()`: EIO, once, when something that was written has been lost. */
+export function checkWritebackError(file: VmFile): 0 | 'EIO' {
+  if (!file.writebackError) return 0;
+  file.writebackError = false;
+  return 'EIO';
+}
+
 /** `filemap_write_and_wait_range()` of the pages with page offsets in [first, end): afterwards what was dirty is written. */
 export function* writeAndWaitRange(kernel: Kernel, file: VmFile, first: number, end: number): Sleeps<void> {
   const writePage = file.cache?.writePage;
@@ -143,7 +150,8 @@ function cleanEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): bo
 
 /**
  * `msync(MS_SYNC)`: what the range's shared mappings of files have written is in the files when it returns.
- * @returns ENOMEM where parts of the range are not mapped (the mapped ones are written all the same), EINVAL
+ * @returns ENOMEM where parts of the range are not mapped (the mapped ones are written all the same), EINVAL; EIO: memory that had
+ * something for a file failed before it could be written
  */
 export function* doMsync(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {
   const end = start + pageAlignUp(length);
@@ -166,7 +174,9 @@ export function* doMsync(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: 
     vmFileGet(file);
     mm.mmapLock.upRead();
     if (file !== null) yield* writeAndWaitRange(kernel, file, first, last);
+    const lost = file === null ? 0 : checkWritebackError(file);
     vmFilePut(kernel, file);
+    if (lost !== 0) return lost;
     at = stop;
   }
   return hole ? 'ENOMEM' : 0;

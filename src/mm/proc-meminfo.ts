@@ -39,6 +39,8 @@ export interface Meminfo {
   readonly Mapped: number;
   readonly Shmem: number;
   readonly PageTables: number;
+  /** Pages that have failed. */
+  readonly HardwareCorrupted: number;
 }
 
 /** Rows of /proc/vmstat: pages (`nr_`), and events since boot. */
@@ -141,6 +143,7 @@ export function meminfo(kernel: Kernel): Meminfo {
     Mapped: mapped * PAGE_KIB,
     Shmem: shmem * PAGE_KIB,
     PageTables: tablePages(kernel) * PAGE_KIB,
+    HardwareCorrupted: kernel.memoryFailures.poisoned * PAGE_KIB,
   };
 }
 
@@ -175,7 +178,7 @@ export function vmstat(kernel: Kernel): Vmstat {
 /** The rows as /proc/meminfo prints them. */
 export const meminfoText = (rows: Meminfo): string =>
   Object.entries(rows)
-    .map(([name, value]) => `${`${name}:`.padEnd(16)}${String(value).padStart(8)} kB\n`)
+    .map(([name, value]) => `${`${name}:`.padEnd(16)}${String(value).padStart(name.length < 16 ? 8 : 6)} kB\n`)
     .join('');
 
 export const vmstatText = (rows: Vmstat): string =>

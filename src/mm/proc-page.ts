@@ -79,7 +79,7 @@ export function stablePageFlags(kernel: Kernel, page: Page): bigint {
 }
 
 /** `is_free_buddy_page()`: inside of a free block, which only its first page says. */
-function isFreeBuddyPage(kernel: Kernel, page: Page): boolean {
+export function isFreeBuddyPage(kernel: Kernel, page: Page): boolean {
   const { words } = kernel.memmap;
   if (pageRefCount(words, page) !== 0) return false;
   for (let order = 0; order <= MAX_PAGE_ORDER; order++) {

@@ -105,7 +105,11 @@ function pagemapOfHalves(kernel: Kernel, low: number, high: number, huge: boolea
   if ((low | high) === 0) return 0;
   const present = lowPresent(low);
   let flags = PM_PRESENT;
-  if (!present) flags = PM_SWAP | (highType(high) << PM_SWAP_TYPE_SHIFT);
+  if (!present) {
+    const type = highType(high);
+    flags = PM_SWAP | (type << PM_SWAP_TYPE_SHIFT);
+    if (kernel.addressing.swapTypes.kindOf[type] === 'marker') flags |= PM_UFFD_WP;
+  }
   if ((low & (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP)) !== 0) flags |= PM_UFFD_WP;
   const page = pageOfHalves(kernel, low, high);
   // The huge zero page, unlike the small one, is looked at as a page that is not anonymous.

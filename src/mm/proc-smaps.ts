@@ -29,6 +29,7 @@ import {
   VM_READ,
   VM_SHARED,
   VM_SOFTDIRTY,
+  VM_UFFD_WP,
   VM_WRITE,
   type VmArea,
 } from './vma.js';
@@ -215,6 +216,7 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYREAD, 'mr'],
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
+  [VM_UFFD_WP, 'uw'],
   [VM_LOCKED, 'lo'],
   [VM_DONTEXPAND, 'de'],
   [VM_LOCKONFAULT, 'lf'],

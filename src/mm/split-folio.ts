@@ -21,8 +21,17 @@ import {
 } from './page.js';
 import { putPage } from './put-page.js';
 
-const { PG_active, PG_anon_exclusive, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_referenced } =
-  PAGE_FLAGS;
+const {
+  PG_active,
+  PG_anon_exclusive,
+  PG_dirty,
+  PG_hwpoison,
+  PG_isolated,
+  PG_locked,
+  PG_lru,
+  PG_mlocked,
+  PG_referenced,
+} = PAGE_FLAGS;
 const { PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
 const { flags: FLAGS, mapping: MAPPING, index: INDEX, private: PRIVATE } = STRUCT_PAGE.word;
 const SHIFT = STRUCT_PAGE_WORD_SHIFT;
@@ -75,7 +84,8 @@ export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
   for (let i = 1; i < pages; i++) {
     const tail = (head + i) as Page;
     const target = tail << SHIFT;
-    words[target + FLAGS] = (words[source + FLAGS] & INHERITED) | (words[target + FLAGS] & PG_anon_exclusive);
+    words[target + FLAGS] =
+      (words[source + FLAGS] & INHERITED) | (words[target + FLAGS] & (PG_anon_exclusive | PG_hwpoison));
     words[target + MAPPING] = words[source + MAPPING];
     words[target + PRIVATE] = 0;
     floats[(tail << (SHIFT - 1)) + INDEX] = floats[(head << (SHIFT - 1)) + INDEX] + i;

@@ -3,7 +3,7 @@
  *
  * Not modelled: readahead (the area answers at once), large folios, KSM copies.
  */
-import { VM_FAULT_MAJOR, VM_FAULT_OOM, type VmFault } from '../abi/errno.js';
+import { VM_FAULT_HWPOISON, VM_FAULT_MAJOR, VM_FAULT_OOM, type VmFault } from '../abi/errno.js';
 import {
   halvesNumber,
   highType,
@@ -19,6 +19,7 @@ import {
   presentHigh,
   presentLow,
 } from '../abi/pte-halves.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type SwapEntry, swapEntry, swapEntryOfPte } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pte } from '../base/brand.js';
 import { folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
@@ -28,7 +29,7 @@ import { reclaimAndRetry } from './alloc.js';
 import type { FaultSite } from './file-fault.js';
 import { folioLock } from './filemap.js';
 import type { Kernel } from './kernel.js';
-import { pageIsAnon, pageSetAnonMapping } from './page.js';
+import { pageIsAnon, pageSetAnonMapping, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { visitEntries } from './proc-pagemap.js';
 import { putPage } from './put-page.js';
@@ -63,15 +64,17 @@ export function* doSwapIn(kernel: Kernel, site: FaultSite, pte: Pte, write: bool
   anonVmaPrepare(kernel, site.vma);
   // While we waited for the lock, the page may have left the cache, and the entry the table.
   const isOurs = standsStill(kernel, site, pte) && pageSwapEntry(words, page) === entry;
-  if (isOurs) {
+  // What failed in the swap cache is kept for this: nobody could know whom to tell.
+  const failed = isOurs && pageTestFlag(words, page, PAGE_FLAGS.PG_hwpoison);
+  if (isOurs && !failed) {
     const table = leafTable(kernel, site.vma.mm, site.addr);
     lockTable(kernel, table);
     mapSwappedPage(kernel, site, table + pteIndex(site.addr), page, entry, write);
     unlockTable(kernel, table);
   }
   folioUnlock(words, page);
-  if (!isOurs) putPage(kernel, page);
-  return outcome;
+  if (!isOurs || failed) putPage(kernel, page);
+  return failed ? VM_FAULT_HWPOISON : outcome;
 }
 
 /** Is the entry where it was? While the fault slept its whole table may have gone. */

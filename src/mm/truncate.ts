@@ -101,7 +101,7 @@ export function* unmapMappingRange(kernel: Kernel, file: VmFile, first: number, 
     // Without mmap_lock the VMA may have gone meanwhile, or its borders moved.
     if (fileVmas(kernel, file, first, end).includes(vma)) {
       const [from, to] = addressesOf(vma, first, end);
-      yield* zapRange(kernel, vma, Math.max(start, from), Math.min(stop, to));
+      yield* zapRange(kernel, vma, Math.max(start, from), Math.min(stop, to), 'truncate');
     }
     mmuNotifierInvalidateRangeEnd(range);
   }

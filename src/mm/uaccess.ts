@@ -3,7 +3,7 @@
  * arch/x86/mm/fault.c do_user_addr_fault() around mm/memory.c.
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
-import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
+import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
 import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_PRESENT, LOW_WRITE } from '../abi/pte-halves.js';
 import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
@@ -117,13 +117,17 @@ function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean)
 }
 
 function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+  let userfault: Sleeps<void>;
   yield* mm.mmapLock.downRead();
   try {
     const vma = vmaLookup(mm, addr);
     if (vma === undefined || mm.exiting) return VM_FAULT_SIGSEGV;
     const outcome = yield* handleMmFault(kernel, vma, addr, write);
-    return outcome & VM_FAULT_ERROR;
+    if ((outcome & VM_FAULT_RETRY) === 0) return outcome & VM_FAULT_ERROR;
+    userfault = vma.userfaultfd!.raise(addr, write);
   } finally {
     mm.mmapLock.upRead();
   }
+  yield* userfault;
+  return 0;
 }

@@ -5,7 +5,8 @@
  *   page                       an entry that mapped it becomes
  *   anonymous, in swap         a swap entry: exclusive if the page was; soft-dirty and uffd-wp as they were
  *   anonymous, lazily freed    none
- *   of a file                  none
+ *   of a file                  none, or a marker that keeps its uffd-wp
+ *   of memory that has failed  a hwpoison entry, whoever has locked or pinned it (see memory-failure.ts)
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
@@ -45,6 +46,7 @@ import {
 } from './page.js';
 import { hugeEntryMaps, pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { fileRmapLeadsTo, pageAnonVma, pageFileVmas, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
 import { rssAdd } from './rss.js';
@@ -67,7 +69,7 @@ function* rmapVmas(kernel: Kernel, folio: Page): Generator<VmArea, void, void> {
 }
 
 /** Entries of whichever level that map the folio or one of its pages, and their VMAs. Nobody may sleep meanwhile. */
-function* rmapEntries(kernel: Kernel, folio: Page): Generator<{ vma: VmArea; at: number }, void, void> {
+export function* rmapEntries(kernel: Kernel, folio: Page): Generator<{ vma: VmArea; at: number }, void, void> {
   const { words, floats } = kernel.memmap;
   const index = pageIndex(words, floats, folio);
   const pages = folioNrPages(words, folio);
@@ -106,11 +108,14 @@ export function pageMlocked(kernel: Kernel, folio: Page): boolean {
   return false;
 }
 
+/** What for: `poison` leaves hwpoison entries (TTU_HWPOISON), `lose` what reclaim would leave. Both do not ask for locks (TTU_IGNORE_MLOCK). */
+export type UnmapMode = 'reclaim' | 'poison' | 'lose';
+
 /**
  * `try_to_unmap()`: until nothing maps the page, or a mapping of it may not go. Notifiers are told of each VMA first.
  * Preconditions: the page is no large folio's; it is locked and held by the caller; an anonymous page that is not lazily freed has its swap slot.
  */
-export function* tryToUnmap(kernel: Kernel, page: Page): Sleeps<void> {
+export function* tryToUnmap(kernel: Kernel, page: Page, mode: UnmapMode = 'reclaim'): Sleeps<void> {
   const { words, floats } = kernel.memmap;
   const index = pageIndex(words, floats, page);
   const told = new Set<VmArea>();
@@ -126,33 +131,33 @@ export function* tryToUnmap(kernel: Kernel, page: Page): Sleeps<void> {
     yield* mmuNotifierInvalidateRangeStart(range);
     const isThere =
       anonVma === undefined ? fileRmapLeadsTo(index, vma, start) : rmapLeadsTo(anonVma, index, vma, start);
-    const goesOn = !isThere || tryToUnmapOne(kernel, vma, start, page);
+    const goesOn = !isThere || tryToUnmapOne(kernel, vma, start, page, mode);
     mmuNotifierInvalidateRangeEnd(range);
     if (!goesOn) return;
   }
 }
 
 /** `try_to_unmap_one()`: false ends the walk, since the page cannot go. */
-function tryToUnmapOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): boolean {
+function tryToUnmapOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, mode: UnmapMode): boolean {
   const table = pageVmaMapped(kernel, vma, addr, page, 'mapped');
   if (table === NO_TABLE) return true;
   // Locked while the page was on its way out.
-  if ((vma.flags & VM_LOCKED) !== 0) return false;
+  if (mode === 'reclaim' && (vma.flags & VM_LOCKED) !== 0) return false;
   lockTable(kernel, table);
-  const unmapped = unmapEntry(kernel, vma, addr, table + pteIndex(addr), page);
+  const unmapped = unmapEntry(kernel, vma, addr, table + pteIndex(addr), page, mode);
   unlockTable(kernel, table);
   if (unmapped) putPage(kernel, page);
   return unmapped;
 }
 
 /** Precondition: page table lock held, the entry at `at` maps `page`. Returns false with the entry as it was. */
-function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): boolean {
+function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page, mode: UnmapMode): boolean {
   const { words } = kernel.memmap;
   const high = load32(kernel.ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(kernel.ram.words, at);
   if (lowPresent(low)) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
   if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
-  const instead = replacement(kernel, page, low);
+  const instead = mode === 'poison' ? poisoned(kernel, page) : replacement(kernel, page, low);
   if (instead === null) {
     setPteHalves(kernel.ram.words, at, low, high);
     return false;
@@ -165,11 +170,19 @@ function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, pag
   pageClearFlag(words, page, PG_anon_exclusive);
   pageRemoveRmap(kernel, page);
   if (instead.kind !== 'none') setPteHalves(kernel.ram.words, at, instead.low, instead.high);
+  else if (keepsWpMarkers(vma)) installWpMarker(kernel, at, low, high);
   return true;
 }
 
-type Replacement = { readonly kind: 'none' | 'swap'; readonly low: number; readonly high: number };
+type Replacement = { readonly kind: 'none' | 'swap' | 'hwpoison'; readonly low: number; readonly high: number };
 const NOTHING: Replacement = { kind: 'none', low: 0, high: 0 };
+
+/** `make_hwpoison_entry()`. */
+function poisoned({ addressing, memmap }: Kernel, page: Page): Replacement {
+  const pfn = memmap.pageToPfn(page);
+  const type = Number(addressing.swapTypes.typeOf.hwpoison);
+  return { kind: 'hwpoison', low: leafLow(pfn, 0), high: leafHigh(type, pfn, 0) };
+}
 
 /** What an entry (given by its halves) becomes; `null` when it must stay. */
 function replacement(kernel: Kernel, page: Page, low: number): Replacement | null {

@@ -20,6 +20,7 @@ export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<vo
   }
   const pgoff = linearPageIndex(vma, addr);
   const upper = new VmArea(mm, addr as VirtAddr, vma.end, vma.flags, pgoff, vma.file);
+  upper.userfaultfd = vma.userfaultfd;
   vmFileGet(vma.file);
   setVmaEnd(vma, addr);
   mm.vmas.insert(upper.start, upper.end, upper);
@@ -37,7 +38,7 @@ export function setVmaEnd(vma: VmArea, end: number): void {
 }
 
 /**
- * `vma_modify_flags()`: give [start, end) of a VMA other flags; what lies beside it becomes a VMA of its own, or one with
+ * `vma_modify_flags()`, `vma_modify_flags_uffd()`: give [start, end) of a VMA other flags (and another userfaultfd); what lies beside it becomes a VMA of its own, or one with
  * it where nothing distinguishes the two any more.
  */
 export function* modifyVmaFlags(
@@ -46,12 +47,14 @@ export function* modifyVmaFlags(
   start: number,
   end: number,
   flags: number,
+  userfaultfd = vma.userfaultfd,
 ): Sleeps<VmArea> {
   const { mm } = vma;
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
   const middle = mm.vmas.find(start)!.value;
   middle.flags = flags;
+  middle.userfaultfd = userfaultfd;
   return mergeVma(kernel, middle);
 }
 
@@ -76,6 +79,7 @@ const continues = (lower: VmArea, upper: VmArea): boolean =>
   lower.end === upper.start &&
   ((lower.flags ^ upper.flags) & ~VM_SOFTDIRTY) === 0 &&
   lower.file === upper.file &&
+  lower.userfaultfd === upper.userfaultfd &&
   upper.pgoff === linearPageIndex(lower, upper.start) &&
   anonVmasAgree(lower, upper);
 

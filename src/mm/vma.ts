@@ -8,6 +8,7 @@ import type { Sleeps } from '../sync/task.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import type { AnonVma } from './rmap.js';
+import type { Userfaultfd } from './userfaultfd-context.js';
 
 export const VM_READ = 0x1;
 export const VM_WRITE = 0x2;
@@ -18,6 +19,8 @@ export const VM_SHARED = 0x8;
 export const VM_MAYREAD = 0x10;
 export const VM_MAYWRITE = 0x20;
 export const VM_MAYSHARE = 0x80;
+/** A userfaultfd watches for writes to what it protects (userfaultfd.ts). */
+export const VM_UFFD_WP = 0x1000;
 /** mlock: reclaim leaves the pages alone. VM_LOCKONFAULT: they come when they are touched. */
 export const VM_LOCKED = 0x2000;
 export const VM_LOCKONFAULT = 0x80000;
@@ -64,6 +67,8 @@ export interface VmFile {
   users: number;
   /** VMAs that were entered among those that map it, and again when their borders moved. */
   entered: number;
+  /** Bytes that were written have been lost, and nobody has been told yet (AS_EIO). */
+  writebackError?: boolean;
   /** `null`: no page cache. What its mappings show was put there by `mmap`. */
   readonly cache: PageCacheOps | null;
   /** `f_op->mmap`: for a file that fills a new mapping itself. Precondition: mmap_lock held for writing. */
@@ -92,6 +97,8 @@ export class VmArea {
   /** When it was entered among the VMAs of its file: of several with the same page offset, the reverse map visits older ones first. */
   fileEntry: number;
   readonly file: VmFile | null;
+  /** Who has registered it, with VM_UFFD_WP (`vm_userfaultfd_ctx`). */
+  userfaultfd: Userfaultfd | null = null;
 
   constructor(mm: MmStruct, start: VirtAddr, end: VirtAddr, flags: number, pgoff: number, file: VmFile | null = null) {
     this.mm = mm;
@@ -123,8 +130,11 @@ export function vmaPageProt(vma: VmArea): number {
 export const tracksWrites = (file: VmFile | null): boolean => file?.cache?.writePage != null;
 /** `vma_soft_dirty_enabled()`: has the mapping been there when clear_refs began to watch for writes? */
 export const vmaSoftDirtyEnabled = (vma: VmArea): boolean => (vma.flags & VM_SOFTDIRTY) === 0;
+/** `userfaultfd_wp()`. */
+export const userfaultfdWp = (vma: VmArea): boolean => (vma.flags & VM_UFFD_WP) !== 0;
 /** `vma_wants_writenotify()` of a shared writable mapping. */
-const wantsWritenotify = (vma: VmArea): boolean => tracksWrites(vma.file) || vmaSoftDirtyEnabled(vma);
+const wantsWritenotify = (vma: VmArea): boolean =>
+  tracksWrites(vma.file) || vmaSoftDirtyEnabled(vma) || userfaultfdWp(vma);
 /** `vma_is_anonymous()`. */
 export const vmaIsAnonymous = (vma: VmArea): boolean => vma.file === null;
 /** `linear_page_index()`. */

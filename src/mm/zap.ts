@@ -6,7 +6,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntryOfPte } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPte, readPte } from '../sync/word.js';
+import { getAndClearPte, load32, readPte } from '../sync/word.js';
 import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -23,6 +23,7 @@ import {
   tableOf,
   unlockTable,
 } from './pgtable.js';
+import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { rssAdd, rssAddMigrating } from './rss.js';
@@ -33,11 +34,18 @@ import type { VmArea } from './vma.js';
 
 /**
  * `zap_page_range()` of a part of a VMA: every entry of [start, end) becomes none; pages are freed only after the TLBs have
- * forgotten them. With `reclaim` a leaf table that is emptied whole is given back too (CONFIG_PT_RECLAIM), so that a huge page
- * may stand there again.
+ * forgotten them. Of what was discarded a leaf table that is emptied whole is given back too (CONFIG_PT_RECLAIM), so that a huge
+ * page may stand there again. Only the end of a mapping takes markers of files along (ZAP_FLAG_DROP_MARKER).
  */
-export function* zapRange(kernel: Kernel, vma: VmArea, start: number, end: number, reclaim = false): Sleeps<void> {
+export function* zapRange(
+  kernel: Kernel,
+  vma: VmArea,
+  start: number,
+  end: number,
+  why: 'unmap' | 'truncate' | 'discard' = 'unmap',
+): Sleeps<void> {
   const { mm } = vma;
+  const keepMarkers = why !== 'unmap' && keepsWpMarkers(vma);
   if (isHugetlb(vma)) {
     zapHugetlb(kernel, vma, start, end);
     return;
@@ -61,15 +69,19 @@ export function* zapRange(kernel: Kernel, vma: VmArea, start: number, end: numbe
       }
     }
     lockTable(kernel, table);
+    let kept = false;
     for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
+      const low = keepMarkers ? load32(kernel.ram.halves, 2 * entry) : 0;
+      const high = keepMarkers ? load32(kernel.ram.halves, 2 * entry + 1) : 0;
       const page = zapPte(kernel, mm, entry);
+      if (keepMarkers) kept = installWpMarker(kernel, entry, low, high) || kept;
       if (page !== 0) gathered.push(page);
     }
     unlockTable(kernel, table);
     flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
     for (const page of gathered) putPage(kernel, page);
     gathered.length = 0;
-    if (reclaim && stop - at === PMD_SIZE) freeLeafTable(kernel, mm, at as VirtAddr);
+    if (why === 'discard' && !kept && stop - at === PMD_SIZE) freeLeafTable(kernel, mm, at as VirtAddr);
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
 }

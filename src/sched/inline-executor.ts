@@ -95,7 +95,7 @@ export class InlineExecutor implements Executor {
 
   async #pump(): Promise<void> {
     try {
-      while (this.#tasks.foreground > 0 || this.#settling.wanted) {
+      while (this.#tasks.busy || this.#settling.wanted) {
         if (this.#outside()) {
           await takeTurn();
           continue;
@@ -149,7 +149,7 @@ export class InlineExecutor implements Executor {
       await (hop < PROMISE_HOPS ? null : takeTurn());
       if (this.#outside() || this.#tasks.foreground !== foreground || this.#candidates().length > 0) return;
     }
-    if (foreground === 0) return this.#settling.done();
+    if (!this.#tasks.busy) return this.#settling.done();
     const waits = this.#tasks.waits().map(({ task, what }) => `${task} waits for ${what}`);
     this.#tasks.rejectForeground(new PfnlessError('ERR_PFNLESS_DEADLOCK', `Nobody can go on: ${waits.join('; ')}`));
   }

@@ -51,6 +51,8 @@ export interface WaitReport {
 export class TaskList {
   readonly #tasks: Task[] = [];
   #foreground = 0;
+  /** Of them, those whose wait is for something outside of the machine. */
+  #outside = 0;
 
   /** In the order of their last turn: who waited longest comes first. */
   get all(): readonly Task[] {
@@ -59,6 +61,11 @@ export class TaskList {
 
   get foreground(): number {
     return this.#foreground;
+  }
+
+  /** Is there a foreground task that does not wait for the machine's user, or need not any more? */
+  get busy(): boolean {
+    return this.#foreground > this.#outside || (this.#outside > 0 && this.#tasks.some(hasBeenLetGo));
   }
 
   /** Add a foreground task. The promise settles as the task ends. @param turn number of the turn that is over: it waits since then */
@@ -95,11 +102,13 @@ export class TaskList {
     const at = this.#tasks.indexOf(task);
     assert(at >= 0, `task ${task.name} has ended`);
     this.#tasks.splice(at, 1);
+    if (isOutside(task)) this.#outside--;
     try {
       const step = task.generator.next();
       if (!step.done) {
         task.wait = step.value;
         this.#tasks.push(task);
+        if (isOutside(task)) this.#outside++;
         return false;
       }
       task.resolve(step.value);
@@ -110,10 +119,10 @@ export class TaskList {
     return true;
   }
 
-  /** What each foreground task waits for. */
+  /** What each foreground task waits for, those apart that are at rest until the machine's user does something. */
   waits(): readonly WaitReport[] {
     return this.#tasks
-      .filter((task) => task.foreground)
+      .filter((task) => task.foreground && (!isOutside(task) || hasBeenLetGo(task)))
       .map((task) => ({ task: task.name, what: task.wait?.what ?? 'its first turn' }));
   }
 
@@ -122,6 +131,7 @@ export class TaskList {
     const dropped = this.#tasks.filter((task) => task.foreground);
     this.#tasks.splice(0, this.#tasks.length, ...this.#tasks.filter((task) => !task.foreground));
     this.#foreground = 0;
+    this.#outside = 0;
     for (const task of dropped) task.reject(reason);
   }
 
@@ -131,3 +141,6 @@ export class TaskList {
     this.#tasks.length = 0;
   }
 }
+
+const isOutside = ({ foreground, wait }: Task): boolean => foreground && wait?.outside === true;
+const hasBeenLetGo = (task: Task): boolean => isOutside(task) && task.wait!.ready();

@@ -108,7 +108,7 @@ export class ThreadsExecutor implements Executor {
       for (;;) {
         do if (this.#isTurnDue()) await this.#turn();
         while (this.#runReady());
-        if (this.#tasks.foreground > 0) {
+        if (this.#tasks.busy) {
           if (!this.#sleep()) await this.#turn();
         } else if (this.#settling.wanted) {
           await this.#settle();
@@ -165,7 +165,7 @@ export class ThreadsExecutor implements Executor {
     const rung = load32(this.#doorbell, DOORBELL);
     await this.#turn();
     const silent = load32(this.#doorbell, DOORBELL) === rung;
-    if (silent && this.#tasks.foreground === 0 && !this.#tasks.anyReady()) this.#settling.done();
+    if (silent && !this.#tasks.busy && !this.#tasks.anyReady()) this.#settling.done();
   }
 
   /** Nothing is in flight: start the pump again when the doorbell rings. Returns false when there is something to do now. */

@@ -8,6 +8,8 @@ export interface Wait {
   /** For people: "copy fence 12 of device 0", "mmap_lock of mm 3 (write)". */
   readonly what: string;
   ready(): boolean;
+  /** What ends it is not in the machine: its user does something. Until then the task is at rest, and holds up nobody. */
+  readonly outside?: true;
 }
 
 export type Sleeps<T> = Generator<Wait, T, void>;

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 import { BUFFER, counting, expectMemory, filled, PAGE, selftests, toDevice, variantsOf } from './fixture.js';
 
 const PAGES = BUFFER / PAGE;
-const ADVICE = ['REMOVE', 'HWPOISON', 'POPULATE_READ', 'DONTFORK', 'MERGEABLE'];
+const ADVICE = ['REMOVE', 'POPULATE_READ', 'DONTFORK', 'MERGEABLE'];
 
 selftests(variantsOf(2), (test) => {
   test('madvise', async ({ process, mirror }) => {

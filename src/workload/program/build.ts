@@ -9,6 +9,7 @@ import {
   type Outcome,
   type Program,
   type Protection,
+  type UffdFeature,
 } from './program.js';
 import { requireProgram } from './validate.js';
 
@@ -89,6 +90,21 @@ export class TaskBuilder {
   }
   put(): this {
     return this.#add({ op: 'put' });
+  }
+  uffdRegister(pages: Pages, feature?: UffdFeature): this {
+    return this.#add({ op: 'uffd_register', ...span(pages), ...(feature === undefined ? {} : { feature }) });
+  }
+  uffdUnregister(pages: Pages): this {
+    return this.#add({ op: 'uffd_unregister', ...span(pages) });
+  }
+  uffdProtect(pages: Pages): this {
+    return this.#add({ op: 'uffd_protect', ...span(pages) });
+  }
+  uffdResolve(pages: Pages): this {
+    return this.#add({ op: 'uffd_resolve', ...span(pages) });
+  }
+  uffdClose(): this {
+    return this.#add({ op: 'uffd_close' });
   }
   fork(child: string): this {
     return this.#add({ op: 'fork', child });

@@ -16,6 +16,7 @@ export type ArgumentKind =
   | 'to'
   | 'dontunmap?'
   | 'write?'
+  | 'feature?'
   | 'child';
 
 interface Operation {
@@ -42,11 +43,22 @@ export const OPERATIONS = {
   munmap: { args: ['range'], summary: 'unmap' },
   mprotect: { args: ['range', 'protection'], summary: 'change the protection' },
   mremap: { args: ['range', 'to', 'dontunmap?'], summary: 'move the mapping to another page' },
-  madvise: { args: ['range', 'advice'], summary: 'dontneed, free, collapse, hugepage, nohugepage' },
+  madvise: {
+    args: ['range', 'advice'],
+    summary: 'dontneed, free, collapse, hugepage, nohugepage, hwpoison, soft_offline',
+  },
   pin: { args: ['range', 'write?'], summary: 'pin pages for long (FOLL_PIN, FOLL_LONGTERM)' },
   unpin: { args: [], summary: 'let go what the task has pinned' },
   get: { args: ['range', 'write?'], summary: 'take plain references (FOLL_GET), until the task ends at the latest' },
   put: { args: [], summary: 'drop the references that the task has taken' },
+  uffd_register: {
+    args: ['range', 'feature?'],
+    summary: "register with the process's userfaultfd, opened by the first: unpopulated, async, sigbus",
+  },
+  uffd_unregister: { args: ['range'], summary: 'nothing of the range is protected any more' },
+  uffd_protect: { args: ['range'], summary: 'stores sleep until the range is resolved' },
+  uffd_resolve: { args: ['range'], summary: 'stores are allowed, and those that sleep go on' },
+  uffd_close: { args: [], summary: "close the process's userfaultfd" },
   fork: { args: ['child'], summary: 'fork; the named task runs in the child from then on' },
   exit: { args: [], summary: "the end of the task's process, in which it is alone" },
 } as const satisfies Readonly<Record<string, Operation>>;

@@ -23,14 +23,24 @@ import {
   PROGRAM_LIMITS,
   type Program,
   type Protection,
+  type UffdFeature,
 } from './program.js';
 import { ProgramSyntaxError } from './syntax-error.js';
 import { requireProgram } from './validate.js';
 
 const PROPERTIES = ['devices', 'pages', 'memory', 'hugepages', 'fail_nth', 'inject', 'process', 'allowed', 'forbidden'];
 const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw'];
-const ADVICE: readonly Advice[] = ['dontneed', 'free', 'collapse', 'hugepage', 'nohugepage'];
+const ADVICE: readonly Advice[] = [
+  'dontneed',
+  'free',
+  'collapse',
+  'hugepage',
+  'nohugepage',
+  'hwpoison',
+  'soft_offline',
+];
 const HUGE_PAGES: readonly Program['hugePages'][] = ['always', 'madvise', 'never'];
+const UFFD_FEATURES: readonly UffdFeature[] = ['unpopulated', 'async', 'sigbus'];
 const NAME = /^[A-Za-z_]\w{0,15}$/;
 /** Largest word. */
 const WORD_MAX = 2 ** 32 - 1;
@@ -250,6 +260,10 @@ function argument(line: Line, kind: ArgumentKind): Partial<Call> {
       return line.accept('dontunmap') ? { dontunmap: true } : {};
     case 'write?':
       return line.accept('write') ? { write: true } : {};
+    case 'feature?':
+      return UFFD_FEATURES.some((each) => each === line.next)
+        ? { feature: line.oneOf('the feature', UFFD_FEATURES) }
+        : {};
     case 'child':
       return { child: line.name('a task') };
   }

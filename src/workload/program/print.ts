@@ -74,6 +74,8 @@ function printArgument(call: Call, kind: ArgumentKind): string | undefined {
       return call.dontunmap && 'dontunmap';
     case 'write?':
       return call.write && 'write';
+    case 'feature?':
+      return call.feature;
     case 'child':
       return call.child;
   }

@@ -21,7 +21,13 @@ export const PROGRAM_LIMITS = Object.freeze({
 export const INIT = 'init';
 
 export type Protection = 'none' | 'r' | 'rw';
-export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage';
+export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage' | 'hwpoison' | 'soft_offline';
+
+/**
+ * What a userfaultfd does beside the usual: protects places that were never touched; lets a store take its protection away by
+ * itself; sends a signal instead of letting it sleep.
+ */
+export type UffdFeature = 'unpopulated' | 'async' | 'sigbus';
 
 /** Which arguments a call has is said by its operation (operations.ts). */
 export interface Call {
@@ -41,6 +47,7 @@ export interface Call {
   readonly to?: number;
   readonly dontunmap?: true;
   readonly write?: true;
+  readonly feature?: UffdFeature;
   /** First task of the process that `fork` makes. */
   readonly child?: string;
   /** Name under which outcomes know the result: the word that was loaded, or an errno, 0 for none. */

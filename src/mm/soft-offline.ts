@@ -1,0 +1,145 @@
+/**
+ * Taking a page out of use before it fails: what it holds moves elsewhere, and nobody notices. Linux: mm/memory-failure.c
+ * soft_offline_page(), madvise_inject_error().
+ *
+ * Linux moves whatever can migrate; here anonymous memory moves, and clean pages of files that nobody maps are dropped. For all others
+ * the answer is EBUSY, as for a page that somebody holds.
+ */
+
+import { PAGE_SIZE } from '../abi/address.js';
+import type { Result } from '../abi/errno.js';
+import { MIGRATE_PFN_MIGRATE, mpfnSet } from '../abi/mpfn.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import type { Sleeps } from '../sync/task.js';
+import { allocUserPage } from './alloc.js';
+import { folioLock, removeFromCache } from './filemap.js';
+import { getUserPages } from './gup.js';
+import { copyHighpage } from './highmem.js';
+import type { Kernel } from './kernel.js';
+import { getHwpoisonPage, memoryFailure, pfnToOnlinePage, splitHuge } from './memory-failure.js';
+import { migrateDeviceFinalize } from './migrate-device/finalize.js';
+import { migrateDevicePages } from './migrate-device/pages.js';
+import { migrateDeviceUnmap } from './migrate-device/unmap.js';
+import type { MmStruct } from './mm-struct.js';
+import { folioNrPages, pageFileId, pageIndex, pageIsAnon, pageMapcount, pageSetFlag, pageTestFlag } from './page.js';
+import { waitForWriteback } from './page-writeback.js';
+import { putPage } from './put-page.js';
+
+const { PG_dirty, PG_hugetlb, PG_hwpoison, PG_lru, PG_swapcache } = PAGE_FLAGS;
+
+/**
+ * `soft_offline_page()` of a frame, by its number.
+ * @param counted the caller has a reference on the page, which is gone afterwards
+ * @returns 0 (also for one that has failed already); EBUSY: somebody holds it, or it does not move; EIO: no RAM, or nobody knows whose
+ */
+export function* softOfflinePage(kernel: Kernel, pfn: number, counted = false): Sleeps<Result> {
+  const { words } = kernel.memmap;
+  const { lock } = kernel.memoryFailures;
+  yield* lock.downWrite();
+  try {
+    const page = pfnToOnlinePage(kernel, pfn);
+    const isDone = page !== NULL_PAGE && pageTestFlag(words, page, PG_hwpoison);
+    if (page === NULL_PAGE || isDone || pageTestFlag(words, page, PG_hugetlb)) {
+      if (counted) putPage(kernel, kernel.memmap.pfnToPage(pfn as Pfn));
+      return isDone ? 0 : page === NULL_PAGE ? 'EIO' : 'EBUSY';
+    }
+    const got = counted ? 'held' : yield* getHwpoisonPage(kernel, page);
+    if (got === 'busy') return 'EIO';
+    if (got === 'held') return yield* offlineInUse(kernel, page);
+    kernel.buddy.takeOff(page);
+    return retire(kernel, page);
+  } finally {
+    lock.upWrite();
+  }
+}
+
+/** `page_handle_poison()`: the page, which is ours alone, is never used again. */
+function retire(kernel: Kernel, page: Page): 0 {
+  pageSetFlag(kernel.memmap.words, page, PG_hwpoison);
+  kernel.memoryFailures.poisoned++;
+  kernel.memoryFailures.held.add(page);
+  return 0;
+}
+
+/** `soft_offline_in_use_page()`. Precondition: the page is held, by a reference that is gone afterwards. */
+function* offlineInUse(kernel: Kernel, page: Page): Sleeps<Result> {
+  const { words } = kernel.memmap;
+  if (yield* splitHuge(kernel, page)) {
+    yield* folioLock(kernel, page);
+    yield* waitForWriteback(kernel, page);
+    if (evict(kernel, page)) {
+      folioUnlock(words, page);
+      return retire(kernel, page);
+    }
+    if (pageIsAnon(words, page)) return (yield* moveAway(kernel, page)) ? retire(kernel, page) : 'EBUSY';
+    folioUnlock(words, page);
+  }
+  putPage(kernel, page);
+  return 'EBUSY';
+}
+
+/** `mapping_evict_folio()`: a clean page of a file that nobody uses. */
+function evict(kernel: Kernel, page: Page): boolean {
+  const { words, floats } = kernel.memmap;
+  const file = kernel.files.get(pageFileId(words, page));
+  if (file === undefined || !pageTestFlag(words, page, PG_lru) || pageTestFlag(words, page, PG_dirty | PG_swapcache))
+    return false;
+  // The cache's reference and ours. What cannot be written back is never clean.
+  if (file.cache?.writePage == null || pageMapcount(words, page) > 0 || pageRefCount(words, page) !== 2) return false;
+  removeFromCache(kernel, file, pageIndex(words, floats, page));
+  return true;
+}
+
+/**
+ * `migrate_pages()` of one page, to another of RAM. Precondition: locked, and held once by us. The lock is gone afterwards; so is the
+ * reference, unless the page has moved: then it is all that is left of it.
+ */
+function* moveAway(kernel: Kernel, page: Page): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  const src = Float64Array.of(mpfnSet(kernel.addressing.migratePfnFromPage(page), MIGRATE_PFN_MIGRATE));
+  const dst = new Float64Array(1);
+  yield* migrateDeviceUnmap(kernel, src, 1, NULL_PAGE);
+  if (src[0] === 0) return false;
+  const target = yield* allocUserPage(kernel);
+  if (target !== NULL_PAGE) {
+    folioTrylock(words, target);
+    dst[0] = kernel.addressing.migratePfnFromPage(target);
+  }
+  yield* migrateDevicePages(kernel, src, dst, 1, null);
+  const moved = (src[0]! & MIGRATE_PFN_MIGRATE) !== 0;
+  if (moved) {
+    copyHighpage(kernel, target, page);
+    pageRefAdd(words, page, 1);
+  }
+  migrateDeviceFinalize(kernel, src, dst, 1, NULL_PAGE);
+  return moved;
+}
+
+/**
+ * MADV_HWPOISON and MADV_SOFT_OFFLINE: the pages of a range, each as it is found at the moment (of a huge page one). Takes mmap_lock
+ * for each.
+ * @returns EFAULT, ENOMEM: the page cannot be had; and what `memoryFailure` and `softOfflinePage` return
+ */
+export function* madviseInjectError(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: number,
+  end: number,
+  advice: 'HWPOISON' | 'SOFT_OFFLINE',
+): Sleeps<Result> {
+  const { memmap } = kernel;
+  for (let at = start; at < end; ) {
+    const { pages, errno } = yield* getUserPages(kernel, mm, at as VirtAddr, 1);
+    if (errno !== 0) return errno;
+    const page = pages[0]!;
+    const size = folioNrPages(memmap.words, page) * PAGE_SIZE;
+    const pfn = memmap.pageToPfn(page);
+    const inject = advice === 'HWPOISON' ? memoryFailure : softOfflinePage;
+    const failed = yield* inject(kernel, pfn, true);
+    if (failed !== 0) return failed;
+    at += size;
+  }
+  return 0;
+}
