@@ -3,12 +3,15 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { errnoName, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
 import type { DriverMirror } from '../drivers/driver.js';
+import { clearRefs } from '../mm/clear-refs.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise, type Advice as KernelAdvice } from '../mm/madvise.js';
-import { doMmap, doMunmap } from '../mm/mmap.js';
+import { doMlock, doMunlock } from '../mm/mlock.js';
+import { doMmap, doMunmap, type MmapRequest } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
+import { pagemapWord } from '../mm/proc-pagemap.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Call } from '../workload/program/program.js';
@@ -35,6 +38,14 @@ export function perform(kernel: Kernel, subject: Subject, task: string, call: Ca
       return move(kernel, subject, call);
     case 'madvise':
       return doMadvise(kernel, mm, start(call), bytes(call), call.advice!.toUpperCase() as KernelAdvice);
+    case 'mlock':
+      return doMlock(kernel, mm, start(call), bytes(call), false);
+    case 'munlock':
+      return doMunlock(kernel, mm, start(call), bytes(call));
+    case 'clear_refs':
+      return forgetStores(kernel, subject);
+    case 'soft_dirty':
+      return softDirty(kernel, subject, call);
     case 'pin':
     case 'get':
       return hold(kernel, subject, task, call);
@@ -76,10 +87,29 @@ function* store(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult>
   return access.fault === 0 ? 0 : signalOf(access);
 }
 
-function* mapFresh(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
-  const request = { addr: start(call), length: bytes(call), prot: call.protection ?? 'rw', fixed: true } as const;
+function* mapFresh(kernel: Kernel, { mm, file }: Subject, call: Call): Sleeps<CallResult> {
+  const { backing } = call;
+  const ofFile = backing === 'file' || backing === 'private-file';
+  const request: MmapRequest = {
+    ...{ addr: start(call), length: bytes(call), prot: call.protection ?? 'rw', fixed: true },
+    kind: backing === 'shared' || backing === 'file' ? 'shared' : 'private',
+    ...(ofFile ? { file: { file: file!, pgoff: call.page! } } : {}),
+  };
   const mapped = yield* doMmap(kernel, mm, request);
   return typeof mapped === 'string' ? mapped : 0;
+}
+
+function* forgetStores(kernel: Kernel, { mm }: Subject): Sleeps<CallResult> {
+  yield* clearRefs(kernel, mm, 'soft-dirty');
+  return 0;
+}
+
+/** Bit 55 of the page's word in /proc/pid/pagemap. */
+function* softDirty(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
+  yield* mm.mmapLock.downRead();
+  const word = pagemapWord(kernel, mm, start(call));
+  mm.mmapLock.upRead();
+  return Number((word >> 55n) & 1n);
 }
 
 function* move(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {

@@ -5,10 +5,13 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { assert, InvariantViolation } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
+import { createFile } from '../mm/file.js';
+import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
 import { createMm } from '../mm/mm-struct.js';
 import { doMmap } from '../mm/mmap.js';
 import { copyFromUser } from '../mm/uaccess.js';
+import type { VmFile } from '../mm/vma.js';
 import { NoProgress } from '../sched/explore/stepper.js';
 import type { Strategy } from '../sched/explore/strategy.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
@@ -52,6 +55,7 @@ export class Execution {
   readonly #subjects: Subject[] = [];
   readonly #results: Record<string, CallResult> = {};
   readonly #trace: ((entry: TraceEntry) => void) | null;
+  #file: VmFile | null = null;
   #accesses = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
@@ -85,6 +89,8 @@ export class Execution {
     const { program, processes } = this.#plan;
     world.reset(program.deviceMemory);
     world.environment.onPause = this.#trace === null ? null : (thread, why) => this.#tell(thread, why);
+    const { kernel } = world.state;
+    if (this.#plan.hasFile) this.#file = createFile(kernel, new Uint8Array(0), program.pages * PAGE_SIZE);
     for (const process of processes) if (!process.forked) world.stepper.spawn('set up', this.#begin(process));
     world.stepper.drive(STEPS_MAX, 'rest');
     if (program.init.length === 0) return;
@@ -96,7 +102,7 @@ export class Execution {
     const { kernel } = this.#world.state;
     const mm = createMm(kernel, process.index + 1);
     assert(mm !== undefined, 'no RAM for a process');
-    const subject = new Subject(this.#world.state, process.index, process.family, mm);
+    const subject = new Subject(this.#world.state, process.index, process.family, mm, this.#file);
     this.#subjects[process.index] = subject;
     const length = this.#plan.program.pages * PAGE_SIZE;
     yield* doMmap(kernel, mm, { addr: addressOf(0), length, prot: 'rw', fixed: true });
@@ -162,7 +168,7 @@ export class Execution {
     const { state } = this.#world;
     const mm = yield* forkMm(state.kernel, parent.mm, process.index + 1);
     if (mm === undefined) return 'ENOMEM';
-    this.#subjects[process.index] = new Subject(state, process.index, process.family, mm);
+    this.#subjects[process.index] = new Subject(state, process.index, process.family, mm, this.#file);
     this.#spawn(process);
     return 0;
   }
@@ -181,6 +187,8 @@ export class Execution {
         if (used !== undefined) return `${used.driver.stats().usedPages} pages of ${used.spec.name} are in use`;
         const lost = this.#world.freeAtStart - kernel.buddy.freePagesCount;
         if (lost !== 0) return `${lost} frames of RAM are not free again`;
+        const { swap } = kernel;
+        if (swap.free !== swap.total) return `${swap.total - swap.free} pages of swap are in use`;
         for (const { id } of kernel.anonVmas) return `anon_vma ${id} is left`;
         return null;
       })
@@ -237,6 +245,7 @@ export class Execution {
       stepper.spawn('exit', subject.exit());
       stepper.drive(STEPS_MAX);
     }
+    if (this.#file !== null) vmFilePut(this.#world.state.kernel, this.#file);
     stepper.drive(STEPS_MAX, 'rest');
     const left = leftOver();
     return left === null ? null : { invariant: 'nothing-left', message: left };

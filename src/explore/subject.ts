@@ -5,6 +5,7 @@ import { OpenMirror } from '../machine/open-mirror.js';
 import type { MachineState } from '../machine/state.js';
 import { putUserPages, unpinUserPages } from '../mm/gup.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
+import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 
 /** The arena: where a huge page could begin. */
@@ -17,16 +18,19 @@ export class Subject {
   readonly index: number;
   readonly family: number;
   readonly mm: MmStruct;
+  /** The program's file, if it has one. */
+  readonly file: VmFile | null;
   readonly #machine: MachineState;
   readonly #mirrors: (OpenMirror | null)[] = [];
   readonly #held: { readonly task: string; readonly pinned: boolean; readonly pages: readonly Page[] }[] = [];
   gone = false;
 
-  constructor(machine: MachineState, index: number, family: number, mm: MmStruct) {
+  constructor(machine: MachineState, index: number, family: number, mm: MmStruct, file: VmFile | null) {
     this.#machine = machine;
     this.index = index;
     this.family = family;
     this.mm = mm;
+    this.file = file;
   }
 
   *open(device: number): Sleeps<void> {

@@ -8,7 +8,7 @@
  * start word by word (free lists, pagemaps), and (3) counters that only differences are ever taken of (fences, ring positions).
  * After a failure a world is thrown away.
  */
-import { MAX_PAGE_ORDER } from '../abi/address.js';
+import { MAX_PAGE_ORDER, PAGE_SIZE } from '../abi/address.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
@@ -31,6 +31,9 @@ export interface WorldSpec {
   readonly addressing: MachineSpec['addressing'];
   readonly devices: number;
   readonly hugePages: MachineSpec['hugePages'];
+  readonly coherent: readonly number[];
+  readonly peers: readonly number[];
+  readonly swap: number;
   readonly inject: readonly Injection[];
 }
 
@@ -50,11 +53,14 @@ export const worldSpecOf = (program: Program, addressing: MachineSpec['addressin
   addressing,
   devices: program.devices,
   hugePages: program.hugePages,
+  coherent: program.coherent,
+  peers: program.peers,
+  swap: program.swap,
   inject: program.inject,
 });
 
-export const worldKey = ({ addressing, devices, hugePages, inject }: WorldSpec): string =>
-  [addressing, devices, hugePages, ...inject].join(' ');
+export const worldKey = ({ addressing, devices, hugePages, coherent, peers, swap, inject }: WorldSpec): string =>
+  [addressing, devices, hugePages, coherent.join(), peers.join(), swap, ...inject].join(' ');
 
 export class World {
   readonly state: MachineState;
@@ -139,14 +145,21 @@ export class World {
   }
 }
 
-function machineSpec({ addressing, devices, hugePages }: WorldSpec): MachineSpec {
+function machineSpec({ addressing, devices, hugePages, coherent, peers, swap }: WorldSpec): MachineSpec {
   return parseMachineSpec({
     name: 'explored',
     addressing,
     executor: 'inline',
     hugePages,
     memory: { ram: RAM, physicalBits: 46 },
-    devices: Array.from({ length: devices }, (_, index) => ({ name: `gpu${index}`, memory: DEVICE_MEMORY })),
+    // The first page of a swap area is its header.
+    swap: swap === 0 ? [] : [(swap + 1) * PAGE_SIZE],
+    devices: Array.from({ length: devices }, (_, index) => ({
+      name: `gpu${index}`,
+      memory: DEVICE_MEMORY,
+      type: coherent.includes(index) ? 'coherent' : 'private',
+      peers: peers.includes(index) ? 'peers' : null,
+    })),
   });
 }
 

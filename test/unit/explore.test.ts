@@ -75,7 +75,7 @@ describe('the judgement of histories', () => {
   });
   const store = (value: number) => ({ kind: 'store', value }) as const;
   const load = (value: number) => ({ kind: 'load', value }) as const;
-  const judge = (...events: readonly HistoryEvent[]): boolean => linearizable(events, freshState(2, 0));
+  const judge = (...events: readonly HistoryEvent[]): boolean => linearizable(events, freshState(['mapped', 'mapped']));
 
   test.each([
     ['a load finds the last store', [at(1, 2, store(5)), at(3, 4, load(5))], true],

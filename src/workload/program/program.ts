@@ -15,13 +15,33 @@ export const PROGRAM_LIMITS = Object.freeze({
   calls: 48,
   deviceMemory: 512,
   failNth: 64,
+  swap: 256,
 });
 
 /** Name of the task whose calls come before all others, one after the other, in the tame order. */
 export const INIT = 'init';
 
-export type Protection = 'none' | 'r' | 'rw';
-export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage';
+export const PROTECTIONS = ['none', 'r', 'rw'] as const;
+export type Protection = (typeof PROTECTIONS)[number];
+
+export const ADVICE = [
+  'dontneed',
+  'free',
+  'willneed',
+  'cold',
+  'pageout',
+  'collapse',
+  'hugepage',
+  'nohugepage',
+] as const;
+export type Advice = (typeof ADVICE)[number];
+
+/**
+ * What is mapped, where it is not anonymous memory of the process's own: anonymous memory that children share; the program's file
+ * (there is one, of as many pages as the arena, and page p of the arena is page p of the file), shared or private.
+ */
+export const BACKINGS = ['shared', 'file', 'private-file'] as const;
+export type Backing = (typeof BACKINGS)[number];
 
 /** Which arguments a call has is said by its operation (operations.ts). */
 export interface Call {
@@ -36,6 +56,7 @@ export interface Call {
   readonly value?: number;
   readonly device?: number;
   readonly protection?: Protection;
+  readonly backing?: Backing;
   readonly advice?: Advice;
   /** Page to move to. */
   readonly to?: number;
@@ -71,6 +92,12 @@ export interface Program {
   readonly deviceMemory: number;
   /** /sys/kernel/mm/transparent_hugepage/enabled */
   readonly hugePages: 'always' | 'madvise' | 'never';
+  /** Devices whose memory the CPU reaches too. */
+  readonly coherent: readonly number[];
+  /** Devices that reach each other's private memory. */
+  readonly peers: readonly number[];
+  /** Pages of swap. */
+  readonly swap: number;
   readonly inject: readonly Injection[];
   /** The nth allocation of RAM after `init` fails, whoever makes it; 0: none. */
   readonly failNth: number;
@@ -90,6 +117,9 @@ export const EMPTY_PROGRAM: Program = Object.freeze({
   pages: 1,
   deviceMemory: 512,
   hugePages: 'never',
+  coherent: [],
+  peers: [],
+  swap: 0,
   inject: [],
   failNth: 0,
   processes: [],
