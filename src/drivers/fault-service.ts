@@ -3,7 +3,8 @@
  * Linux: dmirror_fault() and dmirror_range_fault() in lib/test_hmm.c; batches as in NVIDIA's UVM (256).
  *
  * With `migrate` a faulting page is brought into device memory first, which is what GPU drivers do; whatever cannot move is
- * mapped where it is, if the access allows that (atomics on RAM never do: the page must move).
+ * mapped where it is, if the access allows that. Atomics on RAM never do: the page must move, or, where somebody holds it here, the
+ * CPU must do without it.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
@@ -20,6 +21,7 @@ import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
+import { takeExclusive } from './exclusive.js';
 import { bringHome, faultRange } from './fault-range.js';
 import { beginToDevice, endToDevice, MIGRATE_BATCH_PAGES, type Round } from './migration.js';
 import { copyPages, type MigrationContext } from './migration-targets.js';
@@ -27,6 +29,8 @@ import { copyPages, type MigrationContext } from './migration-targets.js';
 const { word: FAULT } = FAULT_PACKET;
 /** Batches in which a page may find device memory full before its lanes are told: pages are mostly only held for a moment. */
 const STARVED_ATTEMPTS = 64;
+/** Batches in which a page that is wanted for atomics is moved in vain before the CPU has to do without it: mostly it is only held for a moment. */
+const STUCK_ATTEMPTS = 4;
 /** Invalidations that a page's lookup may meet before its lanes are left to fault again: a batch must come to its end. */
 const CONTENDED_ATTEMPTS = 3;
 
@@ -61,6 +65,8 @@ export class FaultService {
   readonly #mirrors: ReadonlyMap<number, ServedMirror>;
   /** Batches in which a page was wanted for atomics while device memory was full, by address. */
   readonly #starved = new Map<number, number>();
+  /** Batches in which it did not move for other reasons. */
+  readonly #stuck = new Map<number, number>();
   faults = 0;
   batches = 0;
 
@@ -75,6 +81,7 @@ export class FaultService {
   /** Forget what there was to remember of pages that were wanted in vain. */
   reset(): void {
     this.#starved.clear();
+    this.#stuck.clear();
   }
 
   *serve(): Sleeps<never> {
@@ -170,9 +177,11 @@ export class FaultService {
     if (satisfied(dmirror, start, end, access)) return;
     const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ, CONTENDED_ATTEMPTS);
     if (errno === 0) {
+      if (access !== ACCESS_ATOMIC) return;
       // Atomics on RAM are refused by the device's page table: the lanes fault again, and the page is moved again.
-      if (access === ACCESS_ATOMIC) yield* this.#cancelImmovable(dmirror, start, end);
-      if (access === ACCESS_ATOMIC && starved) yield* this.#cancelStarved(dmirror, start, end);
+      yield* this.#cancelImmovable(dmirror, start, end);
+      if (starved) yield* this.#cancelStarved(dmirror, start, end);
+      else yield* this.#takeStuck(dmirror, start, end);
       return;
     }
     if (end - start > PAGE_SIZE) {
@@ -218,6 +227,20 @@ export class FaultService {
       const vma = vmaLookup(dmirror.mm, at);
       if (vma === undefined || (vmaMayMigrate(vma) && (vma.flags & VM_SHARED) === 0)) continue;
       yield* this.#ctx.queue.cancel(dmirror.context, at, ACCESS_ATOMIC, ERRNO_NUMBER.EOPNOTSUPP);
+    }
+  }
+
+  /** Pages that do not move, as somebody has pinned them: the CPU does without them until its next access. */
+  *#takeStuck(dmirror: Dmirror, start: number, end: number): Sleeps<void> {
+    for (let at = start; at < end; at += PAGE_SIZE) {
+      const attempts = satisfied(dmirror, at, at + PAGE_SIZE, ACCESS_ATOMIC) ? 0 : (this.#stuck.get(at) ?? 0) + 1;
+      if (attempts > 0 && attempts < STUCK_ATTEMPTS) {
+        this.#stuck.set(at, attempts);
+        continue;
+      }
+      this.#stuck.delete(at);
+      // What cannot be had has a reason that the next fault will meet, too.
+      if (attempts > 0) yield* takeExclusive(this.#ctx, dmirror, at as VirtAddr);
     }
   }
 

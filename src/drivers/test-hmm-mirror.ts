@@ -7,19 +7,15 @@ import type { LaunchReport, LaunchRequest } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import type { Errno, Result } from '../abi/errno.js';
 import { makeHmmPfns } from '../abi/hmm-pfn.js';
-import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
-import { makeDeviceExclusive } from '../mm/device-exclusive.js';
-import { pageFrame, pageMemory } from '../mm/highmem.js';
-import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
-import { putPage } from '../mm/put-page.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
-import { folioUnlock } from '../sync/page-ref.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { CopyTicket } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
+import { takeExclusive } from './exclusive.js';
 import { faultRange } from './fault-range.js';
 import {
   beginToDevice,
@@ -197,39 +193,18 @@ export class TestHmmMirror implements DriverMirror {
   /** `dmirror_exclusive()`. */
   *exclusive(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
     if (!isPageRange(start, pages)) return nothing('EINVAL');
-    const { kernel } = this.#device.migration;
-    const { words } = kernel.memmap;
     const dmirror = this.#dmirror;
     const { mm } = dmirror;
     yield* mm.mmapLock.downRead();
     try {
       for (let i = 0; i < pages; i++) {
-        const addr = (start + i * PAGE_SIZE) as VirtAddr;
-        const page = yield* this.#takeExclusive(addr);
-        if (typeof page === 'string') return nothing(page);
-        // While the page is locked the CPU cannot have it back.
-        const mapped = dmirror.mapExclusive(addr, pageMemory(kernel, page), pageFrame(kernel, page));
-        folioUnlock(words, page);
-        putPage(kernel, page);
-        if (!mapped) return nothing('ENOMEM');
+        const errno = yield* takeExclusive(this.#device.migration, dmirror, (start + i * PAGE_SIZE) as VirtAddr);
+        if (errno !== 0) return nothing(errno);
       }
     } finally {
       mm.mmapLock.upRead();
     }
     return this.peek(start, pages);
-  }
-
-  /** `make_device_exclusive()` of one page, which is locked and held on success, while nobody is about to take it away. */
-  *#takeExclusive(addr: VirtAddr): Sleeps<Page | Errno> {
-    const { kernel, owner } = this.#device.migration;
-    const { mm, notifier } = this.#dmirror;
-    for (;;) {
-      const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
-      if (typeof page === 'string' || !this.#dmirror.invalidating) return page;
-      folioUnlock(kernel.memmap.words, page);
-      putPage(kernel, page);
-      yield* mmuIntervalReadBegin(notifier);
-    }
   }
 
   checkExclusive(start: VirtAddr, pages: number): Result {

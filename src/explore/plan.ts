@@ -52,6 +52,8 @@ export class Plan {
   readonly hasFile: boolean;
   /** Families in which somebody forks. */
   readonly #forking: ReadonlySet<number>;
+  /** Entries may lose their right to write although the mapping has it. */
+  readonly #writeProtects: boolean;
   /** Number of the object that a call maps, among all; -1 for those that map none. The file is 0. */
   readonly #objectOf: ReadonlyMap<Call, number>;
   /** Some page may be a copy of a file's. */
@@ -67,6 +69,7 @@ export class Plan {
       program.inject.includes('allocation') ||
       calls.some(({ op, failNth }) => op === 'fail_alloc' || failNth !== undefined);
     this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
+    this.#writeProtects = calls.some(({ op }) => op === 'mprotect' || op === 'clear_refs');
     this.hasFile = calls.some(isOfFile);
     this.#copies = calls.some(({ backing }) => backing === 'private-file');
     const shared = calls.filter(({ backing }) => backing === 'shared');
@@ -158,14 +161,19 @@ export class Plan {
     }
   }
 
+  #readOnlyPages({ family }: ProcessPlan, write: boolean): boolean {
+    return this.#forking.has(family) || (write && this.#writeProtects);
+  }
+
   *#refused(process: ProcessPlan, call: Call, result: string, write: boolean): Generator<PageEffect> {
     // No mirror: nothing was asked of memory.
     if (result === 'EBADF') return;
     const onDevice = call.device !== undefined;
-    // A device does not break copy-on-write on its own memory, and may find its memory full of pages that are held.
+    // A device does not make a read-only page of its own memory writable (hmm_range_fault takes such a page as it is), and may find its
+    // memory full of pages that are held.
     const excused =
       this.failures ||
-      (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM' || result === 'EOPNOTSUPP'));
+      (onDevice && (this.#readOnlyPages(process, write) || result === 'ENOMEM' || result === 'EOPNOTSUPP'));
     const effect: Effect = { kind: 'refused', write, excused };
     yield { page: call.page!, offset: call.offset ?? 0, effect, maybe: false };
   }
