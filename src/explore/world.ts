@@ -10,7 +10,7 @@
  */
 import { MAX_PAGE_ORDER, PAGE_SIZE } from '../abi/address.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
-import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { freeBlockPages, ramPages, ramUse } from '../check/ram.js';
@@ -19,7 +19,6 @@ import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../mac
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
-import { pageSetFlag } from '../mm/page.js';
 import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { createPromptLink } from '../transport/prompt-link.js';
@@ -37,14 +36,17 @@ export interface WorldSpec {
   readonly inject: readonly Injection[];
 }
 
-const RAM = '16MiB';
+/**
+ * RAM from the second page on, so that the allocator has one free block of each order, and some of the largest: as all that was taken
+ * apart merges again, the free lists are the same after most executions, without anybody's help.
+ */
+const RAM = { name: 'System RAM', kind: 'ram', start: PAGE_SIZE, end: 16 * 2 ** 20 + PAGE_SIZE - 1 } as const;
+const BELOW_RAM = { name: 'Reserved', start: 0, end: PAGE_SIZE - 1 } as const;
 /** Memory of each device: as little as every addressing can give. */
 const DEVICE_MEMORY = '2MiB';
 const TLB_SETS = 4;
 /** Steps of boot, at the most: a turn for each service. */
 const BOOT_STEPS_MAX = 64;
-/** Blocks of the largest order that programs have. */
-const LARGEST_BLOCKS = 4;
 
 const LRU_NEXT = STRUCT_PAGE.word.lruNext;
 const LRU_PREV = STRUCT_PAGE.word.lruPrev;
@@ -107,7 +109,7 @@ export class World {
     this.state = { spec: machine, kernel, executor: stepper, devices, log, heldPages: new Map() };
     stepper.drive(BOOT_STEPS_MAX, 'rest');
     environment.boot(devices.length, this.#engines);
-    poisonAll(kernel, holdBack(kernel));
+    poisonAll(kernel, takeAll(kernel));
     this.freeAtStart = kernel.buddy.freePagesCount;
     this.#freeListsAtStart = freeLists(kernel);
     this.#pagemapsAtStart = pagemaps(kernel);
@@ -151,7 +153,7 @@ function machineSpec({ addressing, devices, hugePages, coherent, peers, swap }: 
     addressing,
     executor: 'inline',
     hugePages,
-    memory: { ram: RAM, physicalBits: 46 },
+    memory: { physicalBits: 46, map: [BELOW_RAM, RAM] },
     // The first page of a swap area is its header.
     swap: swap === 0 ? [] : [(swap + 1) * PAGE_SIZE],
     devices: Array.from({ length: devices }, (_, index) => ({
@@ -177,26 +179,6 @@ function takeAll({ buddy }: Kernel): Block[] {
     }
   }
   return taken.sort((a, b) => b.page - a.page);
-}
-
-/**
- * Reserve most of RAM, so that one block is left of each order and a few of the largest: as all that was taken apart merges again,
- * the free lists of small programs are then the same after every execution, without anybody's help.
- * @returns what is left
- */
-function holdBack(kernel: Kernel): Block[] {
-  const { words } = kernel.memmap;
-  const kept: Block[] = [];
-  for (const block of takeAll(kernel).reverse()) {
-    const { page, order } = block;
-    const sameOrder = kept.filter((other) => other.order === order).length;
-    if (sameOrder < (order === MAX_PAGE_ORDER ? LARGEST_BLOCKS : 1)) {
-      kept.unshift(block);
-      continue;
-    }
-    for (let at = 0; at < 1 << order; at++) pageSetFlag(words, (page + at) as Page, PAGE_FLAGS.PG_reserved);
-  }
-  return kept;
 }
 
 /** Give blocks back, the highest first: so each list begins with its lowest block, and all frames are poisoned. */
