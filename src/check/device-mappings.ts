@@ -75,12 +75,13 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
 function* lookAt(kernel: Kernel, inspected: Inspected, all: readonly Inspected[], mm: MmStruct, root: number) {
   const { device } = inspected;
   // Both walks go by address. A mirror may outlive its process, in a child that inherited it: its tables are gone.
-  const cpuWalk = kernel.mms.has(mm) ? cpuEntries(kernel, mm) : [].values();
-  let cpu = cpuWalk.next();
+  const ofCpu = kernel.mms.has(mm) ? cpuEntries(kernel, mm) : [];
+  let at = 0;
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
-    while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();
-    const isThere = !cpu.done && cpu.value.address === entry.address;
-    const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu.value as CpuEntry) : null);
+    while (at < ofCpu.length && ofCpu[at]!.address < entry.address) at++;
+    const cpu = ofCpu[at];
+    const isThere = cpu?.address === entry.address;
+    const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu!) : null);
     if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
   }
 }

@@ -21,7 +21,7 @@ import {
   pinBias,
 } from '../mm/page.js';
 import { folioHead, pageRefCount } from '../sync/page-ref.js';
-import { type CpuEntry, cpuEntries, cpuTables } from './page-tables.js';
+import { type CpuEntry, countTables, cpuEntries } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
 import { nextInUse } from './scan.js';
 
@@ -97,7 +97,7 @@ function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, vo
       const counted = mm[counter as Counter];
       if (pages !== counted) yield `process ${mm.pid}: ${counter} counts ${counted} pages, there are ${pages}`;
     }
-    const tables = [...cpuTables(kernel, mm)].length;
+    const tables = countTables(kernel, mm);
     if (tables !== mm.tables) yield `process ${mm.pid}: ${mm.tables} page tables are counted, there are ${tables}`;
   }
 }
