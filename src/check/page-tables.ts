@@ -18,6 +18,7 @@ import type { SoftLeafKind } from '../abi/softleaf.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
+import type { SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { nextWord } from './scan.js';
@@ -74,10 +75,13 @@ const pointsToTable = (low: number): boolean => (low & (LOW_PRESENT | LOW_HUGE))
 const tableBelow = (kernel: Kernel, low: number, high: number): number =>
   kernel.memmap.ramFrame(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn)) * PTRS_PER_TABLE;
 
-/** Every entry of an address space that is not none, by address. */
-export function cpuEntries(kernel: Kernel, mm: MmStruct): readonly CpuEntry[] {
+/** Every entry of an address space that is not none, by address. The walk is made once for all who share it. */
+export function cpuEntries(kernel: Kernel, mm: MmStruct, shared?: SharedFindings): readonly CpuEntry[] {
+  const known = shared?.get(mm) as readonly CpuEntry[] | undefined;
+  if (known !== undefined) return known;
   const found: CpuEntry[] = [];
   addEntries(kernel, mm, kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0, found);
+  shared?.set(mm, found);
   return found;
 }
 

@@ -5,6 +5,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { assert, InvariantViolation } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
+import { nextWord } from '../check/scan.js';
 import { createFile } from '../mm/file.js';
 import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
@@ -25,6 +26,9 @@ import type { World } from './world.js';
 
 /** Steps after which an execution counts as one without end. */
 export const STEPS_MAX = 20_000;
+
+/** Pairs of 32-bit words in a page. */
+const WORD_PAIRS = PAGE_SIZE / 8;
 
 /** What is wrong: the rule that was broken, and how. */
 export interface Finding {
@@ -196,8 +200,9 @@ export class Execution {
   }
 
   #check(): Finding | null {
+    const shared = new Map<object, unknown>();
     for (const { invariant, look } of ALL_CHECKERS) {
-      for (const message of look(this.#world.state)) return { invariant, message };
+      for (const message of look(this.#world.state, shared)) return { invariant, message };
     }
     return null;
   }
@@ -223,15 +228,17 @@ export class Execution {
     const used = this.#plan.offsetsOf(process.family);
     const out = new Uint8Array(PAGE_SIZE);
     const words = new Uint32Array(out.buffer);
+    const halves = new Int32Array(out.buffer);
     for (const page of this.#plan.watched) {
       history.begin = history.tick();
       const { fault } = yield* copyFromUser(kernel, mm, addressOf(page), out);
       history.end = history.tick();
       this.#plan.recordPage(history, process, page, fault === 0 ? words : null);
       if (fault !== 0) continue;
-      for (let at = 0; at < words.length; at++) {
-        if (words[at] === 0 || used.includes(at * 4)) continue;
-        const message = `page ${page} of process ${process.index + 1} holds 0x${words[at]!.toString(16)} at byte ${at * 4}, where nobody stored`;
+      for (let at = nextWord(halves, 0, WORD_PAIRS); at < WORD_PAIRS; at = nextWord(halves, at + 1, WORD_PAIRS)) {
+        const word = words[2 * at] !== 0 && !used.includes(8 * at) ? 2 * at : 2 * at + 1;
+        if (words[word] === 0 || used.includes(4 * word)) continue;
+        const message = `page ${page} of process ${process.index + 1} holds 0x${words[word]!.toString(16)} at byte ${4 * word}, where nobody stored`;
         report({ invariant: 'every-byte-reads-back', message });
         return;
       }

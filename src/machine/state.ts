@@ -25,10 +25,16 @@ export interface MachineState {
 }
 
 /** An outsider that looks for what must not be. Nothing is in flight while it looks. */
+/** By what it is about. A new one for each moment: it is out of date as soon as anything moves. */
+export type SharedFindings = Map<object, unknown>;
+
 export interface Checker {
   readonly invariant: string;
   /** What must hold, for people. */
   readonly statement: string;
-  /** One sentence for each place where it does not hold. */
-  look(state: MachineState): Iterable<string>;
+  /**
+   * One sentence for each place where it does not hold.
+   * @param shared what checkers that look at the same moment, one after the other, find out for each other
+   */
+  look(state: MachineState, shared?: SharedFindings): Iterable<string>;
 }
