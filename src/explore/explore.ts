@@ -93,7 +93,8 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
     executions++;
     steps = Math.max(steps, run.steps);
     if (run.accesses > 0) faultsPerAccess = Math.max(faultsPerAccess, run.cpuFaults / run.accesses);
-    const outcome = printOutcome(run.results);
+    // By name: in which order tasks came to their results is no difference.
+    const outcome = printOutcome(Object.fromEntries(Object.entries(run.results).sort(byName)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     if (options.twice) undetermined = difference(lab, program, run, addressing);
     if (undetermined !== null) return false;
@@ -105,11 +106,13 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
     executions,
     complete: strategy.complete && failure === null,
     redundant: 'redundant' in strategy ? (strategy.redundant as number) : 0,
-    outcomes: Object.fromEntries([...outcomes].sort(([a], [b]) => (a < b ? -1 : 1))),
+    outcomes: Object.fromEntries([...outcomes].sort(byName)),
     worst: { steps, faultsPerAccess },
     failure,
   };
 }
+
+const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
 
 /** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
 export function replay({ addressing, schedule, program }: Repro): ReplayResult {

@@ -15,6 +15,7 @@ const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 /** Executions that a search gets: of everything (reduced to one of each order that matters), and with few preemptions. */
 const EXECUTIONS_ALL = 1500;
 const EXECUTIONS_FEW = 500;
+const EXECUTIONS_HUGE = 150;
 
 const PREEMPTIONS_MAX = 2;
 /** Programs with so many pages are about huge ones, and take their time. */
@@ -33,12 +34,13 @@ const load = (name: string): Program => parseProgram(readFileSync(`${FOLDER}/${n
 /** As many preemptions as there is time for: any number, then `most` and fewer. */
 function all(program: Program, addressing: 'legacy' | 'offset', most: number): ExploreResult {
   const base = { strategy: 'dfs', addressing, shrink: false } as const;
-  if (most === Number.POSITIVE_INFINITY && program.pages < HUGE_PAGES) {
+  const isHuge = program.pages >= HUGE_PAGES;
+  if (most === Number.POSITIVE_INFINITY && !isHuge) {
     const everything = explore(program, { ...base, executions: EXECUTIONS_ALL });
     if (everything.complete || everything.failure !== null) return everything;
   }
   for (let preemptions = Math.min(most, PREEMPTIONS_MAX); ; preemptions--) {
-    const few = explore(program, { ...base, executions: EXECUTIONS_FEW, preemptions });
+    const few = explore(program, { ...base, executions: isHuge ? EXECUTIONS_HUGE : EXECUTIONS_FEW, preemptions });
     if (few.complete || few.failure !== null || preemptions === 0) return few;
   }
 }
@@ -50,7 +52,11 @@ const has = (outcome: string, wanted: Program['allowed'][number]): boolean =>
 describe.each(['offset', 'legacy'] as const)('litmus (%s)', (addressing) => {
   test.each(names)('%s', (name) => {
     const program = load(name);
-    const { failure, complete, outcomes } = all(program, addressing, addressing === 'offset' ? Number.POSITIVE_INFINITY : 1);
+    const { failure, complete, outcomes } = all(
+      program,
+      addressing,
+      addressing === 'offset' ? Number.POSITIVE_INFINITY : 1,
+    );
     expect(failure === null ? null : `${failure.invariant}: ${failure.message}\n${failure.command}`).toBeNull();
     expect(complete).toBe(!TOO_LARGE.includes(name));
     if (addressing === 'legacy') return;
