@@ -52,11 +52,13 @@ export async function bootMachine(input: MachineInput | undefined, checkers: rea
  * Boot a machine.
  * @param input a spec, or the name of a preset; default: the preset `laptop`
  * @param checkers what `Machine.check` looks for
+ * @param extra hooks of the kernel that are no part of a machine's spec: fault injection
  * @throws PfnlessError ERR_PFNLESS_SPEC; BootError when a driver gets no memory; ERR_PFNLESS_BOOT when the host has too little
  */
 export async function bootWithState(
   input: MachineInput | undefined,
   checkers: readonly Checker[],
+  extra: Partial<KernelOptions> = {},
 ): Promise<BootedMachine> {
   const spec = parseMachineSpec(input);
   const log: string[] = [];
@@ -66,7 +68,7 @@ export async function bootWithState(
   const executor = createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
   const links: DeviceLink[] = [];
   try {
-    const kernel = createKernelOf(spec, executor, log);
+    const kernel = createKernelOf(spec, executor, log, extra);
     for (const [index, memories] of deviceMemories(spec, kernel, hostDoorbell).entries()) {
       const { name, tlbSets } = spec.devices[index]!;
       const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };

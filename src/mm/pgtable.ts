@@ -13,6 +13,7 @@ import { halvesPfn, LOW_HUGE, LOW_PRESENT } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { load32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
@@ -41,6 +42,7 @@ export const pageOfTable = (kernel: Kernel, table: TableIndex): Page =>
 
 /** A zeroed page table page; NULL_PAGE when RAM is out. */
 export function allocTable(kernel: Kernel): Page {
+  if (injects(kernel, 'alloc-table')) return NULL_PAGE;
   const page = kernel.buddy.allocPages(0);
   if (page === NULL_PAGE) return page;
   kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
