@@ -22,7 +22,7 @@ import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
 import { SwapSpace } from './swapfile.js';
-import { CpuTlb } from './tlbflush.js';
+import { CpuTlb, type RemoteCpu } from './tlbflush.js';
 import type { VmFile } from './vma.js';
 
 /** One entry of the physical address map at boot. */
@@ -96,6 +96,8 @@ export interface Kernel {
   readonly buddy: PageAllocator;
   readonly addressing: Addressing;
   readonly cpus: readonly CpuTlb[];
+  /** CPUs that run by themselves. */
+  readonly remoteCpus: RemoteCpu[];
   readonly mms: Set<MmStruct>;
   readonly anonVmas: IdTable<AnonVma>;
   /** Files that somebody maps or has open, the objects of shared anonymous memory among them. */
@@ -200,6 +202,7 @@ export function createKernel(options: KernelOptions): Kernel {
     buddy,
     addressing,
     cpus: [new CpuTlb(0)],
+    remoteCpus: [],
     mms: new Set(),
     anonVmas: new IdTable(),
     files: new IdTable(),

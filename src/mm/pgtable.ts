@@ -19,6 +19,7 @@ import { load32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
+import { flushTlbTables } from './tlbflush.js';
 
 /** Index of a table's first entry in RAM's words, or -1. */
 export type TableIndex = number;
@@ -197,6 +198,7 @@ export function freeLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): voi
   const table = tableBelow(kernel, at);
   setPte(kernel.ram.words, at, 0n as Pte);
   mm.cachedRegion = -1;
+  flushTlbTables(kernel, mm);
   freeTable(kernel, pageOfTable(kernel, table));
   mm.tables--;
 }
@@ -230,6 +232,7 @@ function freeLevel(
     if (level + 1 < UPPER_SPANS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
     if (start < floor || start + span > ceiling) continue;
     setPte(kernel.ram.words, table + index, 0n as Pte);
+    flushTlbTables(kernel, mm);
     freeTable(kernel, pageOfTable(kernel, child));
     mm.tables--;
   }
