@@ -58,6 +58,8 @@ export {
   type Violation,
   type VirtRange,
   type Vmstat,
+  type WordOperation,
+  type WordResult,
 } from './machine/types.js';
 export { workloads } from './workload/library/index.js';
 export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';

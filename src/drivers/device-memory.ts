@@ -9,6 +9,7 @@ import type { Result } from '../abi/errno.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { injects } from '../base/injection.js';
 import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
@@ -116,6 +117,7 @@ export class DeviceMemory {
    * @param mirror number of the mirror that it is for
    */
   allocPage(mirror: number): Page {
+    if (injects(this.#options.kernel, 'device-page')) return NULL_PAGE;
     let frame = this.#closed ? NO_FRAME : this.#frames.take();
     if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.take();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, 1, mirror);
@@ -123,6 +125,7 @@ export class DeviceMemory {
 
   /** The same of 2 MiB: the first page of a large folio. */
   allocFolio(mirror: number): Page {
+    if (injects(this.#options.kernel, 'device-block')) return NULL_PAGE;
     let frame = this.#closed ? NO_FRAME : this.#frames.takeBlock();
     if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.takeBlock();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, BLOCK_PAGES, mirror);
@@ -226,6 +229,10 @@ export class DeviceMemory {
   /** Hand out no more pages. */
   close(): void {
     this.#closed = true;
+  }
+
+  reopen(): void {
+    this.#closed = false;
   }
 
   /** Give back all pagemaps; the next page that is wanted begins anew. Waits for the last page of each. */

@@ -5,6 +5,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { injects } from '../base/injection.js';
 import { reclaimUntilFree } from '../mm/alloc.js';
 import type { Kernel } from '../mm/kernel.js';
 import { migrateDeviceRange } from '../mm/migrate-device/device.js';
@@ -43,6 +44,7 @@ export function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Pag
 
 /** Bring the pages of a block home, whoever maps them. Returns how many moved: pages that others hold stay. */
 export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
+  if (injects(ctx.kernel, 'eviction-fails')) return 0;
   // What has just come for a fault is used first, or two lanes that want more than there is room for evict each other for ever.
   yield* ctx.queue.waitReplays();
   yield* ctx.chunks.downRead();

@@ -15,6 +15,7 @@ import {
 } from '../abi/hmm-pfn.js';
 import { MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
@@ -79,7 +80,9 @@ function* lookUp(
     devPrivateOwner: ctx.owner,
   });
   if (outcome !== 0) return outcome;
-  return mmuIntervalReadRetry(notifier, notifierSeq) || ctx.kernel.options.retryNotifier?.() ? 'EBUSY' : 0;
+  const { kernel } = ctx;
+  const retry = mmuIntervalReadRetry(notifier, notifierSeq) || kernel.options.retryNotifier?.();
+  return retry || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
 }
 
 /** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */

@@ -12,12 +12,13 @@ import { ERRNO_NUMBER } from '../abi/errno.js';
 import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET } from '../abi/packet.js';
 import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { findHugePmd, hugeAlignDown } from '../mm/huge-pmd.js';
 import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
 import { NO_TABLE, nextLeaf } from '../mm/pgtable.js';
 import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
-import { type Sleeps, waitUntil } from '../sync/task.js';
+import { SCHEDULE_POINT, type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
@@ -33,6 +34,8 @@ const STARVED_ATTEMPTS = 64;
 const STUCK_ATTEMPTS = 4;
 /** Invalidations that a page's lookup may meet before its lanes are left to fault again: a batch must come to its end. */
 const CONTENDED_ATTEMPTS = 3;
+/** Turns of other tasks by which the service may be made late. */
+const LATE_TURNS_MAX = 16;
 
 /** A mirror whose faults are served, and how. */
 export interface ServedMirror {
@@ -87,6 +90,7 @@ export class FaultService {
   *serve(): Sleeps<never> {
     for (;;) {
       yield* waitUntil(`faults of ${this.#link.name}`, () => this.#link.lost === null && this.#ring.pending() > 0);
+      yield* this.#trouble();
       const { contexts, upTo } = this.#takeBatch();
       for (const [context, faults] of contexts) {
         const mirror = this.#mirrors.get(context);
@@ -95,6 +99,16 @@ export class FaultService {
         yield* this.#serveContext(mirror, faults, upTo);
       }
     }
+  }
+
+  /** What may be injected before a batch is taken: that it is late, and that the ring is small until the next one. */
+  *#trouble(): Sleeps<void> {
+    const { kernel, queue } = this.#ctx;
+    if (kernel.inject === null) return;
+    if (injects(kernel, 'fault-service-late')) {
+      for (let turns = kernel.inject.below(LATE_TURNS_MAX); turns >= 0; turns--) yield SCHEDULE_POINT;
+    }
+    queue.limitFaults(injects(kernel, 'fault-ring-full') ? 1 : 0);
   }
 
   /** Up to FAULT_BATCH_MAX faults, by context; faults on one page become one, of the stronger access. */

@@ -3,11 +3,12 @@
  * lib/test_hmm.c, struct dmirror.
  */
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
-import type { LaunchReport, LaunchRequest } from '../abi/control.js';
+import { type LaunchReport, type LaunchRequest, NO_LANE } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
-import type { Errno, Result } from '../abi/errno.js';
+import { ERRNO_NUMBER, type Errno, type Result } from '../abi/errno.js';
 import { makeHmmPfns } from '../abi/hmm-pfn.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
@@ -294,6 +295,7 @@ export class TestHmmMirror implements DriverMirror {
 
   *launch(request: Omit<LaunchRequest, 'context'>): Sleeps<LaunchReport> {
     const { link } = this.#device;
+    if (injects(this.#device.migration.kernel, 'link-error')) return lostLaunch(request);
     yield* this.#device.bind();
     const running = link.control.launch({ ...request, context: this.context });
     return yield* waitForPromise(`${request.program} on ${link.name}`, running);
@@ -303,6 +305,15 @@ export class TestHmmMirror implements DriverMirror {
     return this.#device.release();
   }
 }
+
+/** The answer to a launch that never reached the device. */
+const lostLaunch = ({ program }: Omit<LaunchRequest, 'context'>): LaunchReport => ({
+  ...{ lanes: 0, faults: 0, parked: 0, operations: 0 },
+  failure: {
+    ...{ kind: 'fault', errno: ERRNO_NUMBER.EIO, address: 0, lane: NO_LANE },
+    message: `${program} was lost on its way to the device`,
+  },
+});
 
 /** What the ioctl takes: whole pages, at least one. */
 const isPageRange = (start: number, pages: number): boolean => isPageAligned(start) && pages > 0;

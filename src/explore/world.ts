@@ -106,7 +106,7 @@ export class World {
     });
     const devices = startDrivers(machine, kernel, links, stepper);
     for (const link of links) stepper.addActor(link);
-    this.state = { spec: machine, kernel, executor: stepper, devices, log, heldPages: new Map() };
+    this.state = { spec: machine, kernel, executor: stepper, devices, cpus: [], log, heldPages: new Map() };
     stepper.drive(BOOT_STEPS_MAX, 'rest');
     environment.boot(devices.length, this.#engines);
     poisonAll(kernel, takeAll(kernel));

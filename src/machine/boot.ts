@@ -26,6 +26,7 @@ import type { DeviceLink } from '../transport/device-link.js';
 import { createInlineLink } from '../transport/inline-link.js';
 import { windowEntries } from './coherent-windows.js';
 import { BootError } from './errors.js';
+import { type MachineCpu, startCpus } from './host-cpu.js';
 import { physicalLayout } from './layout.js';
 import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
 import { type DeviceSpec, type MachineInput, type MachineSpec, parseMachineSpec } from './spec.js';
@@ -52,11 +53,13 @@ export async function bootMachine(input: MachineInput | undefined, checkers: rea
  * Boot a machine.
  * @param input a spec, or the name of a preset; default: the preset `laptop`
  * @param checkers what `Machine.check` looks for
+ * @param extra hooks of the kernel that are no part of a machine's spec: fault injection
  * @throws PfnlessError ERR_PFNLESS_SPEC; BootError when a driver gets no memory; ERR_PFNLESS_BOOT when the host has too little
  */
 export async function bootWithState(
   input: MachineInput | undefined,
   checkers: readonly Checker[],
+  extra: Partial<KernelOptions> = {},
 ): Promise<BootedMachine> {
   const spec = parseMachineSpec(input);
   const log: string[] = [];
@@ -65,19 +68,21 @@ export async function bootWithState(
   // While the module of a program is being loaded, an inline machine stands still.
   const executor = createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
   const links: DeviceLink[] = [];
+  const cpus: MachineCpu[] = [];
   try {
-    const kernel = createKernelOf(spec, executor, log);
+    const kernel = createKernelOf(spec, executor, log, extra);
     for (const [index, memories] of deviceMemories(spec, kernel, hostDoorbell).entries()) {
       const { name, tlbSets } = spec.devices[index]!;
       const config: DeviceConfig = { index, name, tlbSets, waveLanes: WAVE_LANES };
       links.push(await createLink(spec, config, memories, executor, engines));
     }
     const devices = startDrivers(spec, kernel, links, executor);
-    const state: MachineState = { spec, kernel, executor, devices, log, heldPages: new Map() };
+    cpus.push(...(await startCpus(spec, { kernel, executor, devices, hostDoorbell })));
+    const state: MachineState = { cpus, spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
     executor.stop(new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine did not boot'));
-    await Promise.all(links.map((link) => link.close(CLOSE_TIMEOUT_MS)));
+    await Promise.all([...links, ...cpus].map((each) => each.close(CLOSE_TIMEOUT_MS)));
     throw reason;
   }
 }

@@ -30,6 +30,7 @@ import {
   requireBoolean,
   requireBytes,
   requireClearRefs,
+  requireCpu,
   requireDevice,
   requireElements,
   requireMirrorOptions,
@@ -40,6 +41,7 @@ import {
   requireProcPidFile,
   requireProtection,
   requireValues,
+  requireWordOperations,
 } from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
@@ -65,7 +67,10 @@ import type {
   Protection,
   SmapsSummary,
   VirtRange,
+  WordOperation,
+  WordResult,
 } from './types.js';
+import { decodeWordOps, encodeWordOps } from './word-ops.js';
 
 export interface ProcessParts {
   readonly machine: MachineState;
@@ -349,6 +354,16 @@ export class EmulatedProcess implements Process {
       const pin = new PagePin({ machine, pages, pinned, over, onReleased: (released) => this.#pins.delete(released) });
       this.#pins.add(pin);
       return pin;
+    });
+  }
+
+  execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]> {
+    return this.#life.call(async () => {
+      const { machine, mm } = this.#parts;
+      const found = requireCpu(machine.cpus, cpu);
+      requireWordOperations(operations);
+      const task = found.run(mm, encodeWordOps(operations));
+      return decodeWordOps(await machine.executor.run(this.#name(`loads and stores on CPU ${cpu}`), task));
     });
   }
 

@@ -14,6 +14,8 @@ const GiB = 2 ** 30;
 
 /** As many devices as a machine may have. */
 export const MAX_DEVICES = 16;
+/** As many CPUs beside the kernel's. */
+export const MAX_CPUS = 64;
 export const RAM_MIN = 16 * MiB;
 export const RAM_MAX = 16 * GiB;
 export const DEVICE_MEMORY_MIN = MiB;
@@ -109,6 +111,7 @@ export const machineSchema = z.strictObject({
   name: rangeName().optional(),
   addressing: z.enum(['legacy', 'offset']).default('offset'),
   executor: z.enum(['threads', 'inline']).default('threads'),
+  cpus: whole(0, MAX_CPUS).default(0),
   schedule: z.enum(['round-robin', 'random']).default('round-robin'),
   seed: whole(0, 0xffff_ffff).default(1),
   checks: flag().default(true),

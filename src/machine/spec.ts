@@ -58,6 +58,8 @@ export interface MachineSpec {
   readonly addressing: 'legacy' | 'offset';
   /** `threads`: devices run in worker threads. `inline`: everything on one thread, a pure function of the spec. */
   readonly executor: 'threads' | 'inline';
+  /** Host CPUs beside the kernel's own, for `Process.execute`: each a thread of its own under `threads`. */
+  readonly cpus: number;
   /** Who runs next in the inline executor. */
   readonly schedule: 'round-robin' | 'random';
   readonly seed: number;
@@ -119,6 +121,7 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     name: parsed.name ?? (isPlainPreset ? (parsed.preset ?? DEFAULT_PRESET) : 'custom'),
     addressing: parsed.addressing,
     executor: parsed.executor,
+    cpus: parsed.cpus,
     schedule: parsed.schedule,
     seed: parsed.seed,
     checks: parsed.checks,

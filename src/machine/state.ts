@@ -4,6 +4,7 @@ import type { DeviceDriver } from '../drivers/driver.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { Executor } from '../sched/executor.js';
 import type { DeviceLink } from '../transport/device-link.js';
+import type { MachineCpu } from './host-cpu.js';
 import type { DeviceSpec, MachineSpec } from './spec.js';
 
 export interface MachineDevice {
@@ -14,6 +15,8 @@ export interface MachineDevice {
 }
 
 export interface MachineState {
+  /** CPUs beside the kernel's own, the one with number 1 first. */
+  readonly cpus: readonly MachineCpu[];
   readonly spec: MachineSpec;
   readonly kernel: Kernel;
   readonly executor: Executor;

@@ -22,6 +22,7 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
@@ -104,6 +105,7 @@ function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolea
   anonVmaFork(kernel, vma, parent);
   // vma_needs_copy(): what is only a file's or only the zero page comes back by faults; what a driver mapped does not.
   const needsCopy = parent.anonVma !== null || (parent.flags & (VM_PFNMAP | VM_MIXEDMAP)) !== 0;
+  if (injects(kernel, 'fork-fails')) return false;
   return !needsCopy || (yield* copyPageRange(kernel, vma, parent));
 }
 

@@ -8,6 +8,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
+import type { FaultInjector } from '../base/injection.js';
 import type { Addressing } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
@@ -16,12 +17,12 @@ import { Memmap } from './memmap.js';
 import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageSetFlag } from './page.js';
-import { PageAllocator } from './page-alloc.js';
+import { PageAllocator, type PageAllocatorOptions } from './page-alloc.js';
 import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
 import { SwapSpace } from './swapfile.js';
-import { CpuTlb } from './tlbflush.js';
+import { CpuTlb, type RemoteCpu } from './tlbflush.js';
 import type { VmFile } from './vma.js';
 
 /** One entry of the physical address map at boot. */
@@ -59,6 +60,8 @@ export interface KernelOptions {
   failAllocation?(): boolean;
   /** Fault injection: does a driver that looked something up have to look again, as if an invalidation had come in between? */
   retryNotifier?(): boolean;
+  /** Fault injection by named points (base/injection.ts). Absent: nothing is injected. */
+  readonly inject?: FaultInjector;
 }
 
 export interface KernelStats {
@@ -82,6 +85,7 @@ export interface KernelStats {
 
 export interface Kernel {
   readonly options: KernelOptions;
+  readonly inject: FaultInjector | null;
   readonly checked: boolean;
   readonly seriesApplied: boolean;
   readonly ram: Ram;
@@ -92,6 +96,8 @@ export interface Kernel {
   readonly buddy: PageAllocator;
   readonly addressing: Addressing;
   readonly cpus: readonly CpuTlb[];
+  /** CPUs that run by themselves. */
+  readonly remoteCpus: RemoteCpu[];
   readonly mms: Set<MmStruct>;
   readonly anonVmas: IdTable<AnonVma>;
   /** Files that somebody maps or has open, the objects of shared anonymous memory among them. */
@@ -159,7 +165,7 @@ export function createKernel(options: KernelOptions): Kernel {
     checked,
     poison: (page) => ram.poisonFrame(memmap.ramFrame(page)),
     verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
-    ...(options.failAllocation && { fail: options.failAllocation }),
+    ...allocationFailures(options),
   });
   let totalRamPages = 0;
   const ramRanges: { first: Page; pages: number }[] = [];
@@ -185,6 +191,7 @@ export function createKernel(options: KernelOptions): Kernel {
 
   return {
     options,
+    inject: options.inject ?? null,
     checked,
     seriesApplied,
     ram,
@@ -195,6 +202,7 @@ export function createKernel(options: KernelOptions): Kernel {
     buddy,
     addressing,
     cpus: [new CpuTlb(0)],
+    remoteCpus: [],
     mms: new Set(),
     anonVmas: new IdTable(),
     files: new IdTable(),
@@ -222,4 +230,10 @@ export function createKernel(options: KernelOptions): Kernel {
     totalRamPages,
     warn,
   };
+}
+
+/** What makes allocations of RAM fail, if anything does. */
+function allocationFailures({ failAllocation, inject }: KernelOptions): Pick<PageAllocatorOptions, 'fail'> {
+  if (failAllocation !== undefined) return { fail: failAllocation };
+  return inject === undefined ? {} : { fail: (point) => inject.fires(point) };
 }

@@ -30,6 +30,7 @@ import {
 import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
@@ -307,7 +308,7 @@ function* faultDevicePrivate(
   // Under the page table lock the entry keeps the page alive, so the reference can be taken; the lock is only tried, because
   // many CPUs that each hold a reference and wait would keep the page from ever being migrated (1afaeb8293c9).
   const page = kernel.addressing.softleafToPage(softleafFromPte(pte));
-  if (!folioTrylock(words, page)) {
+  if (injects(kernel, 'trylock-lost') || !folioTrylock(words, page)) {
     unlockTable(kernel, table);
     yield* migrationEntryWait(kernel, at, page, pte);
     return 0;

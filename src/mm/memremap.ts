@@ -18,6 +18,7 @@ import {
 import { type DevicePrivateOffset, NULL_PAGE, type Page, type Pfn, type PhysAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
+import type { FaultInjector } from '../base/injection.js';
 import { RangeTree } from '../base/range-tree.js';
 import { PercpuRef } from '../sync/percpu-ref.js';
 import type { Sleeps } from '../sync/task.js';
@@ -48,6 +49,7 @@ export interface MemremapDeps {
   readonly seriesApplied: boolean;
   /** The kernel log. */
   warn(text: string): void;
+  readonly inject?: FaultInjector | null;
 }
 
 /** Pagemaps by the number that stands in their struct pages. */
@@ -190,7 +192,7 @@ export function memremapPages(deps: MemremapDeps, pgmap: DevPagemap, nid = NUMA_
   const conflict = sectionConflict(deps, pfn, pages);
   if (conflict !== 0) return conflict;
 
-  if (!memmap.populateVmemmap(pfn, pages)) return 'ENOMEM';
+  if (deps.inject?.fires('pagemap-setup') || !memmap.populateVmemmap(pfn, pages)) return 'ENOMEM';
   pgmap.pages = memmap.pfnToPage(pfn);
   activate(deps, pgmap, pages, nid);
   return 0;
@@ -220,6 +222,7 @@ export function memremapDevicePrivatePagemap(deps: MemremapDeps, pgmap: DevPagem
   if (pgmap.ops?.migrateToRam === undefined) return refuse(deps, 'Missing migrate_to_ram method');
   if (pgmap.owner === null) return refuse(deps, 'Missing owner');
 
+  if (deps.inject?.fires('pagemap-setup')) return 'ENOMEM';
   // kvzalloc(0) does not fail in Linux either: it is the tree that answers EINVAL to a range of no bytes.
   const pages = pgmap.nrPages === 0 ? NULL_PAGE : deps.memmap.allocArray(pgmap.nrPages);
   if (pages === NULL_PAGE && pgmap.nrPages > 0) return 'ENOMEM';

@@ -4,10 +4,11 @@
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
-import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_PRESENT, LOW_WRITE } from '../abi/pte-halves.js';
+import { halvesPfn } from '../abi/pte-halves.js';
 import type { Page, Pfn, VirtAddr } from '../base/brand.js';
+import { markEntry } from '../cpu/walk.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { compareExchange32, load32 } from '../sync/word.js';
+import { load32 } from '../sync/word.js';
 import { kmapLocalPage } from './highmem.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -102,21 +103,18 @@ function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean)
   const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
   if (at === NO_TABLE) return -1;
   const { halves } = kernel.ram;
-  const mark = write ? LOW_ACCESSED | LOW_DIRTY : LOW_ACCESSED;
-  for (;;) {
-    // The flags that say what may be done, and those that are set, are in the low half; the high one has only the PFN.
-    const low = load32(halves, 2 * at);
-    if ((low & LOW_PRESENT) === 0 || (write && (low & LOW_WRITE) === 0)) return -1;
-    if ((low & mark) !== mark && compareExchange32(halves, 2 * at, low, low | mark) !== low) continue;
-    const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
-    const page = (huge ? first + pteIndex(addr) : first) as Page;
-    // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
-    tlb.fill(vpn, page, write);
-    return page;
-  }
+  const low = markEntry(halves, at, write);
+  if (low === 0) return -1;
+  // Only this thread exchanges entries, so the high half belongs to the low one.
+  const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
+  const page = (huge ? first + pteIndex(addr) : first) as Page;
+  // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
+  tlb.fill(vpn, page, write);
+  return page;
 }
 
-function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+/** `exc_page_fault()` of an instruction at `addr` on whichever CPU: VM_FAULT_* error bits, 0 to try it again. */
+export function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
   yield* mm.mmapLock.downRead();
   try {
     const vma = vmaLookup(mm, addr);

@@ -14,6 +14,7 @@ import {
 } from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../base/brand.js';
+import { injects } from '../../base/injection.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
 import { getAndClearPteLow, load32 } from '../../sync/word.js';
@@ -264,7 +265,7 @@ function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number,
   const page = kernel.addressing.migratePfnToPage(mpfn);
   if (page === NULL_PAGE || !pageHasMapping(words, page)) return false;
   // The fault that asks for this migration has locked its page already.
-  if (page !== args.faultPage && !folioTrylock(words, page)) return false;
+  if (page !== args.faultPage && (injects(kernel, 'trylock-lost') || !folioTrylock(words, page))) return false;
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   // Hardware may set accessed and dirty until the entry is cleared, so the exchanged value counts, not the one read before.
   const present = lowPresent(seenLow);

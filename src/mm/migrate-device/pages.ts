@@ -14,6 +14,7 @@ import {
 } from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../../base/brand.js';
+import { injects } from '../../base/injection.js';
 import { pageRefAdd, pageRefCount } from '../../sync/page-ref.js';
 import type { Sleeps } from '../../sync/task.js';
 import { load32, setPteHalves } from '../../sync/word.js';
@@ -112,7 +113,7 @@ export function* migrateDevicePages(
 function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boolean {
   const { words, floats } = kernel.memmap;
   // Only anonymous memory moves; a page of a file was collected, and goes back to where it was.
-  if (pageAnonVmaId(words, from) === 0) return false;
+  if (pageAnonVmaId(words, from) === 0 || injects(kernel, 'migration-refused')) return false;
   // A page in the swap cache goes nowhere as long as somebody's entry needs the slot.
   if (pageTestFlag(words, from, PG_swapcache) && !folioFreeSwap(kernel, from)) return false;
   if (pageRefCount(words, from) !== (isFaultFolio(words, from, faultPage) ? 2 : 1)) return false;
