@@ -81,8 +81,7 @@ function* lookUp(
   });
   if (outcome !== 0) return outcome;
   const { kernel } = ctx;
-  const retry = mmuIntervalReadRetry(notifier, notifierSeq) || kernel.options.retryNotifier?.();
-  return retry || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
+  return mmuIntervalReadRetry(notifier, notifierSeq) || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
 }
 
 /** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */

@@ -1,5 +1,11 @@
 /** A program made ready to run many times: its processes, and which words of memory each of its calls touches. */
-import type { Call, Program, Protection, Task } from '../workload/program/program.js';
+import {
+  type Call,
+  FAILING_INJECTIONS,
+  type Program,
+  type Protection,
+  type Task,
+} from '../workload/program/program.js';
 import { processesOf } from '../workload/program/validate.js';
 import type { CallResult } from './calls.js';
 import {
@@ -66,7 +72,7 @@ export class Plan {
     const calls = allCalls(program);
     this.failures =
       program.failNth > 0 ||
-      program.inject.includes('allocation') ||
+      program.inject.some((injection) => FAILING_INJECTIONS.includes(injection)) ||
       calls.some(({ op, failNth }) => op === 'fail_alloc' || failNth !== undefined);
     this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
     this.#writeProtects = calls.some(({ op }) => op === 'mprotect' || op === 'clear_refs');

@@ -84,7 +84,7 @@ export class World {
       paused: (thread, why) => this.environment.onPause?.(thread, why),
     });
     const { stepper, environment } = this;
-    const kernel = createKernelOf(machine, stepper, log, environment.kernelHooks);
+    const kernel = createKernelOf(machine, stepper, log, { inject: environment });
     const memories = deviceMemories(machine, kernel, new SharedArrayBuffer(HOST_DOORBELL.bytes));
     this.#engines = memories.map((each, index) => {
       const { name } = machine.devices[index]!;

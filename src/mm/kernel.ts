@@ -17,7 +17,7 @@ import { Memmap } from './memmap.js';
 import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageSetFlag } from './page.js';
-import { PageAllocator, type PageAllocatorOptions } from './page-alloc.js';
+import { PageAllocator } from './page-alloc.js';
 import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
@@ -56,10 +56,6 @@ export interface KernelOptions {
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
   preempt(): boolean;
-  /** Fault injection (Linux: should_failslab() and its like): does this allocation of RAM fail? Absent: only when RAM is full. */
-  failAllocation?(): boolean;
-  /** Fault injection: does a driver that looked something up have to look again, as if an invalidation had come in between? */
-  retryNotifier?(): boolean;
   /** Fault injection by named points (base/injection.ts). Absent: nothing is injected. */
   readonly inject?: FaultInjector;
 }
@@ -165,7 +161,7 @@ export function createKernel(options: KernelOptions): Kernel {
     checked,
     poison: (page) => ram.poisonFrame(memmap.ramFrame(page)),
     verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
-    ...allocationFailures(options),
+    ...(options.inject && { fail: (point) => options.inject!.fires(point) }),
   });
   let totalRamPages = 0;
   const ramRanges: { first: Page; pages: number }[] = [];
@@ -230,10 +226,4 @@ export function createKernel(options: KernelOptions): Kernel {
     totalRamPages,
     warn,
   };
-}
-
-/** What makes allocations of RAM fail, if anything does. */
-function allocationFailures({ failAllocation, inject }: KernelOptions): Pick<PageAllocatorOptions, 'fail'> {
-  if (failAllocation !== undefined) return { fail: failAllocation };
-  return inject === undefined ? {} : { fail: (point) => inject.fires(point) };
 }

@@ -14,7 +14,7 @@ import { randomWalk } from '#src/sched/explore/random';
 import { Recorder } from '#src/sched/explore/replay';
 import { generateProgram } from '#src/workload/program/generate';
 import { parseProgram } from '#src/workload/program/parse';
-import { countCalls } from '#src/workload/program/program';
+import { countCalls, INJECTIONS } from '#src/workload/program/program';
 
 const STORE_AND_MOVE = 'pages 1; init: store 0 1; A: todevice 0 on 0; B: store 0 7; B: load 0 -> r';
 
@@ -162,17 +162,23 @@ describe('search', () => {
     expect(executions - redundant).toBeLessThanOrEqual(4);
   });
 
-  test('allocations that fail are refused politely, whichever they are', () => {
-    const text =
-      'inject allocation; pages 2; init: store 0 1; A: todevice 0-1 on 0; A: fork C; B: store 1 2; B: load 0; C: load 0';
-    const { failure } = explore(parseProgram(text), { strategy: 'random', executions: 400 });
-    expect(failure?.command ?? null).toBeNull();
+  test.each(INJECTIONS)('memory is what it was, whatever happens meanwhile: %s', (injection) => {
+    const programs = [
+      `pages 2; swap 4; init: store 0 1; A: todevice 0-1 on 0; A: fork C; A: fill 0 9 on 0; B: store 1 2; B: load 0; C: load 0`,
+      `devices 2; memory 1; pages 2; init: fill 0 1 on 0; A: fill 1 2 on 0; A: madvise 0 pageout; B: add 0 3 on 1; B: load 1`,
+    ];
+    for (const text of programs) {
+      const program = { ...parseProgram(text), inject: [injection] };
+      const { failure } = explore(program, { strategy: 'random', executions: 60, shrink: false });
+      expect(failure?.command ?? null).toBeNull();
+    }
   });
 
-  test('rings served in another order and look-ups that come too late change nothing', () => {
-    const text = `inject device-order notifier-retry; ${STORE_AND_MOVE}; A: fill 0 9 on 0; C: read 0 on 0`;
-    const { failure } = explore(parseProgram(text), { strategy: 'random', executions: 400 });
-    expect(failure?.command ?? null).toBeNull();
+  test('an allocation that fails inside of one call is that call alone', () => {
+    const text = 'init: store 0 1; A: fork C -> e fail_nth 2; A: load 0 -> a; B: store 0+8 2; C: load 0';
+    const { failure, outcomes } = explore(parseProgram(text), { strategy: 'dfs' });
+    expect(failure).toBeNull();
+    expect(Object.keys(outcomes)).toEqual(['a=1 e=ENOMEM']);
   });
 });
 

@@ -4,7 +4,16 @@
  */
 import { createRandom, type Random } from '../../base/random.js';
 import { argumentsOf, OP_NAMES, type OpName } from './operations.js';
-import { type Advice, BACKINGS, type Call, EMPTY_PROGRAM, type Program, type Protection } from './program.js';
+import {
+  type Advice,
+  BACKINGS,
+  type Call,
+  EMPTY_PROGRAM,
+  INJECTIONS,
+  type Injection,
+  type Program,
+  type Protection,
+} from './program.js';
 import { requireProgram } from './validate.js';
 
 export interface GenerateOptions {
@@ -78,8 +87,12 @@ export function generateProgram(seed: number, options: GenerateOptions = {}): Pr
     processes: apart ? [[drawn.at(-1)!.name]] : [],
     init,
     tasks: drawn,
+    inject: drawInjections(random),
   });
 }
+
+/** In one program of three something happens beside what is called. */
+const drawInjections = (random: Random): Injection[] => (random.below(3) === 0 ? [pick(random, INJECTIONS)] : []);
 
 function drawShape(random: Random, { pages = 3, devices = 2, huge = 'sometimes' }: GenerateOptions): Shape {
   const isHuge = huge === 'always' || (huge === 'sometimes' && random.below(8) === 0);

@@ -5,6 +5,7 @@
  * A program is plain data (structured clone, JSON). Everything in it is a small number: page 0 is the first of the arena,
  * device 0 the machine's first.
  */
+import type { InjectionId } from '../../base/injection.js';
 import type { OpName } from './operations.js';
 
 /** Most of each that a program may have. Small: exploration is for small programs. */
@@ -78,9 +79,26 @@ export interface Task {
 /** Values of some results. */
 export type Outcome = Readonly<Record<string, number | string>>;
 
-/** Sources of choice beside the order of turns, each tame unless it is named. */
-export const INJECTIONS = ['allocation', 'device-order', 'notifier-retry'] as const;
+/** Points of fault injection (base/injection.ts) that a program may name: those that an explored machine meets. */
+export const EXPLORED_POINTS = [
+  ...(['alloc-page', 'alloc-block', 'alloc-bulk', 'alloc-table', 'swap-full', 'fork-fails'] as const),
+  ...(['trylock-lost', 'migration-refused', 'notifier-retry', 'memory-pressure'] as const),
+  ...(['device-page', 'device-block', 'device-table', 'eviction-fails', 'copy-error'] as const),
+  ...(['copy-late', 'invalidation-late', 'fault-ring-full', 'fault-service-late', 'doorbell-twice'] as const),
+] as const satisfies readonly InjectionId[];
+
+/**
+ * Sources of choice beside the order of turns, each tame unless it is named: events at a point; `allocation`, any of RAM that
+ * fails; `device-order`, the order in which a device serves its rings.
+ */
+export const INJECTIONS = ['allocation', 'device-order', ...EXPLORED_POINTS] as const;
 export type Injection = (typeof INJECTIONS)[number];
+
+/** Those that may make a call fail that otherwise would not. */
+export const FAILING_INJECTIONS: readonly Injection[] = [
+  ...(['allocation', 'alloc-page', 'alloc-block', 'alloc-bulk', 'alloc-table', 'swap-full', 'fork-fails'] as const),
+  ...(['device-page', 'device-block', 'device-table', 'eviction-fails', 'copy-error'] as const),
+];
 
 export interface Program {
   /** Lines of comment at the top, the first one a question. */
