@@ -15,19 +15,30 @@ import { pagemapWord } from '../mm/proc-pagemap.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Call } from '../workload/program/program.js';
+import type { TaskCpu } from './cpu.js';
 import { addressOf, type Subject } from './subject.js';
 
 /** A word, or 0 for success, or how it failed: an errno or a signal. */
 export type CallResult = number | string;
 
-/** All but `fork`, which makes a process and a task. @param task name of the task: pins are its own */
-export function perform(kernel: Kernel, subject: Subject, task: string, call: Call): Sleeps<CallResult> {
+/**
+ * All but `fork`, which makes a process and a task.
+ * @param task name of the task: pins are its own
+ * @param cpu what it runs on; `null`: the kernel's own CPU, as all others do
+ */
+export function perform(
+  kernel: Kernel,
+  subject: Subject,
+  task: string,
+  call: Call,
+  cpu: TaskCpu | null,
+): Sleeps<CallResult> {
   const { mm } = subject;
   switch (call.op) {
     case 'load':
-      return load(kernel, subject, call);
+      return load(kernel, subject, call, cpu);
     case 'store':
-      return store(kernel, subject, call);
+      return store(kernel, subject, call, cpu);
     case 'mmap':
       return mapFresh(kernel, subject, call);
     case 'munmap':
@@ -76,14 +87,21 @@ export function signalOf({ fault }: UserAccess): string {
   return fault & VM_FAULT_OOM ? 'OOM' : 'SIGBUS';
 }
 
-function* load(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
+function* load(kernel: Kernel, { mm }: Subject, call: Call, cpu: TaskCpu | null): Sleeps<CallResult> {
   const out = new Uint8Array(4);
-  const access = yield* copyFromUser(kernel, mm, place(call), out);
+  const access =
+    cpu === null
+      ? yield* copyFromUser(kernel, mm, place(call), out)
+      : yield* cpu.access(mm, place(call), false, (memory) => out.set(memory));
   return access.fault === 0 ? wordOf(out) : signalOf(access);
 }
 
-function* store(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
-  const access = yield* copyToUser(kernel, mm, place(call), word(call.value!));
+function* store(kernel: Kernel, { mm }: Subject, call: Call, cpu: TaskCpu | null): Sleeps<CallResult> {
+  const bytes = word(call.value!);
+  const access =
+    cpu === null
+      ? yield* copyToUser(kernel, mm, place(call), bytes)
+      : yield* cpu.access(mm, place(call), true, (memory) => memory.set(bytes));
   return access.fault === 0 ? 0 : signalOf(access);
 }
 

@@ -139,6 +139,16 @@ export class Environment implements FaultInjector {
     return this.#enabled.has(point) && this.#injects(point);
   }
 
+  /** Each task has a CPU of its own. */
+  get hasCpus(): boolean {
+    return this.#enabled.has('cpus');
+  }
+
+  /** A store meets a translation for loads that is out of date. */
+  faultsOnOld(): boolean {
+    return this.#chooser !== null && this.#injects('old translation');
+  }
+
   /** How much, or how long: a little or more. (FaultInjector) */
   below(n: number): number {
     return this.#chooser?.choose('how much', Math.min(n, AMOUNTS)) ?? 0;

@@ -135,6 +135,7 @@ export class Execution {
 
   *#calls(process: ProcessPlan, { name, calls }: Task): Sleeps<void> {
     const { stepper, environment, state } = this.#world;
+    const cpu = environment.hasCpus && name !== INIT ? this.#world.addCpu() : null;
     const subject = this.#subjects[process.index]!;
     const history = this.#history;
     for (const [at, call] of calls.entries()) {
@@ -144,7 +145,7 @@ export class Execution {
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
-        child === null ? yield* perform(state.kernel, subject, name, call) : yield* this.#fork(subject, child);
+        child === null ? yield* perform(state.kernel, subject, name, call, cpu) : yield* this.#fork(subject, child);
       if (call.failNth !== undefined) environment.endCall();
       history.begin = begin;
       history.end = history.tick();

@@ -23,6 +23,7 @@ import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { createPromptLink } from '../transport/prompt-link.js';
 import type { Injection, Program } from '../workload/program/program.js';
+import { TaskCpu } from './cpu.js';
 import { Environment } from './environment.js';
 
 /** What of a program decides which machine it needs. */
@@ -127,6 +128,18 @@ export class World {
     this.#restoreFreeLists();
     this.stepper.forgetTurns();
     this.environment.reset();
+    kernel.remoteCpus.length = 0;
+  }
+
+  /** A CPU for one task, until the next `reset`. */
+  addCpu(): TaskCpu {
+    const { remoteCpus } = this.state.kernel;
+    const cpu = new TaskCpu(this.state.kernel, remoteCpus.length + 1, {
+      preempt: () => this.stepper.preempt(),
+      faultsOnOld: () => this.environment.faultsOnOld(),
+    });
+    remoteCpus.push(cpu);
+    return cpu;
   }
 
   /** Memory of devices that was released in the middle of a program may have come back in another order. */

@@ -15,6 +15,7 @@ import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
 import type { MmStruct } from './mm-struct.js';
 import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
+import type { CpuTlb } from './tlbflush.js';
 import { vmaLookup } from './vma.js';
 
 /** How far an access got. */
@@ -87,13 +88,16 @@ export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: b
  * many, and can do without a generator for most.
  */
 export function mappedPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
-  kernel.cpus[0].switchTo(mm);
-  return translate(kernel, mm, addr, write);
+  const tlb = kernel.cpus[0];
+  tlb.switchTo(mm);
+  return translateOn(kernel, tlb, mm, addr, write);
 }
 
-/** Sets accessed and dirty as the hardware walker does, by compare-exchange. */
-function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
-  const tlb = kernel.cpus[0];
+/**
+ * What a CPU finds at `addr` in its TLB or, as its walker does, in the page tables, or -1. Sets accessed and dirty by
+ * compare-exchange. Precondition: the CPU runs `mm`.
+ */
+export function translateOn(kernel: Kernel, tlb: CpuTlb, mm: MmStruct, addr: VirtAddr, write: boolean): number {
   const vpn = Math.floor(addr / PAGE_SIZE);
   const hit = tlb.lookup(vpn, write);
   if (hit >= 0) return hit;

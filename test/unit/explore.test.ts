@@ -1,6 +1,7 @@
 /** Exploration as a whole: determinism, the history's judgement, planted mistakes that shrink, what is printed. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
+import { TaskCpu } from '#src/explore/cpu';
 import { Execution } from '#src/explore/execution';
 import { explore, replay } from '#src/explore/explore';
 import { freshState, type HistoryEvent, linearizable } from '#src/explore/history';
@@ -229,6 +230,17 @@ describe('failures', () => {
       stepped(thread, footprint);
     };
     expect(new Execution(world, new Plan(program)).run(strategy).finding).toMatchObject({ invariant: 'last-writer' });
+  });
+
+  test('a CPU that goes on with old translations is found: its store comes after the copy', () => {
+    const program = parseProgram('inject cpus; pages 1; init: store 0 1; A: todevice 0 on 0; B: store 0 7; B: load 0');
+    const deaf = vi.spyOn(TaskCpu.prototype, 'awaitFlush').mockImplementation(() => {});
+    try {
+      const { failure } = explore(program, { strategy: 'dfs', preemptions: 2, shrink: false });
+      expect(failure?.invariant).toMatch(/cpu-tlb|last-writer|every-byte/);
+    } finally {
+      deaf.mockRestore();
+    }
   });
 
   test('a frame that is not given back is found', () => {

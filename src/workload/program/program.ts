@@ -89,9 +89,10 @@ export const EXPLORED_POINTS = [
 
 /**
  * Sources of choice beside the order of turns, each tame unless it is named: events at a point; `allocation`, any of RAM that
- * fails; `device-order`, the order in which a device serves its rings.
+ * fails; `device-order`, the order in which a device serves its rings; `cpus`, a CPU for each task, whose translations may be old
+ * until a shootdown is answered.
  */
-export const INJECTIONS = ['allocation', 'device-order', ...EXPLORED_POINTS] as const;
+export const INJECTIONS = ['allocation', 'device-order', 'cpus', ...EXPLORED_POINTS] as const;
 export type Injection = (typeof INJECTIONS)[number];
 
 /** Those that may make a call fail that otherwise would not. */
