@@ -58,6 +58,8 @@ export class DeviceQueue {
   #commandSequence = 0;
   /** Command sequence of the last fault replay. */
   #replaySequence = 0;
+  /** Sequence numbers at the last `reset`, by the word of their fence: people are told how many came since. */
+  readonly #sentBefore = new Map<number, number>();
 
   constructor(link: DeviceLink, inject: FaultInjector | null = null) {
     this.#link = link;
@@ -67,6 +69,14 @@ export class DeviceQueue {
     this.#copies = new RingProducer(queue, RINGS.copies);
     this.#invalidations = new RingProducer(queue, RINGS.invalidations);
     this.#commands = new RingProducer(queue, RINGS.commands);
+  }
+
+  /** For people, numbers begin anew: another machine at the same point says the same. */
+  reset(): void {
+    this.#sentBefore
+      .set(HEADER.copyFence, this.#copySequence)
+      .set(HEADER.invalidateFence, this.#invalidateSequence)
+      .set(HEADER.replayFence, this.#commandSequence);
   }
 
   get lost(): boolean {
@@ -192,7 +202,8 @@ export class DeviceQueue {
     const reached = (): boolean => fenceReached(load32(this.#header, word), sequence);
     this.#link.looked?.();
     if (reached()) return true;
-    yield* waitUntil(`${what} fence ${sequence} of ${this.#link.name}`, () => this.lost || reached());
+    const number = sequence - (this.#sentBefore.get(word) ?? 0);
+    yield* waitUntil(`${what} fence ${number} of ${this.#link.name}`, () => this.lost || reached());
     return reached();
   }
 }

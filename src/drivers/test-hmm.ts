@@ -239,6 +239,7 @@ class TestHmm implements DeviceDriver {
     this.memory.reset(frames);
     this.tables.reset();
     this.#faultService.reset();
+    this.queue.reset();
     this.#nextContext = 1;
   }
 
