@@ -27,6 +27,12 @@ import type { World } from './world.js';
 /** Steps after which an execution counts as one without end. */
 export const STEPS_MAX = 20_000;
 
+/**
+ * CPU faults for each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
+ * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
+ */
+export const FAULTS_PER_CALL_MAX = 64;
+
 /** Pairs of 32-bit words in a page. */
 const WORD_PAIRS = PAGE_SIZE / 8;
 
@@ -61,6 +67,7 @@ export class Execution {
   readonly #trace: ((entry: TraceEntry) => void) | null;
   #file: VmFile | null = null;
   #accesses = 0;
+  #callsMade = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
     this.#world = world;
@@ -80,7 +87,7 @@ export class Execution {
       const before = stepper.steps;
       this.#explore(strategy);
       steps = stepper.steps - before;
-      finding = this.#settle() ?? this.#judge();
+      finding = this.#settle() ?? this.#judge() ?? this.#starved(state.kernel.stats.cpuFaults - faultsBefore);
     } catch (error) {
       finding = findingOf(error);
     }
@@ -142,6 +149,7 @@ export class Execution {
       if (at > 0 && stepper.preempt()) yield SCHEDULE_POINT;
       this.#trace?.({ thread: name, text: printCall(call) });
       const begin = history.tick();
+      this.#callsMade++;
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
@@ -278,6 +286,11 @@ export class Execution {
       return { invariant: 'outcome', message: `${text.join(' ')} is not allowed` };
     }
     return null;
+  }
+
+  #starved(cpuFaults: number): Finding | null {
+    if (cpuFaults <= FAULTS_PER_CALL_MAX * this.#callsMade) return null;
+    return { invariant: 'starvation', message: `${this.#callsMade} calls took ${cpuFaults} CPU faults` };
   }
 
   #tell(thread: number, why: string): void {

@@ -50,6 +50,12 @@ export interface ExploreFailure extends Finding {
   readonly story: string;
 }
 
+/** What it took: turns of tasks and devices, and CPU faults for each access of a CPU (retries for each success). */
+export interface Effort {
+  readonly steps: number;
+  readonly faultsPerAccess: number;
+}
+
 export interface ExploreResult {
   readonly strategy: StrategyName;
   readonly executions: number;
@@ -59,8 +65,10 @@ export interface ExploreResult {
   readonly redundant: number;
   /** Each combination of results that came out, and how often. */
   readonly outcomes: Readonly<Record<string, number>>;
-  /** The worst execution: steps that it took, and CPU faults for each access of a CPU (retries for each success). */
-  readonly worst: { readonly steps: number; readonly faultsPerAccess: number };
+  /** The most that an execution took. */
+  readonly worst: Effort;
+  /** The same on average. */
+  readonly mean: Effort;
   readonly failure: ExploreFailure | null;
 }
 
@@ -86,13 +94,16 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
   const lab = new Laboratory(addressing);
   const outcomes = new Map<string, number>();
   let executions = 0;
-  let steps = 0;
-  let faultsPerAccess = 0;
+  const worst = { steps: 0, faultsPerAccess: 0 };
+  const sum = { steps: 0, faults: 0, accesses: 0 };
   let undetermined: ExploreFailure | null = null;
   const found = lab.search(program, strategy, options.executions ?? DEFAULT_EXECUTIONS, (run) => {
     executions++;
-    steps = Math.max(steps, run.steps);
-    if (run.accesses > 0) faultsPerAccess = Math.max(faultsPerAccess, run.cpuFaults / run.accesses);
+    worst.steps = Math.max(worst.steps, run.steps);
+    if (run.accesses > 0) worst.faultsPerAccess = Math.max(worst.faultsPerAccess, run.cpuFaults / run.accesses);
+    sum.steps += run.steps;
+    sum.faults += run.cpuFaults;
+    sum.accesses += run.accesses;
     // By name: in which order tasks came to their results is no difference.
     const outcome = printOutcome(Object.fromEntries(Object.entries(run.results).sort(byName)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
@@ -107,7 +118,8 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
     complete: strategy.complete && failure === null,
     redundant: 'redundant' in strategy ? (strategy.redundant as number) : 0,
     outcomes: Object.fromEntries([...outcomes].sort(byName)),
-    worst: { steps, faultsPerAccess },
+    worst,
+    mean: { steps: sum.steps / Math.max(1, executions), faultsPerAccess: sum.faults / Math.max(1, sum.accesses) },
     failure,
   };
 }

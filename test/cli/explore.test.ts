@@ -39,6 +39,19 @@ test('a failure exits with 1 and prints the command that repeats it, which does'
   });
 });
 
+test('hostile events for a program that names none', async () => {
+  const words = ['explore', 'migrate/against-store', '--executions', '50', '--json', '--inject', 'cpus', 'copy-late'];
+  const { code, ...finished } = await pfnless(words);
+  expect(jsonOf({ code, ...finished })).toMatchObject({
+    ok: true,
+    executions: 50,
+    mean: { steps: expect.any(Number) },
+  });
+  const wrong = await pfnless(['explore', 'migrate/against-store', '--inject', 'luck']);
+  expect(wrong.stderr).toMatch(/allowed choices are allocation, device-order/i);
+  expect(wrong.code).toBe(2);
+});
+
 test('a schedule on which nothing is wrong replays with 0', async () => {
   const { code, stdout } = await pfnless(['replay', 'v1 legacy tame pages 1; A: store 0 1; A: load 0']);
   expect(code).toBe(0);

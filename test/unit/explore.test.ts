@@ -243,6 +243,22 @@ describe('failures', () => {
     }
   });
 
+  test('who needs very many tries is found, although all comes to an end', () => {
+    const world = new World(worldSpecOf(planted, 'offset'));
+    const strategy = new Recorder(randomWalk(1));
+    strategy.begin();
+    const stepped = strategy.stepped.bind(strategy);
+    strategy.stepped = (thread, footprint) => {
+      world.state.kernel.stats.cpuFaults += 100;
+      stepped(thread, footprint);
+    };
+    const { finding } = new Execution(world, new Plan({ ...planted, forbidden: [] })).run(strategy);
+    expect(finding).toMatchObject({
+      invariant: 'starvation',
+      message: expect.stringMatching(/calls took \d+ CPU faults/),
+    });
+  });
+
   test('a frame that is not given back is found', () => {
     const program = parseProgram('devices 0; pages 1; A: store 0 5');
     const world = new World(worldSpecOf(program, 'offset'));

@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import {
+  type Effort,
   type ExploreFailure,
   type ExploreResult,
   explore,
@@ -12,7 +13,7 @@ import {
 import { parseRepro } from '../../explore/repro.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
-import type { Program } from '../../workload/program/program.js';
+import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
@@ -26,6 +27,7 @@ interface ExploreFlags {
   readonly preemptions?: number;
   readonly addressing: 'legacy' | 'offset';
   readonly generate?: number;
+  readonly inject?: readonly Injection[];
   readonly twice?: boolean;
   /** False with `--no-shrink`. */
   readonly shrink: boolean;
@@ -52,6 +54,9 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
     .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
     .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, DEPTH_MAX), 3)
     .option('--preemptions <n>', 'dfs: preemptions and injected events, at the most', wholeNumber(0, PREEMPTIONS_MAX))
+    .addOption(
+      new Option('--inject <events...>', 'hostile events, beside those that the program names').choices(INJECTIONS),
+    )
     .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
     .option('--twice', 'run every schedule twice, and compare')
     .option('--no-shrink', 'report a failure as it was found')
@@ -94,7 +99,7 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
   const result = exploreAndStop(program, options, () => progress.stop());
   const executionsPerSecond = Math.round(result.executions / ((performance.now() - started) / 1000));
   if (json) printJson(report(result, seed, addressing, executionsPerSecond));
-  else print(resultText(result, executionsPerSecond));
+  else print(resultText(result, executionsPerSecond, flags));
   return result.failure === null ? EXIT_HELD : EXIT_FOUND;
 }
 
@@ -106,11 +111,12 @@ function exploreAndStop(program: Program, options: Parameters<typeof explore>[1]
   }
 }
 
-function chooseProgram(name: string | undefined, { generate }: ExploreFlags): Program {
+function chooseProgram(name: string | undefined, { generate, inject = [] }: ExploreFlags): Program {
   if ((name === undefined) === (generate === undefined)) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name a program or give --generate, one of them');
   }
-  return name === undefined ? generateProgram(generate!) : loadProgram(name);
+  const chosen = name === undefined ? generateProgram(generate!) : loadProgram(name);
+  return { ...chosen, inject: [...new Set([...chosen.inject, ...inject])] };
 }
 
 function report(result: ExploreResult, seed: number, addressing: string, executionsPerSecond: number): object {
@@ -121,15 +127,19 @@ function report(result: ExploreResult, seed: number, addressing: string, executi
   };
 }
 
-function resultText(result: ExploreResult, executionsPerSecond: number): string {
-  const { executions, complete, redundant, outcomes, worst, failure } = result;
-  const space = complete ? ', all there are' : '';
+const effort = ({ steps, faultsPerAccess }: Effort): string =>
+  `${steps.toFixed(1)} steps and ${faultsPerAccess.toFixed(2)} CPU faults for each access`;
+
+function resultText(result: ExploreResult, executionsPerSecond: number, { preemptions }: ExploreFlags): string {
+  const { executions, complete, redundant, outcomes, worst, mean, failure } = result;
+  const bound = preemptions === undefined ? '' : ` with at most ${preemptions} preemptions`;
+  const space = complete ? `, all there are${bound}` : '';
   const left = redundant > 0 ? ` (${redundant} only reordered others)` : '';
   const seen = Object.entries(outcomes).map(([outcome, count]) => `  ${count} times ${outcome || 'no results'}`);
   const lines = [
     `${executions} executions${space}${left}, ${executionsPerSecond} a second`,
     ...seen,
-    `at the worst ${worst.steps} steps, and ${worst.faultsPerAccess.toFixed(1)} CPU faults for each access`,
+    `${effort(mean)} on average, ${effort(worst)} at the worst`,
     failure === null ? paint.good('held') : failureText(failure),
   ];
   return `${lines.join('\n')}\n`;
