@@ -15,7 +15,7 @@ const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 /** Executions that a search gets: of everything (reduced to one of each order that matters), and with few preemptions. */
 const EXECUTIONS_ALL = 1000;
 const EXECUTIONS_FEW = 400;
-const EXECUTIONS_HUGE = 120;
+const EXECUTIONS_HUGE = 140;
 
 const PREEMPTIONS_MAX = 2;
 /** Programs with so many pages are about huge ones, and take their time. */
