@@ -28,10 +28,10 @@ import type { World } from './world.js';
 export const STEPS_MAX = 20_000;
 
 /**
- * CPU faults for each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
+ * CPU faults for each page that a call is about after which somebody counts as starved, although all came to an end: who races others for a page gets it
  * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
  */
-export const FAULTS_PER_CALL_MAX = 64;
+export const FAULTS_PER_PAGE_MAX = 64;
 
 /** Pairs of 32-bit words in a page. */
 const WORD_PAIRS = PAGE_SIZE / 8;
@@ -68,6 +68,8 @@ export class Execution {
   #file: VmFile | null = null;
   #accesses = 0;
   #callsMade = 0;
+  /** The same, a call on a range counted for each of its pages. */
+  #pagesCalledFor = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
     this.#world = world;
@@ -150,6 +152,7 @@ export class Execution {
       this.#trace?.({ thread: name, text: printCall(call) });
       const begin = history.tick();
       this.#callsMade++;
+      this.#pagesCalledFor += call.last === undefined ? 1 : call.last - call.page! + 1;
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
@@ -289,7 +292,7 @@ export class Execution {
   }
 
   #starved(cpuFaults: number): Finding | null {
-    if (cpuFaults <= FAULTS_PER_CALL_MAX * this.#callsMade) return null;
+    if (cpuFaults <= FAULTS_PER_PAGE_MAX * this.#pagesCalledFor) return null;
     return { invariant: 'starvation', message: `${this.#callsMade} calls took ${cpuFaults} CPU faults` };
   }
 
