@@ -62,7 +62,10 @@ export {
   type Violation,
   type VirtRange,
   type Vmstat,
+  type WordOperation,
+  type WordResult,
 } from './machine/types.js';
+export { CHECK_SITES, type NamedSite, REVISIONS, type Revision, type SiteChoice } from './mm/check-sites.js';
 export { workloads } from './workload/library/index.js';
 export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';
 export { type GenerateOptions, generateProgram } from './workload/program/generate.js';

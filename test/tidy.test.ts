@@ -29,6 +29,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   abi: 1,
   trace: 2,
   sync: 3,
+  cpu: 3,
   mm: 4,
   device: 4,
   transport: 4,
@@ -140,7 +141,8 @@ const BANS: readonly Ban[] = [
     what: /'node:[^']*'/,
     instead: 'the platform edge',
     allowed: (file) =>
-      inRooms('campaign', 'report', 'cli', 'bench', 'workers')(file) || file === 'src/transport/worker-link.ts',
+      inRooms('campaign', 'report', 'cli', 'bench', 'workers')(file) ||
+      /^src\/transport\/(worker-link|cpu-worker)\.ts$/.test(file),
   },
   { what: /\bMath\.random\b/, instead: 'base/random', allowed: () => false },
   { what: /\bDate\.now\b|\bnew Date\b/, instead: 'a time that is handed in', allowed: inRooms('cli', 'bench') },

@@ -57,6 +57,7 @@ const control: DeviceControl = {
   unbindContext: counted((context) => device.unbindContext(context)),
   launch: counted((request) => device.launch(request)),
   stats: counted(() => device.stats()),
+  reset: counted(() => device.reset()),
   stop: counted(() => device.stop()),
 };
 

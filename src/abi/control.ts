@@ -83,6 +83,8 @@ export interface DeviceControl {
   unbindContext(context: number): Promise<void>;
   launch(request: LaunchRequest): Promise<LaunchReport>;
   stats(): Promise<DeviceStats>;
+  /** As after a hang: launches fail, copies under way fail, translations and faults are forgotten. Memory stays as it is. */
+  reset(): Promise<void>;
   /** Leave the loop; the thread ends by itself. */
   stop(): Promise<void>;
 }

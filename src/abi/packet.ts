@@ -14,6 +14,10 @@ export const COPY_PACKET = defineRecord('copy packet', 32, {
   sourcePage: field(20, 'u32', 'slot of the first struct page of the source, 0 for none'),
   targetPage: field(24, 'u32', 'slot of the first struct page of the destination, 0 for none'),
 });
+/** Fault injection: the engine reports an error, and copies nothing. */
+export const COPY_FAIL = 1 << 17;
+/** Fault injection: the engine passes the packet over so many times, in the bits from here up. */
+export const COPY_LATE_SHIFT = 24;
 /** There is no source: fill the destination with zeroes. */
 export const COPY_ZERO = 1 << 16;
 
@@ -23,6 +27,7 @@ export const INVALIDATE_PACKET = defineRecord('invalidate packet', 32, {
   context: field(4, 'u32', 'address space'),
   start: field(8, 'f64', 'first virtual address'),
   end: field(16, 'f64', 'end virtual address, not included'),
+  late: field(24, 'u32', 'fault injection: so many steps pass before the device sees it'),
 });
 
 /** `commands`: answers to faults. */

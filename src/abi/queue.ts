@@ -17,6 +17,11 @@ export const QUEUE_HEADER = defineRecord('device queue header', 256, {
   controlRequested: field(8, 'i32', 'control calls posted by the host; the device leaves its sleep for its event loop'),
   controlHandled: field(12, 'i32', 'control calls that the device has seen'),
   stop: field(16, 'i32', '1: leave the loop'),
+  faultLimit: field(
+    20,
+    'i32',
+    'fault injection: records that the fault ring holds at a time, 0 for all of its capacity',
+  ),
   copyFence: field(64, 'i32', 'sequence number of the last copy packet that is done'),
   copyError: field(68, 'i32', 'sequence number of the last copy packet that failed, 0 if none ever did'),
   invalidateFence: field(128, 'i32', 'sequence number of the last invalidation that the device obeyed'),

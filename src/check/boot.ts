@@ -10,9 +10,11 @@ import { hugetlbPool } from './hugetlb-pool.js';
 import { hwpoison } from './hwpoison.js';
 import { kernelLog } from './kernel-log.js';
 import { noLeftovers } from './no-leftovers.js';
+import { numberKinds } from './number-kinds.js';
 import { pageAccounting } from './page-accounting.js';
 import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
+import { sanitizer } from './sanitizer.js';
 import { swap } from './swap.js';
 import { userfaultfdWp } from './userfaultfd-wp.js';
 
@@ -20,6 +22,8 @@ export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
   hwpoison,
   hugetlbPool,
+  numberKinds,
+  sanitizer,
   pageAccounting,
   pageCache,
   rmap,

@@ -16,7 +16,7 @@ export const cpuTlb: Checker = {
   invariant: 'cpu-tlb',
   statement: "each translation in a CPU's TLB is what the page table says",
   *look({ kernel }) {
-    for (const tlb of kernel.cpus) {
+    for (const tlb of [...kernel.cpus, ...kernel.remoteCpus]) {
       for (const { mm, address, page, writable } of tlb.translations()) {
         const place = `CPU ${tlb.cpu}, ${placeText(mm, address)}`;
         const entry = kernel.mms.has(mm) ? cpuEntryAt(kernel, mm, address) : null;

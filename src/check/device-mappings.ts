@@ -9,7 +9,7 @@
 import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM, memoryOfDevice } from '../abi/device-pte.js';
 import type { Page } from '../base/brand.js';
 import type { DriverInspection } from '../drivers/driver.js';
-import type { Checker, MachineDevice } from '../machine/state.js';
+import type { Checker, MachineDevice, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { type CpuEntry, cpuEntries, type DeviceEntry, deviceEntries, placeText } from './page-tables.js';
@@ -72,15 +72,23 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
   return null;
 }
 
-function* lookAt(kernel: Kernel, inspected: Inspected, all: readonly Inspected[], mm: MmStruct, root: number) {
+function* lookAt(
+  kernel: Kernel,
+  inspected: Inspected,
+  all: readonly Inspected[],
+  mm: MmStruct,
+  root: number,
+  shared?: SharedFindings,
+) {
   const { device } = inspected;
   // Both walks go by address. A mirror may outlive its process, in a child that inherited it: its tables are gone.
-  const cpuWalk = kernel.mms.has(mm) ? cpuEntries(kernel, mm) : [].values();
-  let cpu = cpuWalk.next();
+  const ofCpu = kernel.mms.has(mm) ? cpuEntries(kernel, mm, shared) : [];
+  let at = 0;
   for (const entry of deviceEntries(new Int32Array(device.link.memories.pageTables), root)) {
-    while (!cpu.done && cpu.value.address < entry.address) cpu = cpuWalk.next();
-    const isThere = !cpu.done && cpu.value.address === entry.address;
-    const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu.value as CpuEntry) : null);
+    while (at < ofCpu.length && ofCpu[at]!.address < entry.address) at++;
+    const cpu = ofCpu[at];
+    const isThere = cpu?.address === entry.address;
+    const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu!) : null);
     if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
   }
 }
@@ -88,14 +96,14 @@ function* lookAt(kernel: Kernel, inspected: Inspected, all: readonly Inspected[]
 export const deviceMappings: Checker = {
   invariant: 'device-mappings',
   statement: 'each device mapping is a subset of what the CPU page table allows',
-  *look({ kernel, devices }) {
+  *look({ kernel, devices }, shared) {
     const all = devices.flatMap((device): Inspected[] => {
       const inspection = device.driver.inspect?.();
       return inspection === undefined ? [] : [{ device, inspection }];
     });
     for (const inspected of all) {
       if (inspected.device.link.lost) continue;
-      for (const { mm, root } of inspected.inspection.contexts) yield* lookAt(kernel, inspected, all, mm, root);
+      for (const { mm, root } of inspected.inspection.contexts) yield* lookAt(kernel, inspected, all, mm, root, shared);
     }
   },
 };

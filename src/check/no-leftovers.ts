@@ -7,7 +7,7 @@
 import { fenceReached, QUEUE_HEADER, RINGS, type RingLayout } from '../abi/queue.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
-import type { Checker, MachineDevice } from '../machine/state.js';
+import type { Checker, MachineDevice, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import { pageFlags } from '../mm/page.js';
 import { load32 } from '../sync/word.js';
@@ -38,12 +38,12 @@ function* pageLeftovers(kernel: Kernel, page: Page, name: string): Generator<str
   yield `${name} has ${names.map(([flag]) => flag).join(', ')}`;
 }
 
-function* processLeftovers(kernel: Kernel): Generator<string, void, void> {
+function* processLeftovers(kernel: Kernel, shared?: SharedFindings): Generator<string, void, void> {
   for (const mm of kernel.mms) {
     if (mm.mmapLock.locked) yield `process ${mm.pid}: mmap_lock is held`;
     if (mm.notifiers.activeRanges !== 0)
       yield `process ${mm.pid}: ${mm.notifiers.activeRanges} invalidations are not over`;
-    for (const { address, kind } of cpuEntries(kernel, mm)) {
+    for (const { address, kind } of cpuEntries(kernel, mm, shared)) {
       if (kind.startsWith('migration')) yield `${placeText(mm, address)}: a migration entry (${kind})`;
     }
   }
@@ -68,9 +68,9 @@ function* queueLeftovers({ spec, link }: MachineDevice): Generator<string, void,
 export const noLeftovers: Checker = {
   invariant: 'no-leftovers',
   statement: 'at rest no migration entry, lock, isolated page, ring record or unsignalled fence is left',
-  *look({ kernel, devices, executor }) {
+  *look({ kernel, devices, executor }, shared) {
     for (const { task, what } of executor.waits()) yield `task ${task} still waits for ${what}`;
-    yield* processLeftovers(kernel);
+    yield* processLeftovers(kernel, shared);
     for (const page of ramPages(kernel)) {
       yield* pageLeftovers(kernel, page, `RAM page ${page}`);
       const locked = kernel.memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + TABLE_LOCK] !== 0;

@@ -9,7 +9,7 @@
  */
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
-import type { Checker } from '../machine/state.js';
+import type { Checker, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
   folioMapcount,
@@ -21,7 +21,7 @@ import {
   pinBias,
 } from '../mm/page.js';
 import { folioHead, pageRefCount } from '../sync/page-ref.js';
-import { type CpuEntry, cpuEntries, cpuTables } from './page-tables.js';
+import { type CpuEntry, countTables, cpuEntries } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
 import { nextInUse } from './scan.js';
 
@@ -84,10 +84,10 @@ function counterOf({ memmap: { words } }: Kernel, page: Page): Counter {
 }
 
 /** Count what the page tables map; says what is wrong with an address space's own counters. */
-function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, void> {
+function* census(kernel: Kernel, mappings: Mappings, shared?: SharedFindings): Generator<string, void, void> {
   for (const mm of kernel.mms) {
     const resident: Record<Counter, number> = { rssAnon: 0, rssShmem: 0, rssFile: 0, hugetlbUsage: 0 };
-    for (const entry of cpuEntries(kernel, mm)) {
+    for (const entry of cpuEntries(kernel, mm, shared)) {
       if (entry.page === NULL_PAGE) continue;
       resident[counterOf(kernel, entry.page)]++;
       // A migration entry counts as resident but maps nothing.
@@ -97,7 +97,7 @@ function* census(kernel: Kernel, mappings: Mappings): Generator<string, void, vo
       const counted = mm[counter as Counter];
       if (pages !== counted) yield `process ${mm.pid}: ${counter} counts ${counted} pages, there are ${pages}`;
     }
-    const tables = [...cpuTables(kernel, mm)].length;
+    const tables = countTables(kernel, mm);
     if (tables !== mm.tables) yield `process ${mm.pid}: ${mm.tables} page tables are counted, there are ${tables}`;
   }
 }
@@ -126,10 +126,10 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
 export const pageAccounting: Checker = {
   invariant: 'page-accounting',
   statement: 'refcounts, mapcounts and rss counters are what page tables, page caches and pins hold',
-  *look({ kernel, heldPages }) {
+  *look({ kernel, heldPages }, shared) {
     const mappings = new Mappings(kernel.memmap.words);
     for (const [page, references] of heldPages) mappings.hold(page, references);
-    yield* census(kernel, mappings);
+    yield* census(kernel, mappings, shared);
     for (const page of ramPages(kernel)) {
       if (ramUse(kernel, page) === 'used') yield* compare(kernel, page, mappings, `RAM page ${page}`);
     }

@@ -55,13 +55,13 @@ export const pageCache: Checker = {
   invariant: 'page-cache',
   statement:
     'page caches and their pages agree, no page that can be written counts as clean, nothing behind the end is mapped',
-  *look({ kernel }) {
+  *look({ kernel }, shared) {
     const mappings = new Map<VmFile, number>();
     for (const mm of kernel.mms) {
       for (const { value } of mm.vmas) {
         if (value.file !== null) mappings.set(value.file, (mappings.get(value.file) ?? 0) + 1);
       }
-      for (const entry of cpuEntries(kernel, mm)) yield* entryOf(kernel, entry);
+      for (const entry of cpuEntries(kernel, mm, shared)) yield* entryOf(kernel, entry);
     }
     for (const file of kernel.files) {
       yield* cacheOf(kernel, file);

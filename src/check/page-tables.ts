@@ -18,6 +18,7 @@ import type { SoftLeafKind } from '../abi/softleaf.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
+import type { SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import { nextWord } from './scan.js';
@@ -74,24 +75,28 @@ const pointsToTable = (low: number): boolean => (low & (LOW_PRESENT | LOW_HUGE))
 const tableBelow = (kernel: Kernel, low: number, high: number): number =>
   kernel.memmap.ramFrame(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn)) * PTRS_PER_TABLE;
 
-/** Every entry of an address space that is not none, by address. */
-export function* cpuEntries(kernel: Kernel, mm: MmStruct): Generator<CpuEntry, void, void> {
-  const { halves } = kernel.ram;
-  yield* below(kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0);
+/** Every entry of an address space that is not none, by address. The walk is made once for all who share it. */
+export function cpuEntries(kernel: Kernel, mm: MmStruct, shared?: SharedFindings): readonly CpuEntry[] {
+  const known = shared?.get(mm) as readonly CpuEntry[] | undefined;
+  if (known !== undefined) return known;
+  const found: CpuEntry[] = [];
+  addEntries(kernel, mm, kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0, found);
+  shared?.set(mm, found);
+  return found;
+}
 
-  function* below(table: number, level: number, base: number): Generator<CpuEntry, void, void> {
-    const end = table + PTRS_PER_TABLE;
-    for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
-      const index = at - table;
-      const low = halves[2 * at]!;
-      const high = halves[2 * at + 1]!;
-      const address = (base + index * SPANS[level]!) as VirtAddr;
-      if (level === LEAF) yield describe(kernel, mm, address, low, high, -1);
-      else if (pointsToTable(low)) yield* below(tableBelow(kernel, low, high), level + 1, address);
-      else {
-        for (let i = 0; i < PTRS_PER_TABLE; i++) {
-          yield describe(kernel, mm, (address + i * PAGE_SIZE) as VirtAddr, low, high, i);
-        }
+function addEntries(kernel: Kernel, mm: MmStruct, table: number, level: number, base: number, found: CpuEntry[]): void {
+  const { halves } = kernel.ram;
+  const end = table + PTRS_PER_TABLE;
+  for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+    const low = halves[2 * at]!;
+    const high = halves[2 * at + 1]!;
+    const address = (base + (at - table) * SPANS[level]!) as VirtAddr;
+    if (level === LEAF) found.push(describe(kernel, mm, address, low, high, -1));
+    else if (pointsToTable(low)) addEntries(kernel, mm, tableBelow(kernel, low, high), level + 1, address, found);
+    else {
+      for (let i = 0; i < PTRS_PER_TABLE; i++) {
+        found.push(describe(kernel, mm, (address + i * PAGE_SIZE) as VirtAddr, low, high, i));
       }
     }
   }
@@ -116,29 +121,30 @@ export function cpuEntryAt(kernel: Kernel, mm: MmStruct, address: VirtAddr): Cpu
   return null;
 }
 
-/** Every table of an address space: index of its first word. Those that are deposited beside huge pages count too. */
-export function* cpuTables(kernel: Kernel, mm: MmStruct): Generator<number, void, void> {
-  const { memmap, ram } = kernel;
-  yield* below(memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0);
+/** How many tables an address space has. Those that are deposited beside huge pages count too. */
+export const countTables = (kernel: Kernel, mm: MmStruct): number =>
+  tablesBelow(kernel, kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0);
 
-  function* below(table: number, level: number): Generator<number, void, void> {
-    yield table;
-    if (level === LEAF) return;
-    for (let page = deposited(table); page !== NULL_PAGE; page = deposited(memmap.ramFrame(page) * PTRS_PER_TABLE)) {
-      yield memmap.ramFrame(page) * PTRS_PER_TABLE;
-    }
-    const { halves } = ram;
-    const end = table + PTRS_PER_TABLE;
-    for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
-      const low = halves[2 * at]!;
-      if (pointsToTable(low)) yield* below(tableBelow(kernel, low, halves[2 * at + 1]!), level + 1);
-    }
+/** A table, what is deposited beside it, and everything below. */
+function tablesBelow(kernel: Kernel, table: number, level: number): number {
+  if (level === LEAF) return 1;
+  let tables = 1;
+  for (let page = depositedAt(kernel, table); page !== NULL_PAGE; ) {
+    tables++;
+    page = depositedAt(kernel, kernel.memmap.ramFrame(page) * PTRS_PER_TABLE);
   }
+  const { halves } = kernel.ram;
+  const end = table + PTRS_PER_TABLE;
+  for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+    const low = halves[2 * at]!;
+    if (pointsToTable(low)) tables += tablesBelow(kernel, tableBelow(kernel, low, halves[2 * at + 1]!), level + 1);
+  }
+  return tables;
+}
 
-  function deposited(table: number): Page {
-    const page = memmap.ramPage + table / PTRS_PER_TABLE;
-    return memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.lruNext] as Page;
-  }
+function depositedAt({ memmap }: Kernel, table: number): Page {
+  const page = memmap.ramPage + table / PTRS_PER_TABLE;
+  return memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.lruNext] as Page;
 }
 
 /** One valid entry of a device's leaf tables. */
@@ -149,20 +155,22 @@ export interface DeviceEntry {
 }
 
 /** Every valid leaf entry below the table at word `root`, by address. */
-export function* deviceEntries(words: Int32Array, root: number): Generator<DeviceEntry, void, void> {
-  yield* below(root, 0, 0);
+export function deviceEntries(words: Int32Array, root: number): readonly DeviceEntry[] {
+  const found: DeviceEntry[] = [];
+  addDeviceEntries(words, root, 0, 0, found);
+  return found;
+}
 
-  function* below(table: number, level: number, base: number): Generator<DeviceEntry, void, void> {
-    const end = table / 2 + PTRS_PER_TABLE;
-    for (let at = nextWord(words, table / 2, end); at < end; at = nextWord(words, at + 1, end)) {
-      const index = at - table / 2;
-      const word = words[table + index * 2]!;
-      if ((word & DEVICE_PTE_VALID) === 0) continue;
-      const next = words[table + index * 2 + 1]! >>> 0;
-      const address = base + index * SPANS[level]!;
-      if (level === LEAF) yield { address: address as VirtAddr, word, frame: next };
-      else yield* below(next, level + 1, address);
-    }
+function addDeviceEntries(words: Int32Array, table: number, level: number, base: number, found: DeviceEntry[]): void {
+  const start = table / 2;
+  const end = start + PTRS_PER_TABLE;
+  for (let at = nextWord(words, start, end); at < end; at = nextWord(words, at + 1, end)) {
+    const word = words[2 * at]!;
+    if ((word & DEVICE_PTE_VALID) === 0) continue;
+    const next = words[2 * at + 1]! >>> 0;
+    const address = base + (at - start) * SPANS[level]!;
+    if (level === LEAF) found.push({ address: address as VirtAddr, word, frame: next });
+    else addDeviceEntries(words, next, level + 1, address, found);
   }
 }
 

@@ -31,16 +31,18 @@ export const freeBlockPages = (kernel: Kernel, page: Page): number =>
   1 << kernel.memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + ORDER_OF_FREE]!;
 
 /** Every page that the kernel gave to the page allocator at boot; of a free block only its first. */
-export function* ramPages(kernel: Kernel): Generator<Page, void, void> {
+export function ramPages(kernel: Kernel): readonly Page[] {
+  const found: Page[] = [];
   for (const { start, end, kind } of kernel.options.layout.entries) {
     if (kind !== 'ram') continue;
     const endPfn = pageAlignDown(end + 1) / PAGE_SIZE;
     for (let pfn = Math.max(1, pageAlignUp(start) / PAGE_SIZE); pfn < endPfn; ) {
       const page = kernel.memmap.pfnToPage(pfn as Pfn);
-      yield page;
+      found.push(page);
       pfn += ramUse(kernel, page) === 'free' ? freeBlockPages(kernel, page) : 1;
     }
   }
+  return found;
 }
 
 /** Every page of RAM that says that it has failed. */

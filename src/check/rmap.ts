@@ -30,10 +30,10 @@ function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
 export const rmap: Checker = {
   invariant: 'rmap',
   statement: 'the reverse map leads from each page to every entry that maps it',
-  *look({ kernel }) {
+  *look({ kernel }, shared) {
     const { words } = kernel.memmap;
     for (const mm of kernel.mms) {
-      for (const entry of cpuEntries(kernel, mm)) {
+      for (const entry of cpuEntries(kernel, mm, shared)) {
         const { address, kind, page } = entry;
         const vma = mm.vmas.find(address)?.value;
         if (vma === undefined) yield `${placeText(mm, address)}: an entry (${kind}) outside of all mappings`;

@@ -7,16 +7,20 @@
 import { halvesNumber, highType, LOW_SWP_EXCLUSIVE } from '../abi/pte-halves.js';
 import { type SwapEntry, swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE } from '../base/brand.js';
-import type { Checker } from '../machine/state.js';
+import type { Checker, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import { pageSwapEntry } from '../mm/swap-state.js';
 import { cpuEntries, placeText } from './page-tables.js';
 
 /** Entries that name each slot; says what is wrong with an address space's own counter. */
-function* census(kernel: Kernel, entries: Map<SwapEntry, number>): Generator<string, void, void> {
+function* census(
+  kernel: Kernel,
+  entries: Map<SwapEntry, number>,
+  shared?: SharedFindings,
+): Generator<string, void, void> {
   for (const mm of kernel.mms) {
     let found = 0;
-    for (const { address, kind, low, high } of cpuEntries(kernel, mm)) {
+    for (const { address, kind, low, high } of cpuEntries(kernel, mm, shared)) {
       if (kind !== 'swap') continue;
       found++;
       const entry = swapEntry(highType(high), halvesNumber(low, high));
@@ -33,10 +37,10 @@ export const swap: Checker = {
   invariant: 'swap',
   statement:
     'swap slots are in use for the entries that name them and for pages of the swap cache, and for nothing else',
-  *look({ kernel }) {
+  *look({ kernel }, shared) {
     const { words } = kernel.memmap;
     const entries = new Map<SwapEntry, number>();
-    yield* census(kernel, entries);
+    yield* census(kernel, entries, shared);
     let used = 0;
     for (const { entry, count, page } of kernel.swap.used()) {
       used++;

@@ -208,6 +208,18 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/device-death.test.ts',
       ],
+      [
+        'reset, orderly unplug',
+        'a reset fails launches and copies, contexts and memory stay; before an unplug all pages go home, EBUSY where one is held',
+        'simplified',
+        'test/unit/device-reset.test.ts',
+      ],
+      [
+        'lib/fault-inject.c, fail_nth',
+        'named points in kernel, drivers and devices, each with a seed, an nth time or odds',
+        'simplified',
+        'test/unit/injection.test.ts',
+      ],
     ],
   },
 ];

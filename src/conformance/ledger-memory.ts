@@ -74,11 +74,17 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         'TLB, shootdown',
-        'one direct-mapped TLB of one CPU; flushed before the page table lock goes',
+        'a direct-mapped TLB a CPU; flushed before the page table lock goes, and waited for unless the CPU is away (lazy TLB)',
         'simplified',
         'test/unit/mm-property.test.ts',
       ],
       ['five-level paging', 'page tables have four levels', 'ignored'],
+      [
+        'walkers beside the kernel, tlb_remove_table_sync_one',
+        'CPUs in threads of their own set accessed and dirty by compare-exchange; a table is freed when nobody walks it',
+        'emulated',
+        'test/unit/host-cpu.test.ts',
+      ],
       ['flush_cache_page', 'x86 has nothing to flush', 'ignored'],
       ['per-VMA locks, lock_vma_under_rcu', 'faults take mmap_lock for reading', 'ignored'],
       ['NUMA hinting faults', 'none', 'ignored'],

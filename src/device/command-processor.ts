@@ -20,6 +20,8 @@ export class CommandProcessor {
   invalidations = 0;
   /** Fault replays whose lanes have not all run, oldest first. */
   readonly #turns: ReplayTurn[] = [];
+  /** Times that the oldest invalidation was passed over (fault injection). */
+  #passed = 0;
   readonly #invalidations: RingConsumer;
   readonly #commands: RingConsumer;
   readonly #tlb: Tlb;
@@ -36,6 +38,14 @@ export class CommandProcessor {
     return this.#invalidations.pending() > 0;
   }
 
+  /** Is the oldest invalidation late (fault injection)? Then the device goes on as it is, this time. Precondition: there is one. */
+  passOver(): boolean {
+    const ring = this.#invalidations;
+    if (this.#passed >= ring.words[ring.peek() + INVALIDATE.late]!) return false;
+    this.#passed++;
+    return true;
+  }
+
   get commandsPending(): boolean {
     return this.#commands.pending() > 0;
   }
@@ -47,6 +57,7 @@ export class CommandProcessor {
   obeyInvalidations(forget: () => void): void {
     const ring = this.#invalidations;
     let sequence = 0;
+    this.#passed = 0;
     for (let count = ring.pending(); count > 0; count--) {
       const at = ring.peek();
       sequence = ring.words[at + INVALIDATE.sequence]!;

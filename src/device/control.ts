@@ -86,6 +86,10 @@ export class EngineControl implements DeviceControl {
     return this.#booted().stats();
   }
 
+  async reset(): Promise<void> {
+    this.#booted().abort();
+  }
+
   async stop(): Promise<void> {
     this.#booted();
     store32(this.#queue!, QUEUE_HEADER.word.stop, 1);

@@ -6,7 +6,7 @@
  * waits for it finds the counts as they were. Counterpart: nouveau_dmem's and amdgpu's SDMA copies.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { COPY_PACKET, COPY_ZERO } from '../abi/packet.js';
+import { COPY_FAIL, COPY_LATE_SHIFT, COPY_PACKET, COPY_ZERO } from '../abi/packet.js';
 import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -27,6 +27,8 @@ export class CopyEngine {
   readonly #memmap: Int32Array;
   /** Pages of the oldest packet that are copied already. */
   #progress = 0;
+  /** Times that the oldest packet was passed over (fault injection). */
+  #passed = 0;
 
   constructor(queue: SharedArrayBuffer, memory: DeviceMemory, memmap: SharedArrayBuffer) {
     this.#ring = new RingConsumer(queue, RINGS.copies);
@@ -38,6 +40,14 @@ export class CopyEngine {
     return this.#ring.pending() > 0;
   }
 
+  /** Is the oldest packet late (fault injection)? Then other work goes first, this time. Precondition: `pending`. */
+  passOver(): boolean {
+    const late = this.#ring.words[this.#ring.peek() + WORD.memories]! >>> COPY_LATE_SHIFT;
+    if (late === 0 || this.#passed >= late) return false;
+    this.#passed++;
+    return true;
+  }
+
   /**
    * Copy at most one slice of the oldest run. Precondition: `pending`.
    * @returns true when that finished the run, so that its fence has been published
@@ -46,7 +56,7 @@ export class CopyEngine {
     const { words } = this.#ring;
     const at = this.#ring.peek();
     const pages = words[at + WORD.pages]! >>> 0;
-    if (!this.#reachable(at, pages)) return this.#finish(at, true);
+    if ((words[at + WORD.memories]! & COPY_FAIL) !== 0 || !this.#reachable(at, pages)) return this.#finish(at, true);
     if (this.#progress === 0) this.#hold(at, pages, 1);
     const done = this.#copy(at, this.#progress, Math.min(pages - this.#progress, SLICE_PAGES));
     this.#progress += done;
@@ -56,10 +66,21 @@ export class CopyEngine {
     return this.#finish(at, false);
   }
 
+  /** A reset: all packets that wait have failed, the one under way as well. */
+  abort(): void {
+    const { words } = this.#ring;
+    while (this.pending) {
+      const at = this.#ring.peek();
+      if (this.#progress > 0) this.#hold(at, words[at + WORD.pages]! >>> 0, -1);
+      this.#finish(at, true);
+    }
+  }
+
   #finish(at: number, failed: boolean): true {
     const { words } = this.#ring;
     const sequence = words[at + WORD.sequence]!;
     this.#progress = 0;
+    this.#passed = 0;
     this.#ring.release();
     if (failed) store32(words, QUEUE_HEADER.word.copyError, sequence);
     store32(words, QUEUE_HEADER.word.copyFence, sequence);

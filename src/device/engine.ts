@@ -125,7 +125,7 @@ export class Engine {
    */
   step(): boolean {
     if (this.#order !== undefined) return this.#stepInOrder(this.#order);
-    return this.#obeyInvalidations() || this.#obeyCommands() || this.#copy() || this.#runLanes();
+    return this.#obeyInvalidations() || this.#obeyCommands() || this.#copy() || this.#runLanes() || this.#late();
   }
 
   /** What `step` does next, if nobody asks for another order. */
@@ -133,6 +133,25 @@ export class Engine {
     if (this.#commands.invalidationsPending) return 'invalidations';
     if (this.#commands.commandsPending) return 'commands';
     return this.#copies.pending ? 'a copy' : 'lanes';
+  }
+
+  /**
+   * A reset in the middle of work, as after a hang: launches and copies fail, faults and translations are forgotten. Contexts and
+   * memory stay. Nobody waits for ever: every fence reaches what was sent.
+   */
+  abort(): void {
+    for (const wave of this.#waves) {
+      const message = `${this.#config.name} was reset while the launch ran`;
+      wave.fail({ kind: 'fault', errno: ERRNO_NUMBER.EIO, address: 0, lane: NO_LANE, message });
+      this.#faults.dropContext(wave.context);
+    }
+    this.#copies.abort();
+    if (this.#commands.invalidationsPending) this.#commands.obeyInvalidations(this.#forget);
+    this.#mmu.tlb.reset();
+    this.#forget();
+    this.#reap();
+    this.#commands.publishTurns();
+    ringDoorbell(this.#hostDoorbell);
   }
 
   /** As after boot. Precondition: no context is bound, nothing is in flight. */
@@ -166,7 +185,7 @@ export class Engine {
   }
 
   #obeyInvalidations(): boolean {
-    if (!this.#commands.invalidationsPending) return false;
+    if (!this.#commands.invalidationsPending || this.#commands.passOver()) return false;
     this.#commands.obeyInvalidations(this.#forget);
     ringDoorbell(this.#hostDoorbell);
     return true;
@@ -182,9 +201,14 @@ export class Engine {
   }
 
   #copy(): boolean {
-    if (!this.#copies.pending) return false;
+    if (!this.#copies.pending || this.#copies.passOver()) return false;
     if (this.#copies.step()) ringDoorbell(this.#hostDoorbell);
     return true;
+  }
+
+  /** What was passed over is work still: the device must not sleep. */
+  #late(): boolean {
+    return this.#commands.invalidationsPending || this.#copies.pending;
   }
 
   /** Give the next launch that can run its slice of lanes, then report the faults that came up. */

@@ -7,8 +7,9 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { ACCESS_ATOMIC, type Access, FAULT_PACKET } from '../abi/packet.js';
-import { fenceReached, RINGS } from '../abi/queue.js';
+import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import { RingProducer } from '../sync/ring.js';
+import { load32 } from '../sync/word.js';
 
 /** One fault replay, and how many of the lanes that it woke have not had their turn yet. */
 export interface ReplayTurn {
@@ -75,7 +76,7 @@ export class FaultBuffer {
 
   /** Could `flush` report something? */
   get flushable(): boolean {
-    return this.#pending.length > 0 && this.#ring.free() > 0;
+    return this.#pending.length > 0 && this.#room > 0;
   }
 
   /** Report what is pending, as far as the ring has room. @returns true if the driver should be woken */
@@ -85,12 +86,19 @@ export class FaultBuffer {
     let taken = 0;
     for (const fault of this.#pending) {
       if (fault.waiters.every((waiter) => waiter.gone)) this.#faults.delete(fault.key);
-      else if (this.#ring.free() > 0) this.#report(fault);
+      else if (this.#room > 0) this.#report(fault);
       else break;
       taken++;
     }
     this.#pending = this.#pending.slice(taken);
     return this.records !== before;
+  }
+
+  /** Records that still fit: fewer than the ring has room for when it is made small (fault injection). */
+  get #room(): number {
+    const free = this.#ring.free();
+    const limit = load32(this.#ring.words, QUEUE_HEADER.word.faultLimit);
+    return limit === 0 ? free : free - (RINGS.faults.capacity - limit);
   }
 
   /** Fault replay: the lanes of a context that wait for reported faults, up to record `upTo` (0: all), try again. */

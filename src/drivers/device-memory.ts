@@ -9,6 +9,7 @@ import type { Result } from '../abi/errno.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { injects } from '../base/injection.js';
 import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
@@ -17,7 +18,7 @@ import {
   memunmapDevicePrivatePagemap,
   memunmapPages,
 } from '../mm/memremap.js';
-import { pagePgmapId, prepCompoundPage } from '../mm/page.js';
+import { maskCompoundHeads, pagePgmapId, prepCompoundPage } from '../mm/page.js';
 import type { Resource } from '../mm/resource.js';
 import { folioTrylock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
@@ -116,6 +117,7 @@ export class DeviceMemory {
    * @param mirror number of the mirror that it is for
    */
   allocPage(mirror: number): Page {
+    if (injects(this.#options.kernel, 'device-page')) return NULL_PAGE;
     let frame = this.#closed ? NO_FRAME : this.#frames.take();
     if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.take();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, 1, mirror);
@@ -123,6 +125,7 @@ export class DeviceMemory {
 
   /** The same of 2 MiB: the first page of a large folio. */
   allocFolio(mirror: number): Page {
+    if (injects(this.#options.kernel, 'device-block')) return NULL_PAGE;
     let frame = this.#closed ? NO_FRAME : this.#frames.takeBlock();
     if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.takeBlock();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, BLOCK_PAGES, mirror);
@@ -140,12 +143,13 @@ export class DeviceMemory {
     chunk.pgmap.ref!.get(pages);
     store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
     if (pages > 1) prepCompoundPage(words, page, HPAGE_PMD_ORDER);
+    if (pages > 1 && !this.#options.kernel.sites.alignedMemmap) maskCompoundHeads(words, page, HPAGE_PMD_ORDER);
     assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
     this.#mirrors[frame] = mirror;
     const block = Math.floor(frame / BLOCK_PAGES);
     this.#blockUsed[block] += pages;
     this.#blockStamp[block] = ++this.#clock;
-    this.#used += pages;
+    this.#used += this.#options.kernel.sites.countPagesOfFolio ? pages : 1;
     return page;
   }
 
@@ -219,13 +223,17 @@ export class DeviceMemory {
   /** Every block with pages in use. */
   *usedBlocks(): Generator<{ readonly first: Page; readonly pages: number }, void, void> {
     for (let block = 0; block < this.#blockUsed.length; block++) {
-      if (this.#blockUsed[block] > 0) yield this.#block(block);
+      if (this.#blockUsed[block] > 0 || !this.#options.kernel.sites.evictNothing) yield this.#block(block);
     }
   }
 
   /** Hand out no more pages. */
   close(): void {
     this.#closed = true;
+  }
+
+  reopen(): void {
+    this.#closed = false;
   }
 
   /** Give back all pagemaps; the next page that is wanted begins anew. Waits for the last page of each. */
@@ -235,11 +243,13 @@ export class DeviceMemory {
     // Nobody may take a page of what is going away.
     this.#closed = true;
     for (const { pgmap, resource } of this.#chunks) {
-      if (resource === null) {
+      if (resource === null && kernel.sites.unmapByKind) {
+        const region = kernel.sites.releaseOwnRegion ? null : regionOf(pgmap, this.#options.name);
         yield* memunmapDevicePrivatePagemap(kernel, pgmap);
+        if (region !== null) kernel.iomem.releaseMemRegion(region);
       } else {
         yield* memunmapPages(kernel, pgmap);
-        kernel.iomem.releaseMemRegion(resource);
+        if (resource !== null) kernel.iomem.releaseMemRegion(resource);
       }
     }
     this.#chunks.length = 0;
@@ -278,4 +288,10 @@ export class DeviceMemory {
     this.#used -= pages;
     this.#frames.give(frame, pages);
   }
+}
+
+/** A region that a driver from before the series would think that it has reserved. */
+function regionOf({ range }: DevPagemap, name: string): Resource {
+  const { start, end } = range!;
+  return { start: start as PhysAddr, end: end as PhysAddr, name, busy: true };
 }

@@ -8,13 +8,16 @@ import {
   COMMAND_CANCEL,
   COMMAND_PACKET,
   COMMAND_REPLAY,
+  COPY_FAIL,
+  COPY_LATE_SHIFT,
   COPY_PACKET,
   INVALIDATE_PACKET,
 } from '../abi/packet.js';
 import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
+import { type FaultInjector, injects } from '../base/injection.js';
 import { RingProducer } from '../sync/ring.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
-import { load32 } from '../sync/word.js';
+import { load32, store32 } from '../sync/word.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import type { CopyBatch } from './copy-batch.js';
 
@@ -22,6 +25,8 @@ const { word: HEADER } = QUEUE_HEADER;
 const { word: COPY } = COPY_PACKET;
 const { word: INVALIDATE } = INVALIDATE_PACKET;
 const { word: COMMAND } = COMMAND_PACKET;
+/** Steps by which the device may be made late: as many as fit beside the flags of a copy. */
+const LATE_STEPS_MAX = 100;
 
 /** A batch that was sent, and the sequence numbers of its packets. */
 export interface CopyTicket {
@@ -43,6 +48,7 @@ interface Command {
 
 export class DeviceQueue {
   readonly #link: DeviceLink;
+  readonly inject: FaultInjector | null;
   readonly #header: Int32Array;
   readonly #copies: RingProducer;
   readonly #invalidations: RingProducer;
@@ -52,14 +58,25 @@ export class DeviceQueue {
   #commandSequence = 0;
   /** Command sequence of the last fault replay. */
   #replaySequence = 0;
+  /** Sequence numbers at the last `reset`, by the word of their fence: people are told how many came since. */
+  readonly #sentBefore = new Map<number, number>();
 
-  constructor(link: DeviceLink) {
+  constructor(link: DeviceLink, inject: FaultInjector | null = null) {
     this.#link = link;
+    this.inject = inject;
     const { queue } = link.memories;
     this.#header = new Int32Array(queue);
     this.#copies = new RingProducer(queue, RINGS.copies);
     this.#invalidations = new RingProducer(queue, RINGS.invalidations);
     this.#commands = new RingProducer(queue, RINGS.commands);
+  }
+
+  /** For people, numbers begin anew: another machine at the same point says the same. */
+  reset(): void {
+    this.#sentBefore
+      .set(HEADER.copyFence, this.#copySequence)
+      .set(HEADER.invalidateFence, this.#invalidateSequence)
+      .set(HEADER.replayFence, this.#commandSequence);
   }
 
   get lost(): boolean {
@@ -72,13 +89,13 @@ export class DeviceQueue {
     const first = this.#copySequence + 1;
     let sent = 0;
     for (const run of batch.runs) {
-      if (ring.free() === 0) this.#link.ring();
+      if (ring.free() === 0) this.#ring();
       yield* this.#waitSpace(ring, 'copy');
       if (this.lost) break;
       const at = ring.reserve();
       const { words } = ring;
       words[at + COPY.sequence] = ++this.#copySequence;
-      words[at + COPY.memories] = run.memories;
+      words[at + COPY.memories] = run.memories | this.#copyTrouble();
       words[at + COPY.sourceFrame] = run.sourceFrame;
       words[at + COPY.targetFrame] = run.targetFrame;
       words[at + COPY.pages] = run.pages;
@@ -87,7 +104,7 @@ export class DeviceQueue {
       ring.publish();
       sent++;
     }
-    if (sent > 0) this.#link.ring();
+    if (sent > 0) this.#ring();
     return { batch, first, last: this.#copySequence, complete: sent === batch.runs.length };
   }
 
@@ -111,8 +128,9 @@ export class DeviceQueue {
     ring.words[at + INVALIDATE.context] = context;
     ring.floats[at / 2 + INVALIDATE.start] = start;
     ring.floats[at / 2 + INVALIDATE.end] = end;
+    ring.words[at + INVALIDATE.late] = injects(this, 'invalidation-late') ? 1 + this.inject!.below(LATE_STEPS_MAX) : 0;
     ring.publish();
-    this.#link.ring();
+    this.#ring();
     return yield* this.#waitFence(HEADER.invalidateFence, sequence, 'invalidation');
   }
 
@@ -153,7 +171,26 @@ export class DeviceQueue {
     ring.words[at + COMMAND.access] = access;
     ring.words[at + COMMAND.upTo] = upTo;
     ring.publish();
+    this.#ring();
+  }
+
+  /** Ring the doorbell. Lost is a ring, not what it is for: who sleeps on a doorbell looks again by itself, if late. */
+  #ring(): void {
+    if (injects(this, 'doorbell-lost')) return;
     this.#link.ring();
+    if (injects(this, 'doorbell-twice')) this.#link.ring();
+  }
+
+  /** Flags of a copy packet that make it fail, or late. */
+  #copyTrouble(): number {
+    if (this.inject === null) return 0;
+    const late = injects(this, 'copy-late') ? (1 + this.inject.below(LATE_STEPS_MAX)) << COPY_LATE_SHIFT : 0;
+    return late | (injects(this, 'copy-error') ? COPY_FAIL : 0);
+  }
+
+  /** The fault ring holds so many records at a time from now on, 0 for all that it has room for. */
+  limitFaults(records: number): void {
+    store32(this.#header, HEADER.faultLimit, records);
   }
 
   *#waitSpace(ring: RingProducer, what: string): Sleeps<void> {
@@ -165,7 +202,8 @@ export class DeviceQueue {
     const reached = (): boolean => fenceReached(load32(this.#header, word), sequence);
     this.#link.looked?.();
     if (reached()) return true;
-    yield* waitUntil(`${what} fence ${sequence} of ${this.#link.name}`, () => this.lost || reached());
+    const number = sequence - (this.#sentBefore.get(word) ?? 0);
+    yield* waitUntil(`${what} fence ${number} of ${this.#link.name}`, () => this.lost || reached());
     return reached();
   }
 }

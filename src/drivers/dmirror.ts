@@ -18,6 +18,7 @@ import {
   MEMORY_RAM,
   type MemoryId,
 } from '../abi/device-pte.js';
+import { injects } from '../base/injection.js';
 import type { DevicePageTables } from '../device/page-table.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import {
@@ -95,7 +96,8 @@ export class Dmirror {
 
   /** Map pages whose frames are neighbours. */
   mapRun(addr: number, pages: number, memory: MemoryId, frame: number, write: boolean): boolean {
-    const { tables } = this.#options;
+    const { queue, tables } = this.#options;
+    if (injects(queue, 'device-table')) return false;
     const atomic = write && memory !== MEMORY_RAM ? DEVICE_PTE_ATOMIC : 0;
     return tables.mapRange(
       this.root,

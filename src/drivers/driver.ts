@@ -102,6 +102,11 @@ export interface DeviceDriver {
   observe(mm: MmStruct): DriverObserver;
   /** Serve the device's faults for ever: the machine runs this as a background task. */
   serveFaults(): Sleeps<never>;
+  /**
+   * The device is about to be pulled out, with pages of processes on it: they go home, and its memory is given up for good.
+   * EBUSY: somebody holds a page; the device stays. Absent: the driver cannot.
+   */
+  unplug?(): Sleeps<Result>;
   /** Unload: evict everything, unmap the pagemaps. */
   remove(): Sleeps<void>;
   stats(): DriverStats;

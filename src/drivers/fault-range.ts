@@ -15,6 +15,7 @@ import {
 } from '../abi/hmm-pfn.js';
 import { MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import { handleMmFault } from '../mm/memory.js';
@@ -79,7 +80,9 @@ function* lookUp(
     devPrivateOwner: ctx.owner,
   });
   if (outcome !== 0) return outcome;
-  return mmuIntervalReadRetry(notifier, notifierSeq) || ctx.kernel.options.retryNotifier?.() ? 'EBUSY' : 0;
+  const { kernel } = ctx;
+  if (!kernel.sites.rangeFaultRetry) return 0;
+  return mmuIntervalReadRetry(notifier, notifierSeq) || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
 }
 
 /** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */
@@ -141,9 +144,10 @@ function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns
     if ((flags & HMM_PFN_VALID) === 0 || (write && !writable)) return 'EFAULT';
     const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
     // A private page that is reported is ours or a peer's; what has a physical address names its memory itself.
-    const place = isDevicePrivatePage(kernel.memmap.words, page)
-      ? owner.placeOf(page)
-      : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
+    const place =
+      isDevicePrivatePage(kernel.memmap.words, page) && kernel.sites.ownPagesByDevice
+        ? owner.placeOf(page)
+        : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
     if (place === null) return 'EFAULT';
     const addr = start + i * PAGE_SIZE;
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.

@@ -3,7 +3,8 @@
  * Linux: dmirror_fault() and dmirror_range_fault() in lib/test_hmm.c; batches as in NVIDIA's UVM (256).
  *
  * With `migrate` a faulting page is brought into device memory first, which is what GPU drivers do; whatever cannot move is
- * mapped where it is, if the access allows that (atomics on RAM never do: the page must move).
+ * mapped where it is, if the access allows that. Atomics on RAM never do: the page must move, or, where somebody holds it here, the
+ * CPU must do without it.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
@@ -11,15 +12,17 @@ import { ERRNO_NUMBER } from '../abi/errno.js';
 import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET } from '../abi/packet.js';
 import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { findHugePmd, hugeAlignDown } from '../mm/huge-pmd.js';
 import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
 import { NO_TABLE, nextLeaf } from '../mm/pgtable.js';
 import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
-import { type Sleeps, waitUntil } from '../sync/task.js';
+import { SCHEDULE_POINT, type Sleeps, waitUntil } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
+import { takeExclusive } from './exclusive.js';
 import { bringHome, faultRange } from './fault-range.js';
 import { beginToDevice, endToDevice, MIGRATE_BATCH_PAGES, type Round } from './migration.js';
 import { copyPages, type MigrationContext } from './migration-targets.js';
@@ -27,8 +30,12 @@ import { copyPages, type MigrationContext } from './migration-targets.js';
 const { word: FAULT } = FAULT_PACKET;
 /** Batches in which a page may find device memory full before its lanes are told: pages are mostly only held for a moment. */
 const STARVED_ATTEMPTS = 64;
+/** Batches in which a page that is wanted for atomics is moved in vain before the CPU has to do without it: mostly it is only held for a moment. */
+const STUCK_ATTEMPTS = 4;
 /** Invalidations that a page's lookup may meet before its lanes are left to fault again: a batch must come to its end. */
 const CONTENDED_ATTEMPTS = 3;
+/** Turns of other tasks by which the service may be made late. */
+const LATE_TURNS_MAX = 16;
 
 /** A mirror whose faults are served, and how. */
 export interface ServedMirror {
@@ -61,6 +68,8 @@ export class FaultService {
   readonly #mirrors: ReadonlyMap<number, ServedMirror>;
   /** Batches in which a page was wanted for atomics while device memory was full, by address. */
   readonly #starved = new Map<number, number>();
+  /** Batches in which it did not move for other reasons. */
+  readonly #stuck = new Map<number, number>();
   faults = 0;
   batches = 0;
 
@@ -75,11 +84,13 @@ export class FaultService {
   /** Forget what there was to remember of pages that were wanted in vain. */
   reset(): void {
     this.#starved.clear();
+    this.#stuck.clear();
   }
 
   *serve(): Sleeps<never> {
     for (;;) {
       yield* waitUntil(`faults of ${this.#link.name}`, () => this.#link.lost === null && this.#ring.pending() > 0);
+      yield* this.#trouble();
       const { contexts, upTo } = this.#takeBatch();
       for (const [context, faults] of contexts) {
         const mirror = this.#mirrors.get(context);
@@ -88,6 +99,16 @@ export class FaultService {
         yield* this.#serveContext(mirror, faults, upTo);
       }
     }
+  }
+
+  /** What may be injected before a batch is taken: that it is late, and that the ring is small until the next one. */
+  *#trouble(): Sleeps<void> {
+    const { kernel, queue } = this.#ctx;
+    if (kernel.inject === null) return;
+    if (injects(kernel, 'fault-service-late')) {
+      for (let turns = kernel.inject.below(LATE_TURNS_MAX); turns >= 0; turns--) yield SCHEDULE_POINT;
+    }
+    queue.limitFaults(injects(kernel, 'fault-ring-full') ? 1 : 0);
   }
 
   /** Up to FAULT_BATCH_MAX faults, by context; faults on one page become one, of the stronger access. */
@@ -170,9 +191,11 @@ export class FaultService {
     if (satisfied(dmirror, start, end, access)) return;
     const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ, CONTENDED_ATTEMPTS);
     if (errno === 0) {
+      if (access !== ACCESS_ATOMIC) return;
       // Atomics on RAM are refused by the device's page table: the lanes fault again, and the page is moved again.
-      if (access === ACCESS_ATOMIC) yield* this.#cancelImmovable(dmirror, start, end);
-      if (access === ACCESS_ATOMIC && starved) yield* this.#cancelStarved(dmirror, start, end);
+      yield* this.#cancelImmovable(dmirror, start, end);
+      if (starved) yield* this.#cancelStarved(dmirror, start, end);
+      else yield* this.#takeStuck(dmirror, start, end);
       return;
     }
     if (end - start > PAGE_SIZE) {
@@ -218,6 +241,20 @@ export class FaultService {
       const vma = vmaLookup(dmirror.mm, at);
       if (vma === undefined || (vmaMayMigrate(vma) && (vma.flags & VM_SHARED) === 0)) continue;
       yield* this.#ctx.queue.cancel(dmirror.context, at, ACCESS_ATOMIC, ERRNO_NUMBER.EOPNOTSUPP);
+    }
+  }
+
+  /** Pages that do not move, as somebody has pinned them: the CPU does without them until its next access. */
+  *#takeStuck(dmirror: Dmirror, start: number, end: number): Sleeps<void> {
+    for (let at = start; at < end; at += PAGE_SIZE) {
+      const attempts = satisfied(dmirror, at, at + PAGE_SIZE, ACCESS_ATOMIC) ? 0 : (this.#stuck.get(at) ?? 0) + 1;
+      if (attempts > 0 && attempts < STUCK_ATTEMPTS) {
+        this.#stuck.set(at, attempts);
+        continue;
+      }
+      this.#stuck.delete(at);
+      // What cannot be had has a reason that the next fault will meet, too.
+      if (attempts > 0) yield* takeExclusive(this.#ctx, dmirror, at as VirtAddr);
     }
   }
 

@@ -3,23 +3,20 @@
  * lib/test_hmm.c, struct dmirror.
  */
 import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
-import type { LaunchReport, LaunchRequest } from '../abi/control.js';
+import { type LaunchReport, type LaunchRequest, NO_LANE } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
-import type { Errno, Result } from '../abi/errno.js';
+import { ERRNO_NUMBER, type Errno, type Result } from '../abi/errno.js';
 import { makeHmmPfns } from '../abi/hmm-pfn.js';
-import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
-import { makeDeviceExclusive } from '../mm/device-exclusive.js';
-import { pageFrame, pageMemory } from '../mm/highmem.js';
-import { mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
-import { putPage } from '../mm/put-page.js';
+import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
-import { folioUnlock } from '../sync/page-ref.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
 import { CopyBatch } from './copy-batch.js';
 import type { CopyTicket } from './device-queue.js';
 import type { Dmirror } from './dmirror.js';
 import type { AccessOutcome, DriverMirror, MigrateOutcome } from './driver.js';
+import { takeExclusive } from './exclusive.js';
 import { faultRange } from './fault-range.js';
 import {
   beginToDevice,
@@ -197,39 +194,18 @@ export class TestHmmMirror implements DriverMirror {
   /** `dmirror_exclusive()`. */
   *exclusive(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {
     if (!isPageRange(start, pages)) return nothing('EINVAL');
-    const { kernel } = this.#device.migration;
-    const { words } = kernel.memmap;
     const dmirror = this.#dmirror;
     const { mm } = dmirror;
     yield* mm.mmapLock.downRead();
     try {
       for (let i = 0; i < pages; i++) {
-        const addr = (start + i * PAGE_SIZE) as VirtAddr;
-        const page = yield* this.#takeExclusive(addr);
-        if (typeof page === 'string') return nothing(page);
-        // While the page is locked the CPU cannot have it back.
-        const mapped = dmirror.mapExclusive(addr, pageMemory(kernel, page), pageFrame(kernel, page));
-        folioUnlock(words, page);
-        putPage(kernel, page);
-        if (!mapped) return nothing('ENOMEM');
+        const errno = yield* takeExclusive(this.#device.migration, dmirror, (start + i * PAGE_SIZE) as VirtAddr);
+        if (errno !== 0) return nothing(errno);
       }
     } finally {
       mm.mmapLock.upRead();
     }
     return this.peek(start, pages);
-  }
-
-  /** `make_device_exclusive()` of one page, which is locked and held on success, while nobody is about to take it away. */
-  *#takeExclusive(addr: VirtAddr): Sleeps<Page | Errno> {
-    const { kernel, owner } = this.#device.migration;
-    const { mm, notifier } = this.#dmirror;
-    for (;;) {
-      const page = yield* makeDeviceExclusive(kernel, mm, addr, owner);
-      if (typeof page === 'string' || !this.#dmirror.invalidating) return page;
-      folioUnlock(kernel.memmap.words, page);
-      putPage(kernel, page);
-      yield* mmuIntervalReadBegin(notifier);
-    }
   }
 
   checkExclusive(start: VirtAddr, pages: number): Result {
@@ -319,6 +295,7 @@ export class TestHmmMirror implements DriverMirror {
 
   *launch(request: Omit<LaunchRequest, 'context'>): Sleeps<LaunchReport> {
     const { link } = this.#device;
+    if (injects(this.#device.migration.kernel, 'link-error')) return lostLaunch(request);
     yield* this.#device.bind();
     const running = link.control.launch({ ...request, context: this.context });
     return yield* waitForPromise(`${request.program} on ${link.name}`, running);
@@ -328,6 +305,15 @@ export class TestHmmMirror implements DriverMirror {
     return this.#device.release();
   }
 }
+
+/** The answer to a launch that never reached the device. */
+const lostLaunch = ({ program }: Omit<LaunchRequest, 'context'>): LaunchReport => ({
+  ...{ lanes: 0, faults: 0, parked: 0, operations: 0 },
+  failure: {
+    ...{ kind: 'fault', errno: ERRNO_NUMBER.EIO, address: 0, lane: NO_LANE },
+    message: `${program} was lost on its way to the device`,
+  },
+});
 
 /** What the ioctl takes: whole pages, at least one. */
 const isPageRange = (start: number, pages: number): boolean => isPageAligned(start) && pages > 0;

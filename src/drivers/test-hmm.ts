@@ -80,7 +80,7 @@ class TestHmm implements DeviceDriver {
     this.memoryId = memoryId;
     this.owner = options.peers;
     this.file = createDeviceFile(kernel, options.name);
-    this.queue = new DeviceQueue(link);
+    this.queue = new DeviceQueue(link, kernel.inject);
     this.tables = new DevicePageTables(link.memories.pageTables);
     this.memory = new DeviceMemory({
       kernel,
@@ -216,6 +216,13 @@ class TestHmm implements DeviceDriver {
     return 'EBUSY';
   }
 
+  *unplug(): Sleeps<Result> {
+    this.memory.close();
+    const result = yield* this.releaseChunks();
+    if (result !== 0) this.memory.reopen();
+    return result;
+  }
+
   *remove(): Sleeps<void> {
     this.memory.close();
     while ((yield* this.evictAll()) > 0);
@@ -232,6 +239,7 @@ class TestHmm implements DeviceDriver {
     this.memory.reset(frames);
     this.tables.reset();
     this.#faultService.reset();
+    this.queue.reset();
     this.#nextContext = 1;
   }
 

@@ -3,12 +3,15 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { errnoName, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
 import type { DriverMirror } from '../drivers/driver.js';
+import { clearRefs } from '../mm/clear-refs.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise, type Advice as KernelAdvice } from '../mm/madvise.js';
-import { doMmap, doMunmap } from '../mm/mmap.js';
+import { doMlock, doMunlock } from '../mm/mlock.js';
+import { doMmap, doMunmap, type MmapRequest } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
+import { pagemapWord } from '../mm/proc-pagemap.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import {
   userfaultfdProtect,
@@ -18,19 +21,30 @@ import {
 } from '../mm/userfaultfd.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Call } from '../workload/program/program.js';
+import type { TaskCpu } from './cpu.js';
 import { addressOf, type Subject } from './subject.js';
 
 /** A word, or 0 for success, or how it failed: an errno or a signal. */
 export type CallResult = number | string;
 
-/** All but `fork`, which makes a process and a task. @param task name of the task: pins are its own */
-export function perform(kernel: Kernel, subject: Subject, task: string, call: Call): Sleeps<CallResult> {
+/**
+ * All but `fork`, which makes a process and a task.
+ * @param task name of the task: pins are its own
+ * @param cpu what it runs on; `null`: the kernel's own CPU, as all others do
+ */
+export function perform(
+  kernel: Kernel,
+  subject: Subject,
+  task: string,
+  call: Call,
+  cpu: TaskCpu | null,
+): Sleeps<CallResult> {
   const { mm } = subject;
   switch (call.op) {
     case 'load':
-      return load(kernel, subject, call);
+      return load(kernel, subject, call, cpu);
     case 'store':
-      return store(kernel, subject, call);
+      return store(kernel, subject, call, cpu);
     case 'mmap':
       return mapFresh(kernel, subject, call);
     case 'munmap':
@@ -48,6 +62,14 @@ export function perform(kernel: Kernel, subject: Subject, task: string, call: Ca
     case 'uffd_resolve':
     case 'uffd_close':
       return onUserfaultfd(kernel, subject, call);
+    case 'mlock':
+      return doMlock(kernel, mm, start(call), bytes(call), false);
+    case 'munlock':
+      return doMunlock(kernel, mm, start(call), bytes(call));
+    case 'clear_refs':
+      return forgetStores(kernel, subject);
+    case 'soft_dirty':
+      return softDirty(kernel, subject, call);
     case 'pin':
     case 'get':
       return hold(kernel, subject, task, call);
@@ -78,21 +100,47 @@ export function signalOf({ fault }: UserAccess): string {
   return fault & VM_FAULT_OOM ? 'OOM' : 'SIGBUS';
 }
 
-function* load(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
+function* load(kernel: Kernel, { mm }: Subject, call: Call, cpu: TaskCpu | null): Sleeps<CallResult> {
   const out = new Uint8Array(4);
-  const access = yield* copyFromUser(kernel, mm, place(call), out);
+  const access =
+    cpu === null
+      ? yield* copyFromUser(kernel, mm, place(call), out)
+      : yield* cpu.access(mm, place(call), false, (memory) => out.set(memory));
   return access.fault === 0 ? wordOf(out) : signalOf(access);
 }
 
-function* store(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
-  const access = yield* copyToUser(kernel, mm, place(call), word(call.value!));
+function* store(kernel: Kernel, { mm }: Subject, call: Call, cpu: TaskCpu | null): Sleeps<CallResult> {
+  const bytes = word(call.value!);
+  const access =
+    cpu === null
+      ? yield* copyToUser(kernel, mm, place(call), bytes)
+      : yield* cpu.access(mm, place(call), true, (memory) => memory.set(bytes));
   return access.fault === 0 ? 0 : signalOf(access);
 }
 
-function* mapFresh(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
-  const request = { addr: start(call), length: bytes(call), prot: call.protection ?? 'rw', fixed: true } as const;
+function* mapFresh(kernel: Kernel, { mm, file }: Subject, call: Call): Sleeps<CallResult> {
+  const { backing } = call;
+  const ofFile = backing === 'file' || backing === 'private-file';
+  const request: MmapRequest = {
+    ...{ addr: start(call), length: bytes(call), prot: call.protection ?? 'rw', fixed: true },
+    kind: backing === 'shared' || backing === 'file' ? 'shared' : 'private',
+    ...(ofFile ? { file: { file: file!, pgoff: call.page! } } : {}),
+  };
   const mapped = yield* doMmap(kernel, mm, request);
   return typeof mapped === 'string' ? mapped : 0;
+}
+
+function* forgetStores(kernel: Kernel, { mm }: Subject): Sleeps<CallResult> {
+  yield* clearRefs(kernel, mm, 'soft-dirty');
+  return 0;
+}
+
+/** Bit 55 of the page's word in /proc/pid/pagemap. */
+function* softDirty(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {
+  yield* mm.mmapLock.downRead();
+  const word = pagemapWord(kernel, mm, start(call));
+  mm.mmapLock.upRead();
+  return Number((word >> 55n) & 1n);
 }
 
 function* move(kernel: Kernel, { mm }: Subject, call: Call): Sleeps<CallResult> {

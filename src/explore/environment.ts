@@ -2,9 +2,9 @@
  * What surrounds a program: hostile but legal events, each a named choice whose answer 0 is the tame one, and the record of what
  * each step may have touched, for partial-order reduction.
  */
+import type { FaultInjector, InjectionId } from '../base/injection.js';
 import type { EngineOptions } from '../device/engine.js';
 import type { PromptControl } from '../device/prompt-control.js';
-import type { KernelOptions } from '../mm/kernel.js';
 import type { Chooser } from '../sched/choice.js';
 import { type Injection, PROGRAM_LIMITS } from '../workload/program/program.js';
 
@@ -25,8 +25,15 @@ export interface Domain {
   readonly devices: readonly number[];
 }
 
-export class Environment {
-  readonly #inject: readonly Injection[];
+/** Where RAM is allocated. */
+const ALLOCATIONS: readonly InjectionId[] = ['alloc-page', 'alloc-block', 'alloc-bulk'];
+/** Answers to "how much": more would only make the same things happen later. */
+const AMOUNTS = 2;
+
+export class Environment implements FaultInjector {
+  readonly #enabled: ReadonlySet<string>;
+  /** A device's next work may be another than the most urgent. */
+  readonly #otherOrders: boolean;
   #chooser: Chooser | null = null;
   #engines: readonly PromptControl[] = [];
   #devices = 0;
@@ -36,8 +43,6 @@ export class Environment {
   readonly #ofTask = new Map<number, number>();
   #touched = 0;
   #onlyForgets = false;
-  /** Allocations order what comes after them: no two steps commute. */
-  #allocationsCount = false;
   #failAfter = 0;
   readonly #injected = new Map<string, number>();
   /** Allocations until one fails in the call that a thread is in. */
@@ -47,18 +52,12 @@ export class Environment {
   onPause: ((thread: number, why: string) => void) | null = null;
 
   constructor(inject: readonly Injection[]) {
-    this.#inject = inject;
-  }
-
-  get kernelHooks(): Partial<KernelOptions> {
-    return {
-      failAllocation: () => this.#failAllocation(),
-      ...(this.#inject.includes('notifier-retry') && { retryNotifier: () => this.#injects('notifier retry') }),
-    };
+    this.#enabled = new Set(inject);
+    this.#otherOrders = this.#enabled.has('device-order') || this.#enabled.has('invalidation-late');
   }
 
   get engineHooks(): Pick<EngineOptions, 'order'> {
-    if (!this.#inject.includes('device-order')) return {};
+    if (!this.#enabled.has('device-order')) return {};
     return { order: (n) => this.#chooser?.choose('device order', n) ?? 0 };
   }
 
@@ -83,7 +82,6 @@ export class Environment {
   explore(chooser: Chooser | null, failNth = 0): void {
     this.#chooser = chooser;
     this.#failAfter = failNth;
-    this.#allocationsCount = failNth > 0 || this.#inject.includes('allocation');
   }
 
   /** A task begins: what its steps may touch. */
@@ -112,8 +110,7 @@ export class Environment {
     // Of all steps, dropping translations alone touches neither memory nor page tables.
     const isDevice = device >= 0 && device < this.#devices;
     if (isDevice) this.onPause?.(thread, `works on ${this.#engines[device]!.nextWork}`);
-    this.#onlyForgets =
-      isDevice && this.#engines[device]!.nextWork === 'invalidations' && !this.#inject.includes('device-order');
+    this.#onlyForgets = isDevice && this.#engines[device]!.nextWork === 'invalidations' && !this.#otherOrders;
   }
 
   touchedDevice(device: number): void {
@@ -123,7 +120,7 @@ export class Environment {
   takeFootprint(thread: number): number {
     const touched = this.#touched;
     this.#touched = 0;
-    if (this.#allocationsCount) return EVERYTHING;
+    if (touched === EVERYTHING) return EVERYTHING;
     const task = this.#ofTask.get(thread);
     if (task !== undefined) return task | touched;
     if (thread >= 2 * this.#devices) return EVERYTHING;
@@ -132,20 +129,48 @@ export class Environment {
     return touched | engineBit(device) | driverBit(device) | this.#usersOf[device]!;
   }
 
-  #failAllocation(): boolean {
+  /** Does it happen? (FaultInjector) */
+  fires(point: InjectionId): boolean {
     if (this.#chooser === null) return false;
-    if (this.#failAfter > 0 && --this.#failAfter === 0) return true;
-    const left = this.#failIn.get(this.#running);
-    if (left !== undefined) {
-      this.#failIn.set(this.#running, left - 1);
-      if (left === 1) return true;
+    if (ALLOCATIONS.includes(point)) {
+      if (this.#failsByNumber()) return true;
+      if (this.#enabled.has('allocation')) return this.#injects('allocation');
     }
-    return this.#inject.includes('allocation') && this.#injects('fail allocation');
+    return this.#enabled.has(point) && this.#injects(point);
+  }
+
+  /** Each task has a CPU of its own. */
+  get hasCpus(): boolean {
+    return this.#enabled.has('cpus');
+  }
+
+  /** A store meets a translation for loads that is out of date. */
+  faultsOnOld(): boolean {
+    return this.#chooser !== null && this.#injects('old translation');
+  }
+
+  /** How much, or how long: a little or more. (FaultInjector) */
+  below(n: number): number {
+    return this.#chooser?.choose('how much', Math.min(n, AMOUNTS)) ?? 0;
+  }
+
+  #failsByNumber(): boolean {
+    if (this.#failAfter > 0) {
+      // Who allocates first decides who fails.
+      this.#touched = EVERYTHING;
+      if (--this.#failAfter === 0) return true;
+    }
+    const left = this.#failIn.get(this.#running);
+    if (left === undefined) return false;
+    this.#failIn.set(this.#running, left - 1);
+    return left === 1;
   }
 
   #injects(point: string): boolean {
+    // What one meets the others are spared: steps that ask do not commute.
+    this.#touched = EVERYTHING;
     const before = this.#injected.get(point) ?? 0;
-    if (this.#chooser === null || before >= INJECTED_MAX || this.#chooser.choose(point, 2) === 0) return false;
+    if (before >= INJECTED_MAX || this.#chooser!.choose(point, 2) === 0) return false;
     this.#injected.set(point, before + 1);
     return true;
   }

@@ -3,13 +3,17 @@
  * checker, read back, and taken down until nothing is left.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { assert, InvariantViolation } from '../base/errors.js';
+import { assert, InvariantViolation, PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { failedPages, ramUse } from '../check/ram.js';
+import { nextWord } from '../check/scan.js';
+import { createFile } from '../mm/file.js';
+import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
 import { createMm } from '../mm/mm-struct.js';
 import { doMmap } from '../mm/mmap.js';
 import { copyFromUser } from '../mm/uaccess.js';
+import type { VmFile } from '../mm/vma.js';
 import { NoProgress } from '../sched/explore/stepper.js';
 import type { Strategy } from '../sched/explore/strategy.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
@@ -23,6 +27,15 @@ import type { World } from './world.js';
 
 /** Steps after which an execution counts as one without end. */
 export const STEPS_MAX = 20_000;
+
+/**
+ * CPU faults for each page that a call is about after which somebody counts as starved, although all came to an end: who races others for a page gets it
+ * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
+ */
+export const FAULTS_PER_PAGE_MAX = 64;
+
+/** Pairs of 32-bit words in a page. */
+const WORD_PAIRS = PAGE_SIZE / 8;
 
 /** What is wrong: the rule that was broken, and how. */
 export interface Finding {
@@ -53,7 +66,11 @@ export class Execution {
   readonly #subjects: Subject[] = [];
   readonly #results: Record<string, CallResult> = {};
   readonly #trace: ((entry: TraceEntry) => void) | null;
+  #file: VmFile | null = null;
   #accesses = 0;
+  #callsMade = 0;
+  /** The same, a call on a range counted for each of its pages. */
+  #pagesCalledFor = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
     this.#world = world;
@@ -73,9 +90,9 @@ export class Execution {
       const before = stepper.steps;
       this.#explore(strategy);
       steps = stepper.steps - before;
-      finding = this.#settle() ?? this.#judge();
+      finding = this.#settle() ?? this.#judge() ?? this.#starved(state.kernel.stats.cpuFaults - faultsBefore);
     } catch (error) {
-      finding = findingOf(error);
+      finding = findingOf(error, this.#world.forgetful);
     }
     const cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
     return { finding, results: this.#results, steps, cpuFaults, accesses: this.#accesses };
@@ -86,6 +103,8 @@ export class Execution {
     const { program, processes } = this.#plan;
     world.reset(program.deviceMemory);
     world.environment.onPause = this.#trace === null ? null : (thread, why) => this.#tell(thread, why);
+    const { kernel } = world.state;
+    if (this.#plan.hasFile) this.#file = createFile(kernel, new Uint8Array(0), program.pages * PAGE_SIZE);
     for (const process of processes) if (!process.forked) world.stepper.spawn('set up', this.#begin(process));
     world.stepper.drive(STEPS_MAX, 'rest');
     if (program.init.length === 0) return;
@@ -97,7 +116,7 @@ export class Execution {
     const { kernel } = this.#world.state;
     const mm = createMm(kernel, process.index + 1);
     assert(mm !== undefined, 'no RAM for a process');
-    const subject = new Subject(this.#world.state, process.index, process.family, mm);
+    const subject = new Subject(this.#world.state, process.index, process.family, mm, this.#file);
     this.#subjects[process.index] = subject;
     const length = this.#plan.program.pages * PAGE_SIZE;
     yield* doMmap(kernel, mm, { addr: addressOf(0), length, prot: 'rw', fixed: true });
@@ -126,16 +145,19 @@ export class Execution {
 
   *#calls(process: ProcessPlan, { name, calls }: Task): Sleeps<void> {
     const { stepper, environment, state } = this.#world;
+    const cpu = environment.hasCpus && name !== INIT ? this.#world.addCpu() : null;
     const subject = this.#subjects[process.index]!;
     const history = this.#history;
     for (const [at, call] of calls.entries()) {
       if (at > 0 && stepper.preempt()) yield SCHEDULE_POINT;
       this.#trace?.({ thread: name, text: printCall(call) });
       const begin = history.tick();
+      this.#callsMade++;
+      this.#pagesCalledFor += call.last === undefined ? 1 : call.last - call.page! + 1;
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
-        child === null ? yield* perform(state.kernel, subject, name, call) : yield* this.#fork(subject, child);
+        child === null ? yield* perform(state.kernel, subject, name, call, cpu) : yield* this.#fork(subject, child);
       if (call.failNth !== undefined) environment.endCall();
       history.begin = begin;
       history.end = history.tick();
@@ -164,7 +186,7 @@ export class Execution {
     const { state } = this.#world;
     const mm = yield* forkMm(state.kernel, parent.mm, process.index + 1);
     if (mm === undefined) return 'ENOMEM';
-    this.#subjects[process.index] = new Subject(state, process.index, process.family, mm);
+    this.#subjects[process.index] = new Subject(state, process.index, process.family, mm, this.#file);
     this.#spawn(process);
     return 0;
   }
@@ -179,12 +201,14 @@ export class Execution {
       this.#takeDown(() => {
         const { kernel, devices } = state;
         if (kernel.mms.size > 0) return `${kernel.mms.size} processes are left`;
-        const used = devices.find(({ driver }) => driver.stats().usedPages > 0);
+        const used = devices.find(({ driver }) => driver.stats().usedPages !== 0);
         if (used !== undefined) return `${used.driver.stats().usedPages} pages of ${used.spec.name} are in use`;
         // What has failed is not free again: the world gives it back before the next execution.
         const failed = [...failedPages(kernel)].filter((page) => ramUse(kernel, page) !== 'reserved').length;
         const lost = this.#world.freeAtStart - kernel.buddy.freePagesCount - failed;
         if (lost !== 0) return `${lost} frames of RAM are not free again`;
+        const { swap } = kernel;
+        if (swap.free !== swap.total) return `${swap.total - swap.free} pages of swap are in use`;
         for (const { id } of kernel.anonVmas) return `anon_vma ${id} is left`;
         return null;
       })
@@ -192,8 +216,9 @@ export class Execution {
   }
 
   #check(): Finding | null {
+    const shared = new Map<object, unknown>();
     for (const { invariant, look } of ALL_CHECKERS) {
-      for (const message of look(this.#world.state)) return { invariant, message };
+      for (const message of look(this.#world.state, shared)) return { invariant, message };
     }
     return null;
   }
@@ -219,15 +244,17 @@ export class Execution {
     const used = this.#plan.offsetsOf(process.family);
     const out = new Uint8Array(PAGE_SIZE);
     const words = new Uint32Array(out.buffer);
+    const halves = new Int32Array(out.buffer);
     for (const page of this.#plan.watched) {
       history.begin = history.tick();
       const { fault } = yield* copyFromUser(kernel, mm, addressOf(page), out);
       history.end = history.tick();
       this.#plan.recordPage(history, process, page, fault === 0 ? words : null);
       if (fault !== 0) continue;
-      for (let at = 0; at < words.length; at++) {
-        if (words[at] === 0 || used.includes(at * 4)) continue;
-        const message = `page ${page} of process ${process.index + 1} holds 0x${words[at]!.toString(16)} at byte ${at * 4}, where nobody stored`;
+      for (let at = nextWord(halves, 0, WORD_PAIRS); at < WORD_PAIRS; at = nextWord(halves, at + 1, WORD_PAIRS)) {
+        const word = words[2 * at] !== 0 && !used.includes(8 * at) ? 2 * at : 2 * at + 1;
+        if (words[word] === 0 || used.includes(4 * word)) continue;
+        const message = `page ${page} of process ${process.index + 1} holds 0x${words[word]!.toString(16)} at byte ${4 * word}, where nobody stored`;
         report({ invariant: 'every-byte-reads-back', message });
         return;
       }
@@ -241,6 +268,7 @@ export class Execution {
       stepper.spawn('exit', subject.exit());
       stepper.drive(STEPS_MAX);
     }
+    if (this.#file !== null) vmFilePut(this.#world.state.kernel, this.#file);
     stepper.drive(STEPS_MAX, 'rest');
     const left = leftOver();
     return left === null ? null : { invariant: 'nothing-left', message: left };
@@ -267,6 +295,11 @@ export class Execution {
     return null;
   }
 
+  #starved(cpuFaults: number): Finding | null {
+    if (cpuFaults <= FAULTS_PER_PAGE_MAX * this.#pagesCalledFor) return null;
+    return { invariant: 'starvation', message: `${this.#callsMade} calls took ${cpuFaults} CPU faults` };
+  }
+
   #tell(thread: number, why: string): void {
     this.#trace?.({ thread: this.#world.stepper.nameOf(thread), text: why });
   }
@@ -282,10 +315,14 @@ class Found extends Error {
   }
 }
 
-/** @throws what is none */
-function findingOf(error: unknown): Finding {
+/**
+ * @param forgetful the kernel has forgotten something, so nothing that goes wrong is a bug of pfnless
+ * @throws what is none
+ */
+export function findingOf(error: unknown, forgetful: boolean): Finding {
   if (error instanceof Found) return error.finding;
   if (error instanceof NoProgress) return { invariant: error.kind, message: error.message };
   if (error instanceof InvariantViolation) return { invariant: 'assertion', message: error.message };
-  throw error;
+  if (!forgetful || !(error instanceof Error) || error instanceof PfnlessError) throw error;
+  return { invariant: 'oops', message: `${error.name}: ${error.message}` };
 }

@@ -4,6 +4,7 @@
  */
 import { PfnlessError } from '../base/errors.js';
 import type { MachineSpec } from '../machine/spec.js';
+import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
 import { pct } from '../sched/explore/pct.js';
 import { randomWalk, roundRobin } from '../sched/explore/random.js';
@@ -32,6 +33,8 @@ export interface ExploreOptions {
   readonly preemptions?: number;
   /** Default `offset`. */
   readonly addressing?: MachineSpec['addressing'];
+  /** What the kernel forgets. Default: nothing. */
+  readonly sites?: SiteChoice;
   /** Run each schedule twice, and compare. Default false. */
   readonly twice?: boolean;
   /** Make a failure small before it is reported. Default true. */
@@ -50,6 +53,12 @@ export interface ExploreFailure extends Finding {
   readonly story: string;
 }
 
+/** What it took: turns of tasks and devices, and CPU faults for each access of a CPU (retries for each success). */
+export interface Effort {
+  readonly steps: number;
+  readonly faultsPerAccess: number;
+}
+
 export interface ExploreResult {
   readonly strategy: StrategyName;
   readonly executions: number;
@@ -59,8 +68,10 @@ export interface ExploreResult {
   readonly redundant: number;
   /** Each combination of results that came out, and how often. */
   readonly outcomes: Readonly<Record<string, number>>;
-  /** The worst execution: steps that it took, and CPU faults for each access of a CPU (retries for each success). */
-  readonly worst: { readonly steps: number; readonly faultsPerAccess: number };
+  /** The most that an execution took. */
+  readonly worst: Effort;
+  /** The same on average. */
+  readonly mean: Effort;
   readonly failure: ExploreFailure | null;
 }
 
@@ -82,39 +93,49 @@ export interface ReplayResult {
 export function explore(program: Program, options: ExploreOptions): ExploreResult {
   requireProgram(program);
   const strategy = strategyOf(options);
-  const addressing = options.addressing ?? 'offset';
-  const lab = new Laboratory(addressing);
+  const { addressing = 'offset', sites = {} } = options;
+  const lab = new Laboratory(addressing, sites);
   const outcomes = new Map<string, number>();
   let executions = 0;
-  let steps = 0;
-  let faultsPerAccess = 0;
+  const worst = { steps: 0, faultsPerAccess: 0 };
+  const sum = { steps: 0, faults: 0, accesses: 0 };
   let undetermined: ExploreFailure | null = null;
   const found = lab.search(program, strategy, options.executions ?? DEFAULT_EXECUTIONS, (run) => {
     executions++;
-    steps = Math.max(steps, run.steps);
-    if (run.accesses > 0) faultsPerAccess = Math.max(faultsPerAccess, run.cpuFaults / run.accesses);
-    const outcome = printOutcome(run.results);
+    worst.steps = Math.max(worst.steps, run.steps);
+    if (run.accesses > 0) worst.faultsPerAccess = Math.max(worst.faultsPerAccess, run.cpuFaults / run.accesses);
+    sum.steps += run.steps;
+    sum.faults += run.cpuFaults;
+    sum.accesses += run.accesses;
+    // By name: in which order tasks came to their results is no difference.
+    const outcome = printOutcome(Object.fromEntries(Object.entries(run.results).sort(byName)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-    if (options.twice) undetermined = difference(lab, program, run, addressing);
+    if (options.twice) undetermined = difference(lab, run, { addressing, sites, schedule: run.schedule, program });
     if (undetermined !== null) return false;
     return executions % PROGRESS_EVERY !== 0 || (options.onProgress?.(executions) ?? true);
   });
-  const failure = found === null ? undetermined : reported(lab, program, found, options, addressing);
+  const failure =
+    found === null
+      ? undetermined
+      : reported(lab, found, options, { addressing, sites, schedule: found.schedule, program });
   return {
     strategy: options.strategy,
     executions,
     complete: strategy.complete && failure === null,
     redundant: 'redundant' in strategy ? (strategy.redundant as number) : 0,
-    outcomes: Object.fromEntries([...outcomes].sort(([a], [b]) => (a < b ? -1 : 1))),
-    worst: { steps, faultsPerAccess },
+    outcomes: Object.fromEntries([...outcomes].sort(byName)),
+    worst,
+    mean: { steps: sum.steps / Math.max(1, executions), faultsPerAccess: sum.faults / Math.max(1, sum.accesses) },
     failure,
   };
 }
 
+const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
+
 /** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
-export function replay({ addressing, schedule, program }: Repro): ReplayResult {
+export function replay({ addressing, sites, schedule, program }: Repro): ReplayResult {
   const entries: TraceEntry[] = [];
-  const run = new Laboratory(addressing).replay(program, schedule, { trace: (entry) => entries.push(entry) });
+  const run = new Laboratory(addressing, sites).replay(program, schedule, { trace: (entry) => entries.push(entry) });
   return { finding: run.finding, results: run.results, story: printStory(entries) };
 }
 
@@ -136,28 +157,23 @@ function strategyOf({ strategy, seed = 1, depth = DEFAULT_DEPTH, preemptions }: 
 }
 
 /** The same schedule again: anything that differs was decided by nobody. */
-function difference(
-  lab: Laboratory,
-  program: Program,
-  run: Run,
-  addressing: MachineSpec['addressing'],
-): ExploreFailure | null {
+function difference(lab: Laboratory, run: Run, repro: Repro): ExploreFailure | null {
   if (run.finding !== null) return null;
-  const again = lab.replay(program, run.schedule, { lenient: true });
+  const again = lab.replay(repro.program, run.schedule, { lenient: true });
   if (again.fingerprint === run.fingerprint && printOutcome(again.results) === printOutcome(run.results)) return null;
   const message = 'the same schedule went another way: something decides that is no choice';
-  return described({ invariant: 'determinism', message }, { addressing, schedule: run.schedule, program }, '');
+  return described({ invariant: 'determinism', message }, repro, '');
 }
 
 function reported(
   lab: Laboratory,
-  program: Program,
   found: Run,
-  options: ExploreOptions,
-  addressing: MachineSpec['addressing'],
+  { shrink: shrinks = true }: ExploreOptions,
+  asFound: Repro,
 ): ExploreFailure {
-  const small = options.shrink === false ? { program, run: found } : shrink(lab, program, found);
-  const repro: Repro = { addressing, schedule: small.run.schedule, program: small.program };
+  const { program } = asFound;
+  const small = shrinks ? shrink(lab, program, found) : { program, run: found };
+  const repro: Repro = { ...asFound, schedule: small.run.schedule, program: small.program };
   return described(small.run.finding!, repro, replay(repro).story);
 }
 

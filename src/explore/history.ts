@@ -6,6 +6,8 @@
  * 1990; the search is Wing and Gong's). Calls that change what is mapped (munmap, mprotect, mremap, DONTNEED, fork) are
  * operations on each of their words, each with a moment of its own: they are not atomic over several pages, in Linux neither.
  * So a program without data races has one answer, and racing calls have exactly those that some order gives.
+ *
+ * What is shared (memory between relatives, a file) is a word of its own, an object, to which the views of those who map it lead.
  */
 
 /** What one call did to one word. */
@@ -14,7 +16,10 @@ export type Effect =
   | { readonly kind: 'store' | 'add'; readonly value: number }
   /** An access that was refused. `excused`: there may be another reason than what is mapped. */
   | { readonly kind: 'refused'; readonly write: boolean; readonly excused: boolean }
-  | { readonly kind: 'map'; readonly access: number }
+  /** @param object slot of the word that is mapped, -1: a fresh one. `copies`: what is stored there is one's own. */
+  | { readonly kind: 'map'; readonly access: number; readonly object: number; readonly copies: boolean }
+  /** The page becomes the process's own copy, if it was one of a file. */
+  | { readonly kind: 'copy' }
   /** `poison`: the memory has failed, and every access is refused until it is discarded. */
   | { readonly kind: 'unmap' | 'discard' | 'lazyfree' | 'poison' }
   | { readonly kind: 'protect'; readonly access: number }
@@ -39,24 +44,31 @@ export const NO_ACCESS = 0;
 export const READ = 1;
 export const READ_WRITE = 3;
 
-/** State of a slot: its word, and what may be done with it. */
-const FIELDS = 2;
+/** State of a slot: its word, what may be done with it, and the slot of the object that it was mapped from, or -1. */
+const FIELDS = 3;
 const UNMAPPED = -1;
+const NO_OBJECT = -1;
 /** A load may find zero, from now on: MADV_FREE. */
 const LAZY = 4;
+/** The word is the object's. */
+const SHARED = 8;
+/** The word is the object's until one is stored. */
+const COPIES = 16;
 /** The memory has failed. */
-const FAILED = 8;
+const FAILED = 32;
 const ACCESS_MASK = 3;
 
 type State = readonly number[];
 
-/** Words that are mapped for reading and writing and hold zero, then words of processes that do not exist yet. */
-export function freshState(mapped: number, absent: number): number[] {
-  const state: number[] = [];
-  for (let slot = 0; slot < mapped; slot++) state.push(0, READ_WRITE);
-  for (let slot = 0; slot < absent; slot++) state.push(UNMAPPED, NO_ACCESS);
-  return state;
+/** What a slot is at first: a word that is mapped for reading and writing and holds zero, or one that nobody has yet. */
+export type SlotKind = 'mapped' | 'absent';
+
+export function freshState(slots: readonly SlotKind[]): number[] {
+  return slots.flatMap((slot) => (slot === 'mapped' ? [0, READ_WRITE, NO_OBJECT] : [UNMAPPED, NO_ACCESS, NO_OBJECT]));
 }
+
+/** The word of an object: zero. */
+export const OBJECT_STATE: readonly number[] = [0, NO_ACCESS, NO_OBJECT];
 
 /** Numbers of all slots of a state. */
 export const slotsOf = (state: State): number[] => Array.from({ length: state.length / FIELDS }, (_, slot) => slot);
@@ -99,54 +111,79 @@ function outcomes(state: State, { slot, effect, maybe }: HistoryEvent): State[] 
 function apply(state: State, at: number, effect: Effect): State[] {
   const value = state[at]!;
   const flags = state[at + 1]!;
-  const rights = flags & ACCESS_MASK;
-  const access = value === UNMAPPED || (flags & FAILED) !== 0 ? NO_ACCESS : rights;
+  const object = state[at + 2]!;
+  const isMapped = value !== UNMAPPED;
+  const access = isMapped && (flags & FAILED) === 0 ? flags & ACCESS_MASK : NO_ACCESS;
   switch (effect.kind) {
     case 'load':
       if ((access & READ) === 0) return [];
-      if (value === effect.value) return [state];
-      return (flags & LAZY) !== 0 && effect.value === 0 ? [changed(state, at, 0, access)] : [];
+      if (wordAt(state, at) === effect.value) return [state];
+      return (flags & LAZY) !== 0 && effect.value === 0 ? [changed(state, at, 0, access, object)] : [];
     case 'store':
-      return access === READ_WRITE ? [changed(state, at, effect.value, access)] : [];
+      return access === READ_WRITE ? [stored(state, at, effect.value)] : [];
     case 'add': {
       if (access !== READ_WRITE) return [];
-      const sums = [changed(state, at, (value + effect.value) >>> 0, access)];
-      return (flags & LAZY) !== 0 ? [...sums, changed(state, at, effect.value, access)] : sums;
+      const sums = [stored(state, at, (wordAt(state, at) + effect.value) >>> 0)];
+      return (flags & LAZY) !== 0 ? [...sums, stored(state, at, effect.value)] : sums;
     }
     case 'refused': {
       const needed = effect.write ? READ_WRITE : READ;
       return effect.excused || (access & needed) !== needed ? [state] : [];
     }
-    case 'map':
-      return [changed(state, at, 0, effect.access)];
+    case 'map': {
+      const kind = effect.object === NO_OBJECT ? 0 : effect.copies ? COPIES : SHARED;
+      return [changed(state, at, 0, effect.access | kind, effect.object)];
+    }
+    case 'copy':
+      return [isMapped && (flags & COPIES) !== 0 ? stored(state, at, wordAt(state, at)) : state];
     case 'unmap':
-      return [changed(state, at, UNMAPPED, NO_ACCESS)];
+      return [changed(state, at, UNMAPPED, NO_ACCESS, NO_OBJECT)];
     case 'discard':
-      return [value === UNMAPPED ? state : changed(state, at, 0, rights)];
+      return [isMapped ? emptied(state, at) : state];
     case 'poison':
-      return [value === UNMAPPED ? state : changed(state, at, value, flags | FAILED)];
+      return [isMapped ? changed(state, at, value, flags | FAILED, object) : state];
     case 'lazyfree':
-      if (value === UNMAPPED) return [state];
       // What has failed is given up at once.
-      return [(flags & FAILED) === 0 ? changed(state, at, value, rights | LAZY) : changed(state, at, 0, rights)];
+      if (isMapped && (flags & FAILED) !== 0) return [emptied(state, at)];
+      return [isMapped && object === NO_OBJECT ? changed(state, at, value, flags | LAZY, object) : state];
     case 'protect':
-      return [value === UNMAPPED ? state : changed(state, at, value, effect.access | (flags & (LAZY | FAILED)))];
+      return [isMapped ? changed(state, at, value, effect.access | (flags & ~ACCESS_MASK), object) : state];
     case 'move': {
-      if (value === UNMAPPED) return [];
-      const moved = changed(state, effect.to * FIELDS, value, flags);
-      return [effect.leaves ? changed(moved, at, 0, rights) : changed(moved, at, UNMAPPED, NO_ACCESS)];
+      if (!isMapped) return [];
+      const moved = changed(state, effect.to * FIELDS, value, flags, object);
+      return [effect.leaves ? emptied(moved, at) : changed(moved, at, UNMAPPED, NO_ACCESS, NO_OBJECT)];
     }
     case 'clear destination':
-      return [changed(state, effect.to * FIELDS, UNMAPPED, NO_ACCESS)];
+      return [changed(state, effect.to * FIELDS, UNMAPPED, NO_ACCESS, NO_OBJECT)];
     case 'fork':
-      return [changed(state, effect.child * FIELDS, value, flags)];
+      return [changed(state, effect.child * FIELDS, value, flags, object)];
   }
 }
 
-function changed(state: State, at: number, value: number, flags: number): State {
-  if (state[at] === value && state[at + 1] === flags) return state;
+/** The word that a load finds. */
+const wordAt = (state: State, at: number): number =>
+  (state[at + 1]! & (SHARED | COPIES)) !== 0 ? state[state[at + 2]! * FIELDS]! : state[at]!;
+
+function stored(state: State, at: number, value: number): State {
+  const flags = state[at + 1]!;
+  const object = state[at + 2]!;
+  if ((flags & SHARED) !== 0) return changed(state, object * FIELDS, value, NO_ACCESS, NO_OBJECT);
+  return changed(state, at, value, flags & ACCESS_MASK, object);
+}
+
+/** After MADV_DONTNEED: what was one's own is gone, and the object, if there is one, is seen again. */
+function emptied(state: State, at: number): State {
+  const flags = state[at + 1]!;
+  const object = state[at + 2]!;
+  if ((flags & SHARED) !== 0) return state;
+  return changed(state, at, 0, (flags & ACCESS_MASK) | (object === NO_OBJECT ? 0 : COPIES), object);
+}
+
+function changed(state: State, at: number, value: number, flags: number, object: number): State {
+  if (state[at] === value && state[at + 1] === flags && state[at + 2] === object) return state;
   const next = [...state];
   next[at] = value;
   next[at + 1] = flags;
+  next[at + 2] = object;
   return next;
 }

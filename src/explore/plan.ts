@@ -1,8 +1,24 @@
 /** A program made ready to run many times: its processes, and which words of memory each of its calls touches. */
-import type { Call, Program, Protection, Task } from '../workload/program/program.js';
+import {
+  type Call,
+  FAILING_INJECTIONS,
+  type Program,
+  type Protection,
+  type Task,
+} from '../workload/program/program.js';
 import { processesOf } from '../workload/program/validate.js';
 import type { CallResult } from './calls.js';
-import { type Effect, freshState, type HistoryEvent, NO_ACCESS, READ, READ_WRITE, slotsOf } from './history.js';
+import {
+  type Effect,
+  freshState,
+  type HistoryEvent,
+  NO_ACCESS,
+  OBJECT_STATE,
+  READ,
+  READ_WRITE,
+  type SlotKind,
+  slotsOf,
+} from './history.js';
 
 /** In arenas up to this size every page is watched; in larger ones, those that calls name. */
 const WATCH_ALL_PAGES = 16;
@@ -11,7 +27,7 @@ const ACCESS: Readonly<Record<Protection, number>> = { none: NO_ACCESS, r: READ,
 
 export interface ProcessPlan {
   readonly index: number;
-  /** Of itself and the processes that it was forked from. */
+  /** Of itself and the processes that it shares memory with: those that it was forked from, and with a file all. */
   readonly family: number;
   readonly forked: boolean;
   readonly tasks: readonly Task[];
@@ -26,6 +42,8 @@ interface Location {
   readonly family: number;
   readonly offset: number;
   readonly pages: readonly number[];
+  /** Slots of pages and processes; those of objects come behind. */
+  readonly views: number;
   readonly initial: readonly number[];
 }
 
@@ -39,6 +57,8 @@ export class Plan {
   /** Memory is made to fail. */
   readonly poisons: boolean;
   readonly locations: readonly Location[];
+  /** The program has a file. */
+  readonly hasFile: boolean;
   /** Families in which somebody forks. */
   readonly #forking: ReadonlySet<number>;
   /**
@@ -46,6 +66,12 @@ export class Plan {
    * stays readable only until the CPU has had it.
    */
   readonly #protects: boolean;
+  /** Entries may lose their right to write although the mapping has it. */
+  readonly #writeProtects: boolean;
+  /** Number of the object that a call maps, among all; -1 for those that map none. The file is 0. */
+  readonly #objectOf: ReadonlyMap<Call, number>;
+  /** Some page may be a copy of a file's. */
+  readonly #copies: boolean;
 
   constructor(program: Program) {
     this.program = program;
@@ -54,12 +80,22 @@ export class Plan {
     const calls = allCalls(program);
     this.failures =
       program.failNth > 0 ||
-      program.inject.includes('allocation') ||
+      program.inject.some((injection) => FAILING_INJECTIONS.includes(injection)) ||
       calls.some(({ op, failNth, feature }) => op === 'fail_alloc' || failNth !== undefined || feature === 'sigbus');
     this.poisons = calls.some(({ advice }) => advice === 'hwpoison');
     this.#protects = calls.some(({ op }) => op === 'uffd_register');
     this.#forking = new Set(this.processes.filter(({ forked }) => forked).map(({ family }) => family));
-    this.locations = plannedLocations(program, this.processes, this.watched);
+    this.#writeProtects = calls.some(({ op }) => op === 'mprotect' || op === 'clear_refs');
+    this.hasFile = calls.some(isOfFile);
+    this.#copies = calls.some(({ backing }) => backing === 'private-file');
+    const shared = calls.filter(({ backing }) => backing === 'shared');
+    this.#objectOf = new Map(
+      calls.flatMap((call) =>
+        call.backing === undefined ? [] : [[call, isOfFile(call) ? 0 : 1 + shared.indexOf(call)] as const],
+      ),
+    );
+    const objects = this.#objectOf.size === 0 ? 0 : 1 + shared.length;
+    this.locations = plannedLocations(program, this.processes, this.watched, objects);
   }
 
   /** Record what a call did to memory. @param child process that it forked */
@@ -72,7 +108,7 @@ export class Plan {
         if (at < 0) continue;
         const slots = location.pages.length;
         const slot = process.firstSlot * slots + at;
-        const resolved = resolve(effect, location.pages, process.firstSlot * slots, at, slots);
+        const resolved = resolve(effect, location, process.firstSlot * slots, at);
         for (const each of effect.kind === 'poison' ? slotsOf(location.initial) : [slot]) {
           history.add(index, { slot: each, effect: resolved, maybe, begin, end, text: call.op });
         }
@@ -115,12 +151,13 @@ export class Plan {
       case 'store':
       case 'write':
       case 'fill':
-        if (done) yield { page, offset, effect: { kind: 'store', value: call.value! }, maybe: false };
-        else yield* this.#refused(process, call, result, true);
-        return;
       case 'add':
-        if (done) yield { page, offset, effect: { kind: 'add', value: call.value! }, maybe: false };
-        else yield* this.#refused(process, call, result, true);
+        // A store anywhere in the page is the end of what it shares.
+        if (this.#copies) yield { page, offset: null, effect: { kind: 'copy' }, maybe: true };
+        if (!done) yield* this.#refused(process, call, result, true);
+        else yield { page, offset, effect: { kind: op === 'add' ? 'add' : 'store', value: call.value! }, maybe: false };
+        return;
+      case 'soft_dirty':
         return;
       case 'touch':
         if (!done) yield* this.#refused(process, call, result, false);
@@ -132,25 +169,66 @@ export class Plan {
         }
         return;
       default:
-        for (let at = page; at <= (call.last ?? -1); at++) {
-          for (const effect of rangeEffects(call, at, done)) {
+        for (const at of this.watched) {
+          if (at < page || at > (call.last ?? -1)) continue;
+          for (const effect of this.#rangeEffects(call, at, done)) {
             yield { page: at, offset: null, effect, maybe: !done || effect.kind === 'poison' };
           }
+          // Whoever takes pages for writing copies those of a file first.
+          if (this.#copies) yield { page: at, offset: null, effect: { kind: 'copy' }, maybe: true };
         }
     }
+  }
+
+  #readOnlyPages({ family }: ProcessPlan, write: boolean): boolean {
+    return this.#forking.has(family) || (write && this.#writeProtects);
   }
 
   *#refused(process: ProcessPlan, call: Call, result: string, write: boolean): Generator<PageEffect> {
     // No mirror: nothing was asked of memory.
     if (result === 'EBADF') return;
     const onDevice = call.device !== undefined;
-    // A device does not break copy-on-write on its own memory, and may find its memory full of pages that are held.
+    // A device does not make a read-only page of its own memory writable (hmm_range_fault takes such a page as it is), and may find its
+    // memory full of pages that are held.
     const excused =
       this.failures ||
       (onDevice && this.#protects) ||
-      (onDevice && (this.#forking.has(process.family) || result === 'ENOMEM'));
+      (onDevice && (this.#readOnlyPages(process, write) || result === 'ENOMEM' || result === 'EOPNOTSUPP'));
     const effect: Effect = { kind: 'refused', write, excused };
     yield { page: call.page!, offset: call.offset ?? 0, effect, maybe: false };
+  }
+
+  *#rangeEffects(call: Call, page: number, done: boolean): Generator<Effect> {
+    switch (call.op) {
+      case 'mmap':
+        if (done) {
+          const object = this.#objectOf.get(call) ?? NO_OBJECT;
+          yield {
+            kind: 'map',
+            access: ACCESS[call.protection ?? 'rw'],
+            object,
+            copies: call.backing === 'private-file',
+          };
+        } else yield { kind: 'unmap' };
+        return;
+      case 'munmap':
+        yield { kind: 'unmap' };
+        return;
+      case 'mprotect':
+        yield { kind: 'protect', access: ACCESS[call.protection!] };
+        return;
+      case 'mremap': {
+        const to = call.to! + (page - call.page!);
+        // What is mapped at the destination goes before anything else is looked at.
+        yield done ? { kind: 'move', to, leaves: call.dontunmap === true } : { kind: 'clear destination', to };
+        return;
+      }
+      case 'madvise':
+        // Of all who have the page, wherever it is by then, or of nobody: it may have been copied meanwhile.
+        if (call.advice === 'hwpoison') yield { kind: 'poison' };
+        else if (call.advice === 'dontneed') yield { kind: 'discard' };
+        else if (call.advice === 'free') yield { kind: 'lazyfree' };
+    }
   }
 }
 
@@ -187,40 +265,20 @@ export class History {
   }
 }
 
-function* rangeEffects(call: Call, page: number, done: boolean): Generator<Effect> {
-  switch (call.op) {
-    case 'mmap':
-      if (done) yield { kind: 'map', access: ACCESS[call.protection ?? 'rw'] };
-      else yield { kind: 'unmap' };
-      return;
-    case 'munmap':
-      yield { kind: 'unmap' };
-      return;
-    case 'mprotect':
-      yield { kind: 'protect', access: ACCESS[call.protection!] };
-      return;
-    case 'mremap': {
-      const to = call.to! + (page - call.page!);
-      // What is mapped at the destination goes before anything else is looked at.
-      yield done ? { kind: 'move', to, leaves: call.dontunmap === true } : { kind: 'clear destination', to };
-      return;
-    }
-    case 'madvise':
-      // Of all who have the page, wherever it is by then, or of nobody: it may have been copied meanwhile.
-      if (call.advice === 'hwpoison') yield { kind: 'poison' };
-      else if (call.advice === 'dontneed') yield { kind: 'discard' };
-      else if (call.advice === 'free') yield { kind: 'lazyfree' };
-  }
-}
-
 /** Pages and processes become slots. */
-function resolve(effect: Effect, pages: readonly number[], base: number, at: number, slots: number): Effect {
-  if (effect.kind === 'fork') return { ...effect, child: effect.child * slots + at };
+function resolve(effect: Effect, { pages, views }: Location, base: number, at: number): Effect {
+  if (effect.kind === 'fork') return { ...effect, child: effect.child * pages.length + at };
+  if (effect.kind === 'map' && effect.object !== NO_OBJECT) {
+    return { ...effect, object: views + effect.object * pages.length + at };
+  }
   if (effect.kind === 'move' || effect.kind === 'clear destination') {
     return { ...effect, to: base + pages.indexOf(effect.to) };
   }
   return effect;
 }
+
+const NO_OBJECT = -1;
+const isOfFile = ({ backing }: Call): boolean => backing === 'file' || backing === 'private-file';
 
 const allCalls = (program: Program): Call[] => [...program.init, ...program.tasks.flatMap(({ calls }) => calls)];
 
@@ -228,7 +286,9 @@ function plannedProcesses(program: Program): ProcessPlan[] {
   const byName = new Map(program.tasks.map((task) => [task.name, task]));
   const raw = processesOf(program);
   const ofTask = new Map(raw.flatMap(({ tasks }, index) => tasks.map((name) => [name, index] as const)));
+  const everybodyShares = allCalls(program).some(isOfFile);
   const familyOf = (index: number): number => {
+    if (everybodyShares) return 0;
     const { forkedBy } = raw[index]!;
     return forkedBy === null ? index : familyOf(ofTask.get(forkedBy)!);
   };
@@ -255,7 +315,13 @@ function watchedPages(program: Program): number[] {
   return [...new Set(named)].sort((a, b) => a - b);
 }
 
-function plannedLocations(program: Program, processes: readonly ProcessPlan[], watched: readonly number[]): Location[] {
+/** @param objects that are shared, beside the words of each process */
+function plannedLocations(
+  program: Program,
+  processes: readonly ProcessPlan[],
+  watched: readonly number[],
+  objects: number,
+): Location[] {
   const components = connected(program, watched);
   return [...new Set(processes.map(({ family }) => family))].flatMap((family) => {
     const members = processes.filter((process) => process.family === family);
@@ -268,8 +334,9 @@ function plannedLocations(program: Program, processes: readonly ProcessPlan[], w
     if (offsets.size === 0) offsets.add(0);
     return components.flatMap((pages) =>
       [...offsets].map((offset) => {
-        const initial = freshState(pages.length, pages.length * (members.length - 1));
-        return { family, offset, pages, initial };
+        const slots = members.flatMap(({ forked }) => pages.map((): SlotKind => (forked ? 'absent' : 'mapped')));
+        const words = Array.from({ length: objects * pages.length }, () => OBJECT_STATE).flat();
+        return { family, offset, pages, views: slots.length, initial: [...freshState(slots), ...words] };
       }),
     );
   });

@@ -7,6 +7,7 @@ import { putUserPages, unpinUserPages } from '../mm/gup.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { createUserfaultfd, releaseUserfaultfd } from '../mm/userfaultfd.js';
 import type { Userfaultfd } from '../mm/userfaultfd-context.js';
+import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import type { UffdFeature } from '../workload/program/program.js';
 
@@ -20,17 +21,20 @@ export class Subject {
   readonly index: number;
   readonly family: number;
   readonly mm: MmStruct;
+  /** The program's file, if it has one. */
+  readonly file: VmFile | null;
   readonly #machine: MachineState;
   readonly #mirrors: (OpenMirror | null)[] = [];
   readonly #held: { readonly task: string; readonly pinned: boolean; readonly pages: readonly Page[] }[] = [];
   #userfaultfd: Userfaultfd | null = null;
   gone = false;
 
-  constructor(machine: MachineState, index: number, family: number, mm: MmStruct) {
+  constructor(machine: MachineState, index: number, family: number, mm: MmStruct, file: VmFile | null) {
     this.#machine = machine;
     this.index = index;
     this.family = family;
     this.mm = mm;
+    this.file = file;
   }
 
   *open(device: number): Sleeps<void> {

@@ -8,9 +8,9 @@
  * start word by word (free lists, pagemaps), and (3) counters that only differences are ever taken of (fences, ring positions).
  * After a failure a world is thrown away.
  */
-import { MAX_PAGE_ORDER } from '../abi/address.js';
+import { MAX_PAGE_ORDER, PAGE_SIZE } from '../abi/address.js';
 import { HOST_DOORBELL } from '../abi/queue.js';
-import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
+import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { failedPages, freeBlockPages, ramPages, ramUse } from '../check/ram.js';
@@ -18,47 +18,69 @@ import { PromptControl } from '../device/prompt-control.js';
 import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../machine/boot.js';
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
+import { DEFAULT_REVISION, type SiteChoice } from '../mm/check-sites.js';
 import type { Kernel } from '../mm/kernel.js';
 import { unpoisonMemory } from '../mm/memory-failure.js';
-import { pageSetFlag } from '../mm/page.js';
 import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { createPromptLink } from '../transport/prompt-link.js';
 import type { Injection, Program } from '../workload/program/program.js';
+import { TaskCpu } from './cpu.js';
 import { Environment } from './environment.js';
 
-/** What of a program decides which machine it needs. */
+/** What of a program decides which machine it needs, and which kernel runs there. */
 export interface WorldSpec {
   readonly addressing: MachineSpec['addressing'];
+  readonly sites: SiteChoice;
   readonly devices: number;
   readonly hugePages: MachineSpec['hugePages'];
+  readonly coherent: readonly number[];
+  readonly peers: readonly number[];
+  readonly swap: number;
   readonly inject: readonly Injection[];
 }
 
-const RAM = '16MiB';
+/**
+ * RAM from the second page on, so that the allocator has one free block of each order, and some of the largest: as all that was taken
+ * apart merges again, the free lists are the same after most executions, without anybody's help.
+ */
+const RAM = { name: 'System RAM', kind: 'ram', start: PAGE_SIZE, end: 16 * 2 ** 20 + PAGE_SIZE - 1 } as const;
+const BELOW_RAM = { name: 'Reserved', start: 0, end: PAGE_SIZE - 1 } as const;
 /** Memory of each device: as little as every addressing can give. */
 const DEVICE_MEMORY = '2MiB';
 const TLB_SETS = 4;
 /** Steps of boot, at the most: a turn for each service. */
 const BOOT_STEPS_MAX = 64;
-/** Blocks of the largest order that programs have. */
-const LARGEST_BLOCKS = 4;
 
 const LRU_NEXT = STRUCT_PAGE.word.lruNext;
 const LRU_PREV = STRUCT_PAGE.word.lruPrev;
 
-export const worldSpecOf = (program: Program, addressing: MachineSpec['addressing']): WorldSpec => ({
+export const worldSpecOf = (
+  program: Program,
+  addressing: MachineSpec['addressing'],
+  sites: SiteChoice = {},
+): WorldSpec => ({
   addressing,
+  sites,
   devices: program.devices,
   hugePages: program.hugePages,
+  coherent: program.coherent,
+  peers: program.peers,
+  swap: program.swap,
   inject: program.inject,
 });
 
-export const worldKey = ({ addressing, devices, hugePages, inject }: WorldSpec): string =>
-  [addressing, devices, hugePages, ...inject].join(' ');
+export const isForgetful = ({ revision, forget = [] }: SiteChoice): boolean =>
+  forget.length > 0 || (revision ?? DEFAULT_REVISION) !== DEFAULT_REVISION;
+
+/** Two programs of one kernel can share a machine if they have the same. */
+export const worldKey = ({ addressing, devices, hugePages, coherent, peers, swap, inject }: WorldSpec): string =>
+  [addressing, devices, hugePages, coherent.join(), peers.join(), swap, ...inject].join(' ');
 
 export class World {
   readonly state: MachineState;
+  /** Its kernel has forgotten something. */
+  readonly forgetful: boolean;
   readonly stepper: Stepper;
   readonly environment: Environment;
   readonly #engines: readonly PromptControl[];
@@ -70,6 +92,7 @@ export class World {
   constructor(spec: WorldSpec) {
     const machine = machineSpec(spec);
     const log: string[] = [];
+    this.forgetful = isForgetful(spec.sites);
     this.environment = new Environment(spec.inject);
     this.stepper = new Stepper({
       footprint: (thread) => this.environment.takeFootprint(thread),
@@ -77,7 +100,7 @@ export class World {
       paused: (thread, why) => this.environment.onPause?.(thread, why),
     });
     const { stepper, environment } = this;
-    const kernel = createKernelOf(machine, stepper, log, environment.kernelHooks);
+    const kernel = createKernelOf(machine, stepper, log, { inject: environment });
     const memories = deviceMemories(machine, kernel, new SharedArrayBuffer(HOST_DOORBELL.bytes));
     this.#engines = memories.map((each, index) => {
       const { name } = machine.devices[index]!;
@@ -99,10 +122,10 @@ export class World {
     });
     const devices = startDrivers(machine, kernel, links, stepper);
     for (const link of links) stepper.addActor(link);
-    this.state = { spec: machine, kernel, executor: stepper, devices, log, heldPages: new Map() };
+    this.state = { spec: machine, kernel, executor: stepper, devices, cpus: [], log, heldPages: new Map() };
     stepper.drive(BOOT_STEPS_MAX, 'rest');
     environment.boot(devices.length, this.#engines);
-    poisonAll(kernel, holdBack(kernel));
+    poisonAll(kernel, takeAll(kernel));
     this.freeAtStart = kernel.buddy.freePagesCount;
     this.#freeListsAtStart = freeLists(kernel);
     this.#pagemapsAtStart = pagemaps(kernel);
@@ -121,6 +144,18 @@ export class World {
     this.#restoreFreeLists();
     this.stepper.forgetTurns();
     this.environment.reset();
+    kernel.remoteCpus.length = 0;
+  }
+
+  /** A CPU for one task, until the next `reset`. */
+  addCpu(): TaskCpu {
+    const { remoteCpus } = this.state.kernel;
+    const cpu = new TaskCpu(this.state.kernel, remoteCpus.length + 1, {
+      preempt: () => this.stepper.preempt(),
+      faultsOnOld: () => this.environment.faultsOnOld(),
+    });
+    remoteCpus.push(cpu);
+    return cpu;
   }
 
   /** Memory of devices that was released in the middle of a program may have come back in another order. */
@@ -141,14 +176,24 @@ export class World {
   }
 }
 
-function machineSpec({ addressing, devices, hugePages }: WorldSpec): MachineSpec {
+function machineSpec({ addressing, sites, devices, hugePages, coherent, peers, swap }: WorldSpec): MachineSpec {
   return parseMachineSpec({
     name: 'explored',
     addressing,
+    ...sites,
     executor: 'inline',
     hugePages,
-    memory: { ram: RAM, physicalBits: 46 },
-    devices: Array.from({ length: devices }, (_, index) => ({ name: `gpu${index}`, memory: DEVICE_MEMORY })),
+    memory: { physicalBits: 46, map: [BELOW_RAM, RAM] },
+    // The first page of a swap area is its header.
+    swap: swap === 0 ? [] : [(swap + 1) * PAGE_SIZE],
+    devices: Array.from({ length: devices }, (_, index) => ({
+      name: `gpu${index}`,
+      memory: DEVICE_MEMORY,
+      type: coherent.includes(index) ? 'coherent' : 'private',
+      peers: peers.includes(index) ? 'peers' : null,
+      // As of a device without affinity: the kernel finds one.
+      numaNode: -1,
+    })),
   });
 }
 
@@ -166,26 +211,6 @@ function takeAll({ buddy }: Kernel): Block[] {
     }
   }
   return taken.sort((a, b) => b.page - a.page);
-}
-
-/**
- * Reserve most of RAM, so that one block is left of each order and a few of the largest: as all that was taken apart merges again,
- * the free lists of small programs are then the same after every execution, without anybody's help.
- * @returns what is left
- */
-function holdBack(kernel: Kernel): Block[] {
-  const { words } = kernel.memmap;
-  const kept: Block[] = [];
-  for (const block of takeAll(kernel).reverse()) {
-    const { page, order } = block;
-    const sameOrder = kept.filter((other) => other.order === order).length;
-    if (sameOrder < (order === MAX_PAGE_ORDER ? LARGEST_BLOCKS : 1)) {
-      kept.unshift(block);
-      continue;
-    }
-    for (let at = 0; at < 1 << order; at++) pageSetFlag(words, (page + at) as Page, PAGE_FLAGS.PG_reserved);
-  }
-  return kept;
 }
 
 /** Give blocks back, the highest first: so each list begins with its lowest block, and all frames are poisoned. */

@@ -5,6 +5,7 @@ import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { suggestion } from '../base/nearest.js';
 import { argumentError } from './errors.js';
+import type { MachineCpu } from './host-cpu.js';
 import type { MachineDevice } from './state.js';
 import type {
   Advice,
@@ -23,6 +24,7 @@ import type {
   Protection,
   UserfaultfdOptions,
   VirtRange,
+  WordOperation,
 } from './types.js';
 
 /** Bytes of one read or write: what one typed array can be relied on to hold. */
@@ -124,6 +126,30 @@ export function requireValues<T extends ElementType>(type: T, start: VirtAddr, v
   }
   requireAligned(type, start);
   requireAccess(start, values.byteLength);
+}
+
+export function requireCpu(cpus: readonly MachineCpu[], cpu: number): MachineCpu {
+  if (cpus.length === 0) {
+    throw argumentError('This machine has no CPU for loads and stores: give its spec `cpus`, how many it shall have.');
+  }
+  requireWhole('The CPU', cpu, 1, cpus.length);
+  return cpus[cpu - 1]!;
+}
+
+const WORD_KINDS = ['load', 'store', 'add'];
+
+export function requireWordOperations(operations: readonly WordOperation[]): void {
+  if (!Array.isArray(operations)) throw argumentError(`The operations must be a list, not ${shown(operations)}.`);
+  for (const operation of operations as readonly WordOperation[]) {
+    requireObject('An operation', operation);
+    const { kind, address, value = 0 } = operation;
+    if (!WORD_KINDS.includes(kind)) {
+      throw argumentError(`The kind of an operation must be one of ${WORD_KINDS.join(', ')}, not ${shown(kind)}.`);
+    }
+    requireAligned('i32', address);
+    requireAccess(address, Int32Array.BYTES_PER_ELEMENT);
+    requireWhole('The value', value, -(2 ** 31), 2 ** 31 - 1);
+  }
 }
 
 function elementConstructor(type: ElementType) {

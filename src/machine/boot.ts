@@ -16,6 +16,7 @@ import { EngineControl } from '../device/control.js';
 import type { DeviceDriver } from '../drivers/driver.js';
 import { PeerGroup } from '../drivers/peer-group.js';
 import { createTestHmm } from '../drivers/test-hmm.js';
+import { sitesOf } from '../mm/check-sites.js';
 import { createKernel, type Kernel, type KernelOptions } from '../mm/kernel.js';
 import { randomChooser, roundRobin } from '../sched/choice.js';
 import type { Executor } from '../sched/executor.js';
@@ -26,6 +27,7 @@ import type { DeviceLink } from '../transport/device-link.js';
 import { createInlineLink } from '../transport/inline-link.js';
 import { windowEntries } from './coherent-windows.js';
 import { BootError } from './errors.js';
+import { type MachineCpu, startCpus } from './host-cpu.js';
 import { physicalLayout } from './layout.js';
 import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
 import { type DeviceSpec, type MachineInput, type MachineSpec, parseMachineSpec } from './spec.js';
@@ -52,11 +54,13 @@ export async function bootMachine(input: MachineInput | undefined, checkers: rea
  * Boot a machine.
  * @param input a spec, or the name of a preset; default: the preset `laptop`
  * @param checkers what `Machine.check` looks for
+ * @param extra hooks of the kernel that are no part of a machine's spec: fault injection
  * @throws PfnlessError ERR_PFNLESS_SPEC; BootError when a driver gets no memory; ERR_PFNLESS_BOOT when the host has too little
  */
 export async function bootWithState(
   input: MachineInput | undefined,
   checkers: readonly Checker[],
+  extra: Partial<KernelOptions> = {},
 ): Promise<BootedMachine> {
   const spec = parseMachineSpec(input);
   const log: string[] = [];
@@ -65,8 +69,9 @@ export async function bootWithState(
   // While the module of a program is being loaded, an inline machine stands still.
   const executor = createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
   const links: DeviceLink[] = [];
+  const cpus: MachineCpu[] = [];
   try {
-    const kernel = createKernelOf(spec, executor, log);
+    const kernel = createKernelOf(spec, executor, log, extra);
     // All at the same time: a thread takes long to start.
     const starting = deviceMemories(spec, kernel, hostDoorbell).map((memories, index) => {
       const { name, tlbSets } = spec.devices[index]!;
@@ -77,11 +82,12 @@ export async function bootWithState(
     links.push(...started.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : [])));
     for (const each of started) if (each.status === 'rejected') throw each.reason;
     const devices = startDrivers(spec, kernel, links, executor);
-    const state: MachineState = { spec, kernel, executor, devices, log, heldPages: new Map() };
+    cpus.push(...(await startCpus(spec, { kernel, executor, devices, hostDoorbell })));
+    const state: MachineState = { cpus, spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
     executor.stop(new PfnlessError('ERR_PFNLESS_DISPOSED', 'the machine did not boot'));
-    await Promise.all(links.map((link) => link.close(CLOSE_TIMEOUT_MS)));
+    await Promise.all([...links, ...cpus].map((each) => each.close(CLOSE_TIMEOUT_MS)));
     throw reason;
   }
 }
@@ -119,6 +125,7 @@ export function createKernelOf(
     createKernel({
       layout: physicalLayout(spec.memory, windowEntries(spec.memory, spec.devices)),
       addressing: spec.addressing,
+      sites: sitesOf(spec),
       checked: spec.checks,
       hugePages: spec.hugePages,
       hugetlbPages: spec.hugetlbPages,

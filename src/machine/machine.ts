@@ -112,7 +112,7 @@ export class EmulatedMachine implements Machine {
 
   stats(): Promise<MachineStats> {
     return this.#life.call(async () => {
-      const { kernel, devices } = this.#state;
+      const { kernel, devices, cpus } = this.#state;
       const deviceStats = await Promise.all(devices.map((device) => this.#statsOf(device)));
       const driverStats = devices.map(({ driver }) => driver.stats());
       const sum = (counter: 'deviceFaults' | 'faultBatches' | 'evicted') =>
@@ -132,6 +132,7 @@ export class EmulatedMachine implements Machine {
           free: kernel.hugetlb.free.length,
           reserved: kernel.hugetlb.reserved,
         },
+        cpus: cpus.map((cpu) => cpu.counters()),
         devices: devices.map(({ spec, link }, at) => ({
           name: spec.name,
           lost: link.lost?.message ?? null,
@@ -222,14 +223,14 @@ export class EmulatedMachine implements Machine {
 
   dispose(): Promise<void> {
     return this.#life.end(async () => {
-      const { executor, devices } = this.#state;
+      const { executor, devices, cpus } = this.#state;
       const idle = executor.waits().length === 0;
       try {
         if (idle && devices.every(({ link }) => link.lost === null)) await this.#shutDown();
       } finally {
         executor.stop(this.#life.overError);
         const timeoutMs = idle ? CLOSE_TIMEOUT_MS : ABANDON_TIMEOUT_MS;
-        await Promise.all(devices.map(({ link }) => link.close(timeoutMs)));
+        await Promise.all([...devices.map(({ link }) => link), ...cpus].map((each) => each.close(timeoutMs)));
       }
     });
   }

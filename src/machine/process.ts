@@ -30,6 +30,7 @@ import {
   requireBoolean,
   requireBytes,
   requireClearRefs,
+  requireCpu,
   requireDevice,
   requireElements,
   requireMceKillPolicy,
@@ -41,6 +42,7 @@ import {
   requireProcPidFile,
   requireProtection,
   requireValues,
+  requireWordOperations,
 } from './arguments.js';
 import { FaultError } from './errors.js';
 import { Lifetime } from './lifetime.js';
@@ -69,8 +71,11 @@ import type {
   Userfaultfd,
   UserfaultfdOptions,
   VirtRange,
+  WordOperation,
+  WordResult,
 } from './types.js';
 import { EmulatedUserfaultfd } from './userfaultfd.js';
+import { decodeWordOps, encodeWordOps } from './word-ops.js';
 
 export interface ProcessParts {
   readonly machine: MachineState;
@@ -376,6 +381,16 @@ export class EmulatedProcess implements Process {
       const opened = new EmulatedUserfaultfd({ machine, mm, process: this.#life, onClosed }, options);
       this.#userfaultfds.add(opened);
       return opened;
+    });
+  }
+
+  execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]> {
+    return this.#life.call(async () => {
+      const { machine, mm } = this.#parts;
+      const found = requireCpu(machine.cpus, cpu);
+      requireWordOperations(operations);
+      const task = found.run(mm, encodeWordOps(operations));
+      return decodeWordOps(await machine.executor.run(this.#name(`loads and stores on CPU ${cpu}`), task));
     });
   }
 

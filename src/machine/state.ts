@@ -4,6 +4,7 @@ import type { DeviceDriver } from '../drivers/driver.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { Executor } from '../sched/executor.js';
 import type { DeviceLink } from '../transport/device-link.js';
+import type { MachineCpu } from './host-cpu.js';
 import type { DeviceSpec, MachineSpec } from './spec.js';
 
 export interface MachineDevice {
@@ -14,6 +15,8 @@ export interface MachineDevice {
 }
 
 export interface MachineState {
+  /** CPUs beside the kernel's own, the one with number 1 first. */
+  readonly cpus: readonly MachineCpu[];
   readonly spec: MachineSpec;
   readonly kernel: Kernel;
   readonly executor: Executor;
@@ -25,10 +28,16 @@ export interface MachineState {
 }
 
 /** An outsider that looks for what must not be. Nothing is in flight while it looks. */
+/** By what it is about. A new one for each moment: it is out of date as soon as anything moves. */
+export type SharedFindings = Map<object, unknown>;
+
 export interface Checker {
   readonly invariant: string;
   /** What must hold, for people. */
   readonly statement: string;
-  /** One sentence for each place where it does not hold. */
-  look(state: MachineState): Iterable<string>;
+  /**
+   * One sentence for each place where it does not hold.
+   * @param shared what checkers that look at the same moment, one after the other, find out for each other
+   */
+  look(state: MachineState, shared?: SharedFindings): Iterable<string>;
 }

@@ -206,6 +206,20 @@ export interface SmapsSummary {
   readonly vmas: readonly (readonly [page: number, pages: number, permissions: string])[];
 }
 
+/** A load, store or atomic addition of a 32-bit word, at a multiple of 4. */
+export interface WordOperation {
+  readonly kind: 'load' | 'store' | 'add';
+  readonly address: VirtAddr;
+  /** What to store or to add, a 32-bit integer. */
+  readonly value?: number;
+}
+
+export interface WordResult {
+  readonly outcome: 'done' | 'SIGSEGV' | 'SIGBUS' | 'ENOMEM';
+  /** The word as a load or addition found it; 0 otherwise. */
+  readonly found: number;
+}
+
 export interface PinOptions {
   /** The holder writes to the pages: a copy-on-write page is copied now (FOLL_WRITE). Default false. */
   readonly write?: boolean;
@@ -323,6 +337,12 @@ export interface Process extends AsyncDisposable {
   memoryErrors(): Promise<readonly VirtAddr[]>;
   /** `userfaultfd()` and UFFDIO_API. */
   userfaultfd(options?: UserfaultfdOptions): Promise<Userfaultfd>;
+  /**
+   * Run loads and stores of 32-bit words, one after the other, on one of the machine's CPUs (1 to `spec.cpus`), which walks the
+   * page tables by itself while the kernel and others are at work. What ends in a signal is passed over; lists for the same CPU
+   * wait for each other.
+   */
+  execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
   /** Exit: closes mirrors, unmaps everything. */
@@ -343,6 +363,13 @@ export interface MachineStats {
   readonly freeRamPages: number;
   /** The pool of huge pages: HugePages_Total, Free and Rsvd of /proc/meminfo. */
   readonly hugetlb: { readonly total: number; readonly free: number; readonly reserved: number };
+  /** CPUs beside the kernel's own: translations found in the TLB, walks, faults, and shootdowns that met it at work. */
+  readonly cpus: readonly {
+    readonly hits: number;
+    readonly walks: number;
+    readonly faults: number;
+    readonly shootdowns: number;
+  }[];
   readonly devices: readonly {
     readonly name: string;
     readonly lost: string | null;

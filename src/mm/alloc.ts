@@ -6,11 +6,12 @@
  */
 import type { Errno } from '../abi/errno.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
 import { lockCachedPage } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import type { VmFile } from './vma.js';
-import { canReclaim, SWAP_CLUSTER_MAX, scanForPages } from './vmscan.js';
+import { canReclaim, SWAP_CLUSTER_MAX, scanForPages, tryToFreePages } from './vmscan.js';
 
 /** How often one who finds no memory tries, though nothing could be freed, as long as others are at work on it. */
 const MAX_RECLAIM_RETRIES = 16;
@@ -39,6 +40,7 @@ export function* reclaimUntilFree(kernel: Kernel, pages: number): Sleeps<void> {
 
 /** `alloc_page(GFP_HIGHUSER_MOVABLE)`: one page with a reference; NULL_PAGE when there is none to be had. */
 export function* allocUserPage(kernel: Kernel): Sleeps<Page> {
+  if (injects(kernel, 'memory-pressure')) yield* tryToFreePages(kernel, SWAP_CLUSTER_MAX);
   for (let attempt = 0; ; attempt++) {
     const page = kernel.buddy.allocPages(0);
     if (page !== NULL_PAGE || !(yield* reclaimAndRetry(kernel, attempt))) return page;

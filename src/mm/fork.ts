@@ -22,6 +22,7 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
@@ -107,6 +108,7 @@ function* dupVma(kernel: Kernel, child: MmStruct, parent: VmArea): Sleeps<boolea
   anonVmaFork(kernel, vma, parent);
   // vma_needs_copy(): what is only a file's or only the zero page comes back by faults; what a driver mapped does not.
   const needsCopy = parent.anonVma !== null || (parent.flags & (VM_PFNMAP | VM_MIXEDMAP)) !== 0;
+  if (injects(kernel, 'fork-fails')) return false;
   return !needsCopy || (yield* copyPageRange(kernel, vma, parent));
 }
 
@@ -235,12 +237,14 @@ function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void
   const kind = addressing.swapTypes.kindOf[type];
   const number = halvesNumber(low, high);
   let kept = low;
-  if (isMigration(kind)) {
+  if (isMigration(kernel, kind)) {
     // It holds no reference; the page is not exclusive when it comes back.
     const page = addressing.leafToPage(type, number);
     rssAddMigrating(memmap.words, child.mm, page, 1);
-    if (!isMigrationRead(kind)) {
-      high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
+    if (!isMigrationRead(kernel, kind)) {
+      const { forkMigrationFamily, retypeKeepsFlags } = kernel.sites;
+      const to = forkMigrationFamily ? addressing.migrationType(page, 'read') : addressing.plainMigrationType('read');
+      high = leafHigh(to, number, retypeKeepsFlags ? highMigrationFlags(high) : 0);
       setPteHalves(ram.words, from, low, high);
     }
   } else if (kind === 'device-private-read' || kind === 'device-private-write') {

@@ -8,10 +8,12 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type Pte } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
+import type { FaultInjector } from '../base/injection.js';
 import { RwSemaphore } from '../sync/rwsem.js';
 import type { Addressing } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
+import { type Sites, sitesOf } from './check-sites.js';
 import { createHugetlbPool, type HugetlbPool } from './hugetlb-pool.js';
 import { Memmap } from './memmap.js';
 import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
@@ -22,7 +24,7 @@ import { Ram } from './ram.js';
 import { ResourceTree } from './resource.js';
 import type { AnonVma } from './rmap.js';
 import { SwapSpace } from './swapfile.js';
-import { CpuTlb } from './tlbflush.js';
+import { CpuTlb, type RemoteCpu } from './tlbflush.js';
 import type { VmFile } from './vma.js';
 
 /** One entry of the physical address map at boot. */
@@ -44,6 +46,8 @@ export interface KernelOptions {
     readonly entries: readonly PhysicalMapEntry[];
   };
   readonly addressing: 'legacy' | 'offset';
+  /** What the kernel remembers to do (check-sites.ts). Default: everything. */
+  readonly sites?: Sites;
   /** Poison freed frames, verify them when they are used again, check states harder. */
   readonly checked: boolean;
   /** The kernel log: WARN and friends. */
@@ -56,10 +60,8 @@ export interface KernelOptions {
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
   preempt(): boolean;
-  /** Fault injection (Linux: should_failslab() and its like): does this allocation of RAM fail? Absent: only when RAM is full. */
-  failAllocation?(): boolean;
-  /** Fault injection: does a driver that looked something up have to look again, as if an invalidation had come in between? */
-  retryNotifier?(): boolean;
+  /** Fault injection by named points (base/injection.ts). Absent: nothing is injected. */
+  readonly inject?: FaultInjector;
 }
 
 export interface KernelStats {
@@ -83,8 +85,10 @@ export interface KernelStats {
 
 export interface Kernel {
   readonly options: KernelOptions;
+  readonly inject: FaultInjector | null;
   readonly checked: boolean;
   readonly seriesApplied: boolean;
+  readonly sites: Sites;
   readonly ram: Ram;
   readonly memmap: Memmap;
   readonly iomem: ResourceTree;
@@ -93,6 +97,8 @@ export interface Kernel {
   readonly buddy: PageAllocator;
   readonly addressing: Addressing;
   readonly cpus: readonly CpuTlb[];
+  /** CPUs that run by themselves. */
+  readonly remoteCpus: RemoteCpu[];
   readonly mms: Set<MmStruct>;
   readonly anonVmas: IdTable<AnonVma>;
   /** Files that somebody maps or has open, the objects of shared anonymous memory among them. */
@@ -162,7 +168,7 @@ export function createKernel(options: KernelOptions): Kernel {
     checked,
     poison: (page) => ram.poisonFrame(memmap.ramFrame(page)),
     verify: (page) => ram.isPoisoned(memmap.ramFrame(page)),
-    ...(options.failAllocation && { fail: options.failAllocation }),
+    ...(options.inject && { fail: (point) => options.inject!.fires(point) }),
   });
   let totalRamPages = 0;
   const ramRanges: { first: Page; pages: number }[] = [];
@@ -176,6 +182,7 @@ export function createKernel(options: KernelOptions): Kernel {
 
   const pagemaps = new PagemapRegistry();
   const seriesApplied = options.addressing === 'offset';
+  const sites = options.sites ?? sitesOf();
   const warn = options.warn;
   const privateSpace = new DevicePrivateSpace({ memmap, pagemaps, warn, maxPhysmemBits: layout.maxPhysmemBits });
   const zeroPage = buddy.allocPages(0);
@@ -184,12 +191,14 @@ export function createKernel(options: KernelOptions): Kernel {
   pageSetFlag(memmap.words, zeroPage, PAGE_FLAGS.PG_reserved);
   const zeroPfn = memmap.pageToPfn(zeroPage);
 
-  const addressing = seriesApplied ? offsetAddressing(memmap, privateSpace) : legacyAddressing(memmap);
+  const addressing = seriesApplied ? offsetAddressing(memmap, privateSpace, sites) : legacyAddressing(memmap, sites);
 
   return {
     options,
+    inject: options.inject ?? null,
     checked,
     seriesApplied,
+    sites,
     ram,
     memmap,
     iomem,
@@ -198,6 +207,7 @@ export function createKernel(options: KernelOptions): Kernel {
     buddy,
     addressing,
     cpus: [new CpuTlb(0)],
+    remoteCpus: [],
     mms: new Set(),
     anonVmas: new IdTable(),
     files: new IdTable(),

@@ -43,7 +43,7 @@ export interface PageAllocatorOptions {
   /** Does the frame still hold the pattern? */
   verify?(page: Page): boolean;
   /** Fault injection: does this allocation fail, although there may be room? */
-  fail?(): boolean;
+  fail?(what: 'alloc-page' | 'alloc-block' | 'alloc-bulk'): boolean;
 }
 
 export interface FreeArea {
@@ -103,7 +103,7 @@ export class PageAllocator {
    * @returns NULL_PAGE when there is no such block
    */
   allocPages(order: number): Page {
-    if (this.#options.fail?.()) return NULL_PAGE;
+    if (this.#options.fail?.(order === 0 ? 'alloc-page' : 'alloc-block')) return NULL_PAGE;
     const page = this.#take(order);
     if (page !== NULL_PAGE) {
       for (let i = 0; i < 1 << order; i++) this.#prepareNew((page + i) as Page);
@@ -118,7 +118,7 @@ export class PageAllocator {
    * @returns how many there were
    */
   allocBulk(count: number, out: Page[] | Float64Array, at = 0): number {
-    if (this.#options.fail?.()) return 0;
+    if (this.#options.fail?.('alloc-bulk')) return 0;
     let done = 0;
     let order = MAX_PAGE_ORDER;
     while (done < count) {

@@ -13,11 +13,13 @@ import { halvesPfn, LOW_HUGE, LOW_PRESENT } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
+import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { load32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
+import { flushTlbTables } from './tlbflush.js';
 
 /** Index of a table's first entry in RAM's words, or -1. */
 export type TableIndex = number;
@@ -41,6 +43,7 @@ export const pageOfTable = (kernel: Kernel, table: TableIndex): Page =>
 
 /** A zeroed page table page; NULL_PAGE when RAM is out. */
 export function allocTable(kernel: Kernel): Page {
+  if (injects(kernel, 'alloc-table')) return NULL_PAGE;
   const page = kernel.buddy.allocPages(0);
   if (page === NULL_PAGE) return page;
   kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
@@ -186,7 +189,9 @@ export function lockTable(kernel: Kernel, table: TableIndex): void {
 }
 
 export function unlockTable(kernel: Kernel, table: TableIndex): void {
-  kernel.memmap.words[(pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD] = 0;
+  const at = (pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD;
+  assert(kernel.memmap.words[at] === 1, 'page table lock dropped that nobody holds');
+  kernel.memmap.words[at] = 0;
 }
 
 /** Give back the leaf table of `addr`, which has to be empty. */
@@ -195,6 +200,7 @@ export function freeLeafTable(kernel: Kernel, mm: MmStruct, addr: VirtAddr): voi
   const table = tableBelow(kernel, at);
   setPte(kernel.ram.words, at, 0n as Pte);
   mm.cachedRegion = -1;
+  flushTlbTables(kernel, mm);
   freeTable(kernel, pageOfTable(kernel, table));
   mm.tables--;
 }
@@ -228,6 +234,7 @@ function freeLevel(
     if (level + 1 < UPPER_SPANS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
     if (start < floor || start + span > ceiling) continue;
     setPte(kernel.ram.words, table + index, 0n as Pte);
+    flushTlbTables(kernel, mm);
     freeTable(kernel, pageOfTable(kernel, child));
     mm.tables--;
   }

@@ -7,6 +7,7 @@
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NO_SWAP_ENTRY, type SwapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
+import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import { pageClearFlag, pageSetFlag, pageTestFlag } from './page.js';
@@ -31,7 +32,7 @@ function enterSwapCache(kernel: Kernel, page: Page, entry: SwapEntry): void {
 
 /** `folio_alloc_swap()`: a slot for a page that shall go out. False when there is none. Precondition: the page is locked. */
 export function addToSwap(kernel: Kernel, page: Page): boolean {
-  const entry = kernel.swap.alloc(page);
+  const entry = injects(kernel, 'swap-full') ? NO_SWAP_ENTRY : kernel.swap.alloc(page);
   if (entry === NO_SWAP_ENTRY) return false;
   enterSwapCache(kernel, page, entry);
   // Its contents are nowhere else, whatever its entries said.

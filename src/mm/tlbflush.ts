@@ -1,34 +1,31 @@
 /**
  * A CPU's TLB and its shootdown. Linux: arch/x86/mm/tlb.c flush_tlb_range().
  *
- * Direct mapped: a virtual page number picks the slot. The TLB belongs to one mm at a time, as without PCID: switching mm
- * empties it. Nothing here looks at the page tables, so a forgotten flush lets a CPU go on through a stale translation,
- * exactly as it would.
+ * The TLB belongs to one mm at a time, as without PCID: switching mm empties it. Nothing here looks at the page tables, so a
+ * forgotten flush lets a CPU go on through a stale translation, exactly as it would.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import type { Page, VirtAddr } from '../base/brand.js';
+import { TlbSlots } from '../cpu/tlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 
-const SLOTS = 256;
-const EMPTY = -1;
-
+/** The CPU of the kernel's own thread. Its translations name struct pages. */
 export class CpuTlb {
   readonly cpu: number;
   #mm: MmStruct | null = null;
-  readonly #vpn = new Float64Array(SLOTS).fill(EMPTY);
-  readonly #page = new Float64Array(SLOTS);
-  readonly #writable = new Uint8Array(SLOTS);
+  readonly #slots = new TlbSlots();
 
   constructor(cpu: number) {
     this.cpu = cpu;
+    this.#slots.flushAll();
   }
 
   /** `switch_mm()`. */
   switchTo(mm: MmStruct): void {
     if (this.#mm === mm) return;
     this.#mm = mm;
-    this.#vpn.fill(EMPTY);
+    this.#slots.flushAll();
   }
 
   /** Does this CPU hold translations of `mm`? (`mm_cpumask`) */
@@ -38,39 +35,46 @@ export class CpuTlb {
 
   /** What a virtual page is mapped to, or -1: a miss, or a store through a read-only translation. */
   lookup(vpn: number, write: boolean): number {
-    const slot = vpn & (SLOTS - 1);
-    return this.#vpn[slot] === vpn && (!write || this.#writable[slot] !== 0) ? this.#page[slot] : -1;
+    return this.#slots.lookup(vpn, write);
   }
 
   fill(vpn: number, page: Page, writable: boolean): void {
-    const slot = vpn & (SLOTS - 1);
-    this.#vpn[slot] = vpn;
-    this.#page[slot] = page;
-    this.#writable[slot] = writable ? 1 : 0;
+    this.#slots.fill(vpn, page, writable);
   }
 
   /** The translations it holds: address of the virtual page, what it is mapped to, whether for writing. For checkers. */
-  *translations(): Generator<{ mm: MmStruct; address: VirtAddr; page: Page; writable: boolean }, void, void> {
-    for (let slot = 0; slot < SLOTS && this.#mm !== null; slot++) {
-      const vpn = this.#vpn[slot];
-      if (vpn === EMPTY) continue;
-      const address = (vpn * PAGE_SIZE) as VirtAddr;
-      yield { mm: this.#mm, address, page: this.#page[slot] as Page, writable: this.#writable[slot] !== 0 };
+  *translations(): Generator<CpuTranslation, void, void> {
+    if (this.#mm === null) return;
+    for (const { vpn, target, writable } of this.#slots.held()) {
+      yield { mm: this.#mm, address: (vpn * PAGE_SIZE) as VirtAddr, page: target as Page, writable };
     }
   }
 
   flushRange(start: VirtAddr, end: VirtAddr): void {
-    const first = start / PAGE_SIZE;
-    const last = end / PAGE_SIZE;
-    if (last - first >= SLOTS) {
-      this.#vpn.fill(EMPTY);
-      return;
-    }
-    for (let vpn = first; vpn < last; vpn++) {
-      const slot = vpn & (SLOTS - 1);
-      if (this.#vpn[slot] === vpn) this.#vpn[slot] = EMPTY;
-    }
+    this.#slots.flush(start / PAGE_SIZE, end / PAGE_SIZE);
   }
+}
+
+/** A translation that a CPU holds. */
+export interface CpuTranslation {
+  readonly mm: MmStruct;
+  /** Of the virtual page. */
+  readonly address: VirtAddr;
+  readonly page: Page;
+  readonly writable: boolean;
+}
+
+/** A CPU that runs by itself, as the kernel sees it: what inter-processor interrupts do. */
+export interface RemoteCpu {
+  readonly cpu: number;
+  /** May it hold translations of `mm`, or be walking its tables? */
+  holds(mm: MmStruct): boolean;
+  /** Ask it to forget [start, end). */
+  requestFlush(start: VirtAddr, end: VirtAddr): void;
+  /** Until it has, or will before it uses a translation again. Blocks: shootdowns happen under page table locks. */
+  awaitFlush(): void;
+  /** For checkers, at rest. */
+  translations(): Iterable<CpuTranslation>;
 }
 
 /** Make every CPU forget its translations of [start, end). Atomic: when it returns no CPU can use them. */
@@ -80,4 +84,20 @@ export function flushTlbRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, end
     kernel.stats.tlbShootdowns++;
     tlb.flushRange(start, end);
   }
+  if (kernel.remoteCpus.length > 0) flushRemote(kernel, mm, start, end);
+}
+
+function flushRemote(kernel: Kernel, mm: MmStruct, start: VirtAddr, end: VirtAddr): void {
+  const told = kernel.remoteCpus.filter((cpu) => cpu.holds(mm));
+  kernel.stats.tlbShootdowns += told.length;
+  for (const cpu of told) cpu.requestFlush(start, end);
+  for (const cpu of told) cpu.awaitFlush();
+}
+
+/**
+ * `tlb_remove_table_sync_one()`: a page table that was unhooked may be freed when this returns, as nobody walks it any more. The
+ * kernel's own CPU is not walking now.
+ */
+export function flushTlbTables(kernel: Kernel, mm: MmStruct): void {
+  if (kernel.remoteCpus.length > 0) flushRemote(kernel, mm, 0 as VirtAddr, TASK_SIZE as VirtAddr);
 }

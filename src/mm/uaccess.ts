@@ -4,16 +4,18 @@
  */
 import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { VM_FAULT_ERROR, VM_FAULT_OOM, VM_FAULT_RETRY, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
-import { halvesPfn, LOW_ACCESSED, LOW_DIRTY, LOW_PRESENT, LOW_WRITE } from '../abi/pte-halves.js';
+import { halvesPfn } from '../abi/pte-halves.js';
 import type { Page, Pfn, VirtAddr } from '../base/brand.js';
+import { markEntry } from '../cpu/walk.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { compareExchange32, load32 } from '../sync/word.js';
+import { load32 } from '../sync/word.js';
 import { kmapLocalPage } from './highmem.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
 import type { MmStruct } from './mm-struct.js';
 import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
+import type { CpuTlb } from './tlbflush.js';
 import { vmaLookup } from './vma.js';
 
 /** How far an access got. */
@@ -86,13 +88,16 @@ export function* userPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: b
  * many, and can do without a generator for most.
  */
 export function mappedPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
-  kernel.cpus[0].switchTo(mm);
-  return translate(kernel, mm, addr, write);
+  const tlb = kernel.cpus[0];
+  tlb.switchTo(mm);
+  return translateOn(kernel, tlb, mm, addr, write);
 }
 
-/** Sets accessed and dirty as the hardware walker does, by compare-exchange. */
-function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): number {
-  const tlb = kernel.cpus[0];
+/**
+ * What a CPU finds at `addr` in its TLB or, as its walker does, in the page tables, or -1. Sets accessed and dirty by
+ * compare-exchange. Precondition: the CPU runs `mm`.
+ */
+export function translateOn(kernel: Kernel, tlb: CpuTlb, mm: MmStruct, addr: VirtAddr, write: boolean): number {
   const vpn = Math.floor(addr / PAGE_SIZE);
   const hit = tlb.lookup(vpn, write);
   if (hit >= 0) return hit;
@@ -102,21 +107,18 @@ function translate(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean)
   const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
   if (at === NO_TABLE) return -1;
   const { halves } = kernel.ram;
-  const mark = write ? LOW_ACCESSED | LOW_DIRTY : LOW_ACCESSED;
-  for (;;) {
-    // The flags that say what may be done, and those that are set, are in the low half; the high one has only the PFN.
-    const low = load32(halves, 2 * at);
-    if ((low & LOW_PRESENT) === 0 || (write && (low & LOW_WRITE) === 0)) return -1;
-    if ((low & mark) !== mark && compareExchange32(halves, 2 * at, low, low | mark) !== low) continue;
-    const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
-    const page = (huge ? first + pteIndex(addr) : first) as Page;
-    // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
-    tlb.fill(vpn, page, write);
-    return page;
-  }
+  const low = markEntry(halves, at, write);
+  if (low === 0) return -1;
+  // Only this thread exchanges entries, so the high half belongs to the low one.
+  const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
+  const page = (huge ? first + pteIndex(addr) : first) as Page;
+  // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
+  tlb.fill(vpn, page, write);
+  return page;
 }
 
-function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
+/** `exc_page_fault()` of an instruction at `addr` on whichever CPU: VM_FAULT_* error bits, 0 to try it again. */
+export function* userFault(kernel: Kernel, mm: MmStruct, addr: VirtAddr, write: boolean): Sleeps<VmFault> {
   let userfault: Sleeps<void>;
   yield* mm.mmapLock.downRead();
   try {

@@ -63,6 +63,7 @@ export class Lifeline {
       unbindContext: (context) => call(() => control.unbindContext(context)),
       launch: (request) => call(() => control.launch(request)),
       stats: () => call(() => control.stats()),
+      reset: () => call(() => control.reset()),
       stop: () => call(() => control.stop()),
     };
   }

@@ -74,6 +74,7 @@ export function createPromptLink({ config, memories, device, touched }: PromptLi
       return answer.asPromise();
     },
     stats: refuse,
+    reset: refuse,
     stop: refuse,
   };
   return {

@@ -16,10 +16,13 @@ import { ProgramSyntaxError } from '#src/workload/program/syntax-error';
 const FULL = `# Everything at once?
 #
 # A second paragraph.
-devices 2
+devices 4
 pages 4
 memory 3
 hugepages always
+coherent 2
+peers 0 1
+swap 8
 fail_nth 5
 inject allocation notifier-retry
 process D
@@ -52,6 +55,12 @@ B: pin 0 write
 B: unpin
 B: get 1
 B: put
+B: mmap 3 rw private-file
+B: mmap 2 shared
+B: mlock 0-1
+B: munlock 0
+B: clear_refs
+B: soft_dirty 0+4 -> d
 D: exit
 C: store 3 7
 allowed r=1 e=0

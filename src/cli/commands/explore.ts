@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import {
+  type Effort,
   type ExploreFailure,
   type ExploreResult,
   explore,
@@ -12,13 +13,14 @@ import {
 import { parseRepro } from '../../explore/repro.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
-import type { Program } from '../../workload/program/program.js';
+import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { wholeNumber } from '../machine-options.js';
+import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { loadProgram } from '../programs.js';
+import { addSiteOptions, type SiteFlags, sitesFromFlags } from '../site-options.js';
 
-interface ExploreFlags {
+interface ExploreFlags extends SiteFlags {
   readonly strategy: StrategyName;
   readonly executions: number;
   readonly seed: number;
@@ -26,6 +28,7 @@ interface ExploreFlags {
   readonly preemptions?: number;
   readonly addressing: 'legacy' | 'offset';
   readonly generate?: number;
+  readonly inject?: readonly Injection[];
   readonly twice?: boolean;
   /** False with `--no-shrink`. */
   readonly shrink: boolean;
@@ -37,14 +40,8 @@ const SEED_MAX = 0xffff_ffff;
 const DEPTH_MAX = 16;
 const PREEMPTIONS_MAX = 64;
 
-const addressingOption = (): Option =>
-  new Option('--addressing <mode>', 'how device private pages are named')
-    .choices(['legacy', 'offset'])
-    .default('offset');
-
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
-  program
-    .command('explore')
+  addSiteOptions(program.command('explore'))
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
@@ -52,6 +49,9 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
     .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
     .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, DEPTH_MAX), 3)
     .option('--preemptions <n>', 'dfs: preemptions and injected events, at the most', wholeNumber(0, PREEMPTIONS_MAX))
+    .addOption(
+      new Option('--inject <events...>', 'hostile events, beside those that the program names').choices(INJECTIONS),
+    )
     .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
     .option('--twice', 'run every schedule twice, and compare')
     .option('--no-shrink', 'report a failure as it was found')
@@ -63,13 +63,14 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
 }
 
 export function addReplayCommand(program: Command, exit: (code: number) => void): void {
-  program
-    .command('replay')
+  addSiteOptions(program.command('replay'))
     .description('run the execution again that explore found')
     .argument('<repro>', 'the line that explore printed, in quotes')
     .option('--json', 'print one JSON object')
-    .action((text: string, flags: { readonly json?: boolean }) => {
-      const { finding, results, story } = replay(parseRepro(text));
+    .action((text: string, flags: SiteFlags & { readonly json?: boolean }) => {
+      const repro = parseRepro(text);
+      // The same schedule under another kernel: does it go wrong there, too?
+      const { finding, results, story } = replay({ ...repro, sites: { ...repro.sites, ...sitesFromFlags(flags) } });
       const reproduced = finding !== null;
       if (flags.json) printJson({ schema: 'pfnless/replay@1', ok: !reproduced, reproduced, finding, results });
       else print(`${story}${finding ? `${paint.bad(finding.invariant)}: ${finding.message}` : paint.good('held')}\n`);
@@ -85,6 +86,7 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
   const started = performance.now();
   const options = {
     ...{ strategy, executions, seed, depth, addressing, twice, shrink },
+    sites: sitesFromFlags(flags),
     ...(preemptions === undefined ? {} : { preemptions }),
     onProgress: (done: number) => {
       progress.update(`${done} executions`);
@@ -94,7 +96,7 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
   const result = exploreAndStop(program, options, () => progress.stop());
   const executionsPerSecond = Math.round(result.executions / ((performance.now() - started) / 1000));
   if (json) printJson(report(result, seed, addressing, executionsPerSecond));
-  else print(resultText(result, executionsPerSecond));
+  else print(resultText(result, executionsPerSecond, flags));
   return result.failure === null ? EXIT_HELD : EXIT_FOUND;
 }
 
@@ -106,11 +108,12 @@ function exploreAndStop(program: Program, options: Parameters<typeof explore>[1]
   }
 }
 
-function chooseProgram(name: string | undefined, { generate }: ExploreFlags): Program {
+function chooseProgram(name: string | undefined, { generate, inject = [] }: ExploreFlags): Program {
   if ((name === undefined) === (generate === undefined)) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name a program or give --generate, one of them');
   }
-  return name === undefined ? generateProgram(generate!) : loadProgram(name);
+  const chosen = name === undefined ? generateProgram(generate!) : loadProgram(name);
+  return { ...chosen, inject: [...new Set([...chosen.inject, ...inject])] };
 }
 
 function report(result: ExploreResult, seed: number, addressing: string, executionsPerSecond: number): object {
@@ -121,15 +124,19 @@ function report(result: ExploreResult, seed: number, addressing: string, executi
   };
 }
 
-function resultText(result: ExploreResult, executionsPerSecond: number): string {
-  const { executions, complete, redundant, outcomes, worst, failure } = result;
-  const space = complete ? ', all there are' : '';
+const effort = ({ steps, faultsPerAccess }: Effort): string =>
+  `${steps.toFixed(1)} steps and ${faultsPerAccess.toFixed(2)} CPU faults for each access`;
+
+function resultText(result: ExploreResult, executionsPerSecond: number, { preemptions }: ExploreFlags): string {
+  const { executions, complete, redundant, outcomes, worst, mean, failure } = result;
+  const bound = preemptions === undefined ? '' : ` with at most ${preemptions} preemptions`;
+  const space = complete ? `, all there are${bound}` : '';
   const left = redundant > 0 ? ` (${redundant} only reordered others)` : '';
   const seen = Object.entries(outcomes).map(([outcome, count]) => `  ${count} times ${outcome || 'no results'}`);
   const lines = [
     `${executions} executions${space}${left}, ${executionsPerSecond} a second`,
     ...seen,
-    `at the worst ${worst.steps} steps, and ${worst.faultsPerAccess.toFixed(1)} CPU faults for each access`,
+    `${effort(mean)} on average, ${effort(worst)} at the worst`,
     failure === null ? paint.good('held') : failureText(failure),
   ];
   return `${lines.join('\n')}\n`;

@@ -9,6 +9,7 @@ import { randomUpdate } from './random-update.js';
 import { reduce } from './reduce.js';
 import { stencil2d } from './stencil-2d.js';
 import { saxpy, vectorAdd } from './vector.js';
+import { wordOps } from './word-ops.js';
 
 export interface BuiltinProgram {
   readonly summary: string;
@@ -54,6 +55,7 @@ export const builtins: Readonly<Record<string, BuiltinProgram>> = Object.freeze(
   fill: builtin('write words that count up', ['target', 'count', 'value', 'step'], fill),
   touch: builtin('read words, for their faults', ['target', 'count', 'stride'], touch),
   increment: builtin('add to words', ['target', 'count', 'stride', 'by'], increment),
+  'word-ops': builtin('do what a list of single operations says', ['ops', 'count'], wordOps),
   'atomic-increment': builtin('add to words atomically', ['target', 'count', 'stride', 'by'], atomicIncrement),
 });
 

@@ -52,6 +52,8 @@ export class NoProgress extends Error {
 
 const TAME: Strategy = { name: 'tame', begin: () => true, choose: () => 0, complete: false };
 
+/** A huge page has 512 points of its own. */
+const SPUN_MAX = 50_000;
 export class Stepper implements Executor {
   readonly kind = 'inline';
   readonly #threads: Thread[] = [];
@@ -67,6 +69,10 @@ export class Stepper implements Executor {
   /** Who was chosen to preempt it. */
   #preempting: Thread | null = null;
   #steps = 0;
+  /** Step at which `drive` gives up. */
+  #end = 0;
+  /** Schedule points that the thread which runs has passed without a choice. */
+  #spun = 0;
   /** Candidates of the choice under way, and their numbers: used again and again. */
   readonly #candidates: Thread[] = [];
   readonly #choice: { threads: number[]; stays: boolean } = { threads: [], stays: false };
@@ -105,9 +111,9 @@ export class Stepper implements Executor {
    * @throws NoProgress, and what a task throws: the machine is of no use afterwards
    */
   drive(limit: number, until: 'ended' | 'rest' = 'ended'): void {
-    const end = this.#steps + limit;
+    this.#end = this.#steps + limit;
     while (this.#foreground > 0 || until === 'rest') {
-      if (this.#steps >= end) this.#stuckInLoops(limit);
+      if (this.#steps >= this.#end) this.#stuckInLoops(limit);
       const thread = this.#preempting ?? this.#next();
       this.#preempting = null;
       if (thread === null) {
@@ -138,13 +144,19 @@ export class Stepper implements Executor {
     const running = this.#running;
     if (running === null || this.#preempting !== null) return this.#preempting !== null;
     const candidates = this.#collect(running);
-    if (candidates.length === 0) return false;
+    if (candidates.length === 0) {
+      // Alone, and going round in circles: nobody would ever count a step.
+      if (++this.#spun > SPUN_MAX) this.#stuckInLoops(SPUN_MAX);
+      return false;
+    }
     candidates.unshift(running);
     // What comes next is chosen in the knowledge of what this step did.
     this.#endStep(running);
     const chosen = this.#ask(true);
     if (chosen === running) {
       this.#steps++;
+      // A thread may be in a loop that never ends its turn.
+      if (this.#steps >= this.#end + SPUN_MAX) this.#stuckInLoops(SPUN_MAX);
       return false;
     }
     this.#preempting = chosen;
@@ -232,6 +244,7 @@ export class Stepper implements Executor {
   #step(thread: Thread): void {
     thread.turn = ++this.#turn;
     this.#steps++;
+    this.#spun = 0;
     thread.steps++;
     this.#running = thread;
     this.#hooks.switched?.(thread.id);

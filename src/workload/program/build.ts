@@ -3,6 +3,7 @@
  */
 import {
   type Advice,
+  type Backing,
   type Call,
   EMPTY_PROGRAM,
   type Injection,
@@ -64,8 +65,8 @@ export class TaskBuilder {
   failAlloc(device: number): this {
     return this.#add({ op: 'fail_alloc', device });
   }
-  mmap(pages: Pages, protection?: Protection): this {
-    return this.#add({ op: 'mmap', ...span(pages), ...(protection === undefined ? {} : { protection }) });
+  mmap(pages: Pages, options: { readonly protection?: Protection; readonly backing?: Backing } = {}): this {
+    return this.#add({ op: 'mmap', ...span(pages), ...options });
   }
   munmap(pages: Pages): this {
     return this.#add({ op: 'munmap', ...span(pages) });
@@ -78,6 +79,18 @@ export class TaskBuilder {
   }
   madvise(pages: Pages, advice: Advice): this {
     return this.#add({ op: 'madvise', ...span(pages), advice });
+  }
+  mlock(pages: Pages): this {
+    return this.#add({ op: 'mlock', ...span(pages) });
+  }
+  munlock(pages: Pages): this {
+    return this.#add({ op: 'munlock', ...span(pages) });
+  }
+  clearRefs(): this {
+    return this.#add({ op: 'clear_refs' });
+  }
+  softDirty(where: Where, into?: string): this {
+    return this.#add({ op: 'soft_dirty', ...place(where), ...result(into) });
   }
   pin(pages: Pages, options: { readonly write?: true } = {}): this {
     return this.#add({ op: 'pin', ...span(pages), ...options });
@@ -151,6 +164,18 @@ export class ProgramBuilder {
   }
   hugePages(hugePages: Program['hugePages']): this {
     return this.#set({ hugePages });
+  }
+  /** These devices' memory the CPU reaches too. */
+  coherent(...coherent: readonly number[]): this {
+    return this.#set({ coherent });
+  }
+  /** These devices reach each other's private memory. */
+  peers(...peers: readonly number[]): this {
+    return this.#set({ peers });
+  }
+  /** Pages of swap. */
+  swap(swap: number): this {
+    return this.#set({ swap });
   }
   inject(...inject: readonly Injection[]): this {
     return this.#set({ inject });

@@ -4,7 +4,16 @@
  */
 import { createRandom, type Random } from '../../base/random.js';
 import { argumentsOf, OP_NAMES, type OpName } from './operations.js';
-import { type Advice, type Call, EMPTY_PROGRAM, type Program, type Protection } from './program.js';
+import {
+  type Advice,
+  BACKINGS,
+  type Call,
+  EMPTY_PROGRAM,
+  INJECTIONS,
+  type Injection,
+  type Program,
+  type Protection,
+} from './program.js';
 import { requireProgram } from './validate.js';
 
 export interface GenerateOptions {
@@ -16,6 +25,8 @@ export interface GenerateOptions {
   readonly pages?: number;
   /** Most devices, 1..4. Default 2. */
   readonly devices?: number;
+  /** Huge pages: never, always, or (the default) in one program of eight. They take their time. */
+  readonly huge?: 'never' | 'always' | 'sometimes';
 }
 
 /** What needs care to be placed right is not drawn like the others: a store that nobody resolves sleeps for ever. */
@@ -32,18 +43,39 @@ const NEVER_DRAWN: readonly OpName[] = [
 const ALWAYS: readonly OpName[] = ['load', 'store'];
 const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw', 'rw'];
 const ADVICE: readonly Advice[] = ['dontneed', 'free'];
+const SWAP_ADVICE: readonly Advice[] = ['dontneed', 'free', 'pageout', 'pageout', 'willneed', 'cold'];
+const HUGE_ADVICE: readonly Advice[] = ['dontneed', 'collapse'];
+/** Pages of an arena that is one huge page: all of them, and those that are drawn alone. */
+const HUGE_PAGES = 512;
+const HUGE_CORNERS = [0, 1, 255, 256, 511];
+const HUGE_RANGES = [
+  [0, 511],
+  [0, 511],
+  [0, 255],
+  [256, 511],
+  [1, 510],
+] as const;
+const SWAP_PAGES = 4;
 const OFFSETS = [0, 8, 4092];
 const NAMES = ['A', 'B', 'C', 'D'];
+
+/** The machine and the arena of a program. */
+interface Shape {
+  readonly pages: number;
+  readonly devices: number;
+  readonly hugePages: Program['hugePages'];
+  readonly coherent: readonly number[];
+  readonly peers: readonly number[];
+  readonly swap: number;
+}
 
 /** A pure function of seed and options. */
 export function generateProgram(seed: number, options: GenerateOptions = {}): Program {
   const random = createRandom(seed);
-  const { tasks = 3, calls = 4, pages = 3, devices = 2 } = options;
-  const shape = { pages: 1 + random.below(pages), devices: 1 + random.below(devices) };
-  const enabled = withoutEndlessAtomics(
-    OP_NAMES.filter(
-      (op) => ALWAYS.includes(op) || (!NEVER_DRAWN.includes(op) && random.below(2) === 1 && fits(op, shape.pages)),
-    ),
+  const { tasks = 3, calls = 4 } = options;
+  const shape = drawShape(random, options);
+  const enabled = OP_NAMES.filter(
+    (op) => ALWAYS.includes(op) || (!NEVER_DRAWN.includes(op) && random.below(2) === 1 && fits(op, shape)),
   );
   let stored = 0;
   const draw = (): Call => drawCall(random, pick(random, enabled), shape, () => ++stored);
@@ -63,25 +95,45 @@ export function generateProgram(seed: number, options: GenerateOptions = {}): Pr
     processes: apart ? [[drawn.at(-1)!.name]] : [],
     init,
     tasks: drawn,
+    inject: drawInjections(random),
   });
 }
 
-const fits = (op: OpName, pages: number): boolean => op !== 'mremap' || pages > 1;
+/** In one program of three something happens beside what is called. */
+const drawInjections = (random: Random): Injection[] => (random.below(3) === 0 ? [pick(random, INJECTIONS)] : []);
 
-/** Atomics need pages of the device's own: on a page that is pinned for ever a device tries for ever. */
-const withoutEndlessAtomics = (enabled: readonly OpName[]): readonly OpName[] =>
-  enabled.includes('add') ? enabled.filter((op) => op !== 'pin') : enabled;
+function drawShape(random: Random, { pages = 3, devices = 2, huge = 'sometimes' }: GenerateOptions): Shape {
+  const isHuge = huge === 'always' || (huge === 'sometimes' && random.below(8) === 0);
+  const count = 1 + random.below(devices);
+  const all = Array.from({ length: count }, (_, device) => device);
+  const coherent = random.below(6) === 0 ? [random.below(count)] : [];
+  const priv = all.filter((device) => !coherent.includes(device));
+  return {
+    devices: count,
+    pages: isHuge ? HUGE_PAGES : 1 + random.below(pages),
+    hugePages: isHuge ? 'always' : 'never',
+    coherent,
+    peers: priv.length > 1 && random.below(4) === 0 ? priv : [],
+    swap: random.below(4) === 0 ? SWAP_PAGES : 0,
+  };
+}
+
+/** Pages have to move somewhere; a huge page cannot be locked or swapped in no time. */
+const fits = (op: OpName, { pages }: Shape): boolean =>
+  op === 'mremap' ? pages > 1 && pages < HUGE_PAGES : op !== 'mlock' || pages < HUGE_PAGES;
 
 const pick = <T>(random: Random, from: readonly T[]): T => from[random.below(from.length)]!;
 
-function drawCall(
-  random: Random,
-  op: OpName,
-  { pages, devices }: { readonly pages: number; readonly devices: number },
-  nextValue: () => number,
-): Call {
-  const page = random.below(pages);
-  const last = page + random.below(pages - page);
+function drawCall(random: Random, op: OpName, shape: Shape, nextValue: () => number): Call {
+  const { pages, devices } = shape;
+  const isHuge = pages === HUGE_PAGES;
+  const page = isHuge ? pick(random, HUGE_CORNERS) : random.below(pages);
+  const drawRange = (): Partial<Call> => {
+    if (op === 'mremap') return { page, last: page };
+    if (!isHuge) return { page, last: page + random.below(pages - page) };
+    const [first, last] = random.below(2) === 0 ? [page, page] : pick(random, HUGE_RANGES);
+    return { page: first, last };
+  };
   const drawArgument = (kind: string): Partial<Call> => {
     switch (kind) {
       case 'where': {
@@ -89,7 +141,7 @@ function drawCall(
         return offset === 0 ? { page } : { page, offset };
       }
       case 'range':
-        return op === 'mremap' ? { page, last: page } : { page, last };
+        return drawRange();
       case 'value':
         return { value: nextValue() };
       case 'on':
@@ -97,8 +149,10 @@ function drawCall(
         return { device: random.below(devices) };
       case 'protection':
         return { protection: pick(random, PROTECTIONS) };
+      case 'backing?':
+        return random.below(3) === 0 ? { backing: pick(random, BACKINGS) } : {};
       case 'advice':
-        return { advice: pick(random, ADVICE) };
+        return { advice: pick(random, isHuge ? HUGE_ADVICE : shape.swap > 0 ? SWAP_ADVICE : ADVICE) };
       case 'to':
         return { to: (page + 1 + random.below(pages - 1)) % pages };
       case 'write?':

@@ -38,6 +38,10 @@ export function* simplifications(program: Program): Generator<Program, void, voi
   for (let at = init.length - 1; at >= 0; at--) yield tidied({ ...program, init: init.toSpliced(at, 1) });
   for (const inject of program.inject) yield { ...program, inject: program.inject.filter((each) => each !== inject) };
   if (program.failNth > 0) yield { ...program, failNth: 0 };
+  if (program.swap > 0) yield { ...program, swap: 0 };
+  if (program.coherent.length > 0) yield { ...program, coherent: [] };
+  if (program.peers.length > 0) yield { ...program, peers: [] };
+  if (program.hugePages !== 'never') yield { ...program, hugePages: 'never' };
   if (program.processes.length > 0) yield { ...program, processes: program.processes.slice(0, -1) };
   yield* simplerCalls(program);
   yield* closerTogether(program);
@@ -56,11 +60,12 @@ function* simplerCalls(program: Program): Generator<Program, void, void> {
 }
 
 function* simplerCall(call: Call): Generator<Call, void, void> {
-  const { failNth, write, dontunmap, offset, ...rest } = call;
+  const { failNth, write, dontunmap, offset, backing, ...rest } = call;
   if (failNth !== undefined) yield without(call, 'failNth');
   if (write) yield without(call, 'write');
   if (dontunmap) yield without(call, 'dontunmap');
   if (offset !== undefined) yield without(call, 'offset');
+  if (backing !== undefined) yield without(call, 'backing');
   if (rest.last !== undefined && rest.last > rest.page!) {
     yield { ...call, last: call.page! };
     yield { ...call, page: call.last! };
@@ -73,7 +78,10 @@ function* closerTogether(program: Program): Generator<Program, void, void> {
   const pages = 1 + Math.max(0, ...calls.map((call) => highestPage(call)));
   const devices = 1 + Math.max(-1, ...calls.map(({ device }) => device ?? -1));
   if (pages < program.pages) yield { ...program, pages };
-  if (devices < program.devices) yield { ...program, devices };
+  if (devices < program.devices) {
+    const left = (named: readonly number[]): number[] => named.filter((device) => device < devices);
+    yield { ...program, devices, coherent: left(program.coherent), peers: left(program.peers) };
+  }
   for (let from = devices - 1; from > 0; from--) {
     yield mapCalls(program, (call) => (call.device === from ? { ...call, device: from - 1 } : call));
   }

@@ -2,7 +2,7 @@
 
 /**
  * Kinds of arguments: `where` P or P+BYTES, `range` P or P-Q, `value` a 32-bit word, `on` the device, `device` the same without
- * the word "on", `to` the page to move to, `child` a task; with a question mark it may be left out.
+ * the word "on", `to` the page to move to, `backing` what is mapped, `child` a task; with a question mark it may be left out.
  */
 export type ArgumentKind =
   | 'where'
@@ -12,6 +12,7 @@ export type ArgumentKind =
   | 'device'
   | 'protection'
   | 'protection?'
+  | 'backing?'
   | 'advice'
   | 'to'
   | 'dontunmap?'
@@ -39,14 +40,21 @@ export const OPERATIONS = {
   close: { args: ['device'], summary: 'close the mirror: everything on the device goes home' },
   release: { args: ['device'], summary: 'the driver gives up all memory of the device' },
   fail_alloc: { args: ['device'], summary: 'the next allocation of a page for the mirror fails' },
-  mmap: { args: ['range', 'protection?'], summary: 'map fresh memory there' },
+  mmap: {
+    args: ['range', 'protection?', 'backing?'],
+    summary: 'map fresh memory there, or shared memory, or the file',
+  },
   munmap: { args: ['range'], summary: 'unmap' },
   mprotect: { args: ['range', 'protection'], summary: 'change the protection' },
   mremap: { args: ['range', 'to', 'dontunmap?'], summary: 'move the mapping to another page' },
   madvise: {
     args: ['range', 'advice'],
-    summary: 'dontneed, free, collapse, hugepage, nohugepage, hwpoison, soft_offline',
+    summary: 'dontneed, free, willneed, cold, pageout, collapse, hugepage, nohugepage, hwpoison, soft_offline',
   },
+  mlock: { args: ['range'], summary: 'bring pages into RAM, and keep them there' },
+  munlock: { args: ['range'], summary: 'let them go again' },
+  clear_refs: { args: [], summary: 'forget which pages of the process have been written (soft-dirty)' },
+  soft_dirty: { args: ['where'], summary: 'has the page been written since? 1 or 0' },
   pin: { args: ['range', 'write?'], summary: 'pin pages for long (FOLL_PIN, FOLL_LONGTERM)' },
   unpin: { args: [], summary: 'let go what the task has pinned' },
   get: { args: ['range', 'write?'], summary: 'take plain references (FOLL_GET), until the task ends at the latest' },

@@ -13,7 +13,8 @@
 import { suggestion } from '../../base/nearest.js';
 import { type ArgumentKind, argumentsOf, isOpName, OP_NAMES } from './operations.js';
 import {
-  type Advice,
+  ADVICE,
+  BACKINGS,
   type Call,
   EMPTY_PROGRAM,
   INIT,
@@ -21,23 +22,16 @@ import {
   type Injection,
   type Outcome,
   PROGRAM_LIMITS,
+  PROTECTIONS,
   type Program,
-  type Protection,
   type UffdFeature,
 } from './program.js';
 import { ProgramSyntaxError } from './syntax-error.js';
 import { requireProgram } from './validate.js';
 
-const PROPERTIES = ['devices', 'pages', 'memory', 'hugepages', 'fail_nth', 'inject', 'process', 'allowed', 'forbidden'];
-const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw'];
-const ADVICE: readonly Advice[] = [
-  'dontneed',
-  'free',
-  'collapse',
-  'hugepage',
-  'nohugepage',
-  'hwpoison',
-  'soft_offline',
+const PROPERTIES = [
+  ...['devices', 'pages', 'memory', 'hugepages', 'coherent', 'peers', 'swap'],
+  ...['fail_nth', 'inject', 'process', 'allowed', 'forbidden'],
 ];
 const HUGE_PAGES: readonly Program['hugePages'][] = ['always', 'madvise', 'never'];
 const UFFD_FEATURES: readonly UffdFeature[] = ['unpopulated', 'async', 'sigbus'];
@@ -168,7 +162,7 @@ class Draft {
   }
 
   #property(line: Line, { text, column }: Token): Partial<Program> {
-    const { devices, pages, deviceMemory, failNth } = PROGRAM_LIMITS;
+    const { devices, pages, deviceMemory, failNth, swap } = PROGRAM_LIMITS;
     switch (text) {
       case 'devices':
         return { devices: line.number('the number of devices', 0, devices) };
@@ -178,6 +172,12 @@ class Draft {
         return { deviceMemory: line.number('pages of device memory', 1, deviceMemory) };
       case 'hugepages':
         return { hugePages: line.oneOf('hugepages', HUGE_PAGES) };
+      case 'coherent':
+        return { coherent: many(line, () => device(line)) };
+      case 'peers':
+        return { peers: many(line, () => device(line)) };
+      case 'swap':
+        return { swap: line.number('pages of swap', 1, swap) };
       case 'fail_nth':
         return { failNth: line.number('fail_nth', 1, failNth) };
       case 'inject':
@@ -254,6 +254,8 @@ function argument(line: Line, kind: ArgumentKind): Partial<Call> {
       return { protection: line.oneOf('the protection', PROTECTIONS) };
     case 'protection?':
       return PROTECTIONS.some((each) => each === line.next) ? argument(line, 'protection') : {};
+    case 'backing?':
+      return BACKINGS.some((each) => each === line.next) ? { backing: line.oneOf('what is mapped', BACKINGS) } : {};
     case 'advice':
       return { advice: line.oneOf('the advice', ADVICE) };
     case 'dontunmap?':

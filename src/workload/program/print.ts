@@ -33,6 +33,9 @@ const properties = (program: Program): string[] => [
   `pages ${program.pages}`,
   ...(program.deviceMemory === EMPTY_PROGRAM.deviceMemory ? [] : [`memory ${program.deviceMemory}`]),
   ...(program.hugePages === EMPTY_PROGRAM.hugePages ? [] : [`hugepages ${program.hugePages}`]),
+  ...(program.coherent.length === 0 ? [] : [`coherent ${program.coherent.join(' ')}`]),
+  ...(program.peers.length === 0 ? [] : [`peers ${program.peers.join(' ')}`]),
+  ...(program.swap === 0 ? [] : [`swap ${program.swap}`]),
   ...(program.failNth === 0 ? [] : [`fail_nth ${program.failNth}`]),
 ];
 
@@ -68,6 +71,8 @@ function printArgument(call: Call, kind: ArgumentKind): string | undefined {
     case 'protection':
     case 'protection?':
       return call.protection;
+    case 'backing?':
+      return call.backing;
     case 'advice':
       return call.advice;
     case 'dontunmap?':

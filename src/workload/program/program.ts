@@ -5,6 +5,7 @@
  * A program is plain data (structured clone, JSON). Everything in it is a small number: page 0 is the first of the arena,
  * device 0 the machine's first.
  */
+import type { InjectionId } from '../../base/injection.js';
 import type { OpName } from './operations.js';
 
 /** Most of each that a program may have. Small: exploration is for small programs. */
@@ -15,19 +16,41 @@ export const PROGRAM_LIMITS = Object.freeze({
   calls: 48,
   deviceMemory: 512,
   failNth: 64,
+  swap: 256,
 });
 
 /** Name of the task whose calls come before all others, one after the other, in the tame order. */
 export const INIT = 'init';
 
-export type Protection = 'none' | 'r' | 'rw';
-export type Advice = 'dontneed' | 'free' | 'collapse' | 'hugepage' | 'nohugepage' | 'hwpoison' | 'soft_offline';
+export const PROTECTIONS = ['none', 'r', 'rw'] as const;
+export type Protection = (typeof PROTECTIONS)[number];
+
+export const ADVICE = [
+  'dontneed',
+  'free',
+  'willneed',
+  'cold',
+  'pageout',
+  'collapse',
+  'hugepage',
+  'nohugepage',
+  'hwpoison',
+  'soft_offline',
+] as const;
+export type Advice = (typeof ADVICE)[number];
 
 /**
  * What a userfaultfd does beside the usual: protects places that were never touched; lets a store take its protection away by
  * itself; sends a signal instead of letting it sleep.
  */
 export type UffdFeature = 'unpopulated' | 'async' | 'sigbus';
+
+/**
+ * What is mapped, where it is not anonymous memory of the process's own: anonymous memory that children share; the program's file
+ * (there is one, of as many pages as the arena, and page p of the arena is page p of the file), shared or private.
+ */
+export const BACKINGS = ['shared', 'file', 'private-file'] as const;
+export type Backing = (typeof BACKINGS)[number];
 
 /** Which arguments a call has is said by its operation (operations.ts). */
 export interface Call {
@@ -42,6 +65,7 @@ export interface Call {
   readonly value?: number;
   readonly device?: number;
   readonly protection?: Protection;
+  readonly backing?: Backing;
   readonly advice?: Advice;
   /** Page to move to. */
   readonly to?: number;
@@ -64,9 +88,27 @@ export interface Task {
 /** Values of some results. */
 export type Outcome = Readonly<Record<string, number | string>>;
 
-/** Sources of choice beside the order of turns, each tame unless it is named. */
-export const INJECTIONS = ['allocation', 'device-order', 'notifier-retry'] as const;
+/** Points of fault injection (base/injection.ts) that a program may name: those that an explored machine meets. */
+export const EXPLORED_POINTS = [
+  ...(['alloc-page', 'alloc-block', 'alloc-bulk', 'alloc-table', 'swap-full', 'fork-fails'] as const),
+  ...(['trylock-lost', 'migration-refused', 'notifier-retry', 'memory-pressure'] as const),
+  ...(['device-page', 'device-block', 'device-table', 'eviction-fails', 'copy-error'] as const),
+  ...(['copy-late', 'invalidation-late', 'fault-ring-full', 'fault-service-late', 'doorbell-twice'] as const),
+] as const satisfies readonly InjectionId[];
+
+/**
+ * Sources of choice beside the order of turns, each tame unless it is named: events at a point; `allocation`, any of RAM that
+ * fails; `device-order`, the order in which a device serves its rings; `cpus`, a CPU for each task, whose translations may be old
+ * until a shootdown is answered.
+ */
+export const INJECTIONS = ['allocation', 'device-order', 'cpus', ...EXPLORED_POINTS] as const;
 export type Injection = (typeof INJECTIONS)[number];
+
+/** Those that may make a call fail that otherwise would not. */
+export const FAILING_INJECTIONS: readonly Injection[] = [
+  ...(['allocation', 'alloc-page', 'alloc-block', 'alloc-bulk', 'alloc-table', 'swap-full', 'fork-fails'] as const),
+  ...(['device-page', 'device-block', 'device-table', 'eviction-fails', 'copy-error'] as const),
+];
 
 export interface Program {
   /** Lines of comment at the top, the first one a question. */
@@ -78,6 +120,12 @@ export interface Program {
   readonly deviceMemory: number;
   /** /sys/kernel/mm/transparent_hugepage/enabled */
   readonly hugePages: 'always' | 'madvise' | 'never';
+  /** Devices whose memory the CPU reaches too. */
+  readonly coherent: readonly number[];
+  /** Devices that reach each other's private memory. */
+  readonly peers: readonly number[];
+  /** Pages of swap. */
+  readonly swap: number;
   readonly inject: readonly Injection[];
   /** The nth allocation of RAM after `init` fails, whoever makes it; 0: none. */
   readonly failNth: number;
@@ -97,6 +145,9 @@ export const EMPTY_PROGRAM: Program = Object.freeze({
   pages: 1,
   deviceMemory: 512,
   hugePages: 'never',
+  coherent: [],
+  peers: [],
+  swap: 0,
   inject: [],
   failNth: 0,
   processes: [],

@@ -43,7 +43,19 @@ function problemOf(program: Program): string | null {
     const problem = callProblem(program, call);
     if (problem !== null) return `${call.op}: ${problem}`;
   }
-  return initProblem(program) ?? resultProblem(program, calls) ?? processProblem(program, names);
+  return (
+    propertyProblem(program) ?? initProblem(program) ?? resultProblem(program, calls) ?? processProblem(program, names)
+  );
+}
+
+function propertyProblem({ devices, coherent, peers }: Program): string | null {
+  for (const [what, named] of [['coherent', coherent] as const, ['peers', peers] as const]) {
+    const missing = named.find((device) => device >= devices);
+    if (missing !== undefined) return `${what}: there is no device ${missing}`;
+    if (new Set(named).size < named.length) return `${what}: a device is named twice`;
+  }
+  const both = peers.find((device) => coherent.includes(device));
+  return both === undefined ? null : `device ${both} is coherent: peers are devices with private memory`;
 }
 
 function callProblem({ pages, devices }: Program, call: Call): string | null {
