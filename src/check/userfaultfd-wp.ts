@@ -17,7 +17,8 @@ export const userfaultfdWp: Checker = {
     for (const mm of kernel.mms) {
       for (const { value: vma } of mm.vmas) {
         if (isRegistered(vma) !== (vma.userfaultfd !== null)) {
-          yield `${placeText(mm, vma.start)}: a mapping that is ${vma.userfaultfd === null ? 'registered with nobody' : 'not registered with its userfaultfd'}`;
+          const what = vma.userfaultfd === null ? 'registered with nobody' : 'not registered with its userfaultfd';
+          yield `${placeText(mm, vma.start)}: a mapping that is ${what}`;
         }
       }
       if (!mm.usesUserfaultfd) continue;

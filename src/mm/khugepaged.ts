@@ -73,8 +73,9 @@ const mayCollapse = (vma: VmArea): boolean =>
 function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Failure> {
   if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
   const table = leafTable(kernel, mm, addr);
-  if (table === NO_TABLE) return 'EINVAL';
-  const vma = vmaLookup(mm, addr)!;
+  // Since the range before this one, for which mmap_lock was dropped, the mapping may have gone.
+  const vma = vmaLookup(mm, addr);
+  if (table === NO_TABLE || vma === undefined) return 'EINVAL';
   const scanned = scan(kernel, vma, table, true);
   if (scanned !== 0) return scanned;
   const folio = allocHugeFolio(kernel);

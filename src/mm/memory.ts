@@ -1,8 +1,9 @@
 /**
  * CPU faults. Linux: mm/memory.c handle_mm_fault(), do_anonymous_page(), do_wp_page(), do_swap_page().
  *
- * A fault returns VM_FAULT_* bits (with VM_FAULT_RETRY a userfaultfd wants to hear of it, see userfaultfd-context.ts); 0 means "try the access again", which may well fault once more. Shared
- * mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: per-VMA locks (mmap_lock is held for reading throughout).
+ * A fault returns VM_FAULT_* bits; 0 means "try the access again", which may well fault once more; with VM_FAULT_RETRY a userfaultfd
+ * wants to hear of it (userfaultfd-context.ts). Shared mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: per-VMA
+ * locks (mmap_lock is held for reading throughout).
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {

@@ -108,7 +108,10 @@ export function pageMlocked(kernel: Kernel, folio: Page): boolean {
   return false;
 }
 
-/** What for: `poison` leaves hwpoison entries (TTU_HWPOISON), `lose` what reclaim would leave. Both do not ask for locks (TTU_IGNORE_MLOCK). */
+/**
+ * What for: `poison` leaves hwpoison entries (TTU_HWPOISON), `lose` what reclaim would leave. Neither asks whether the page is locked
+ * in memory (TTU_IGNORE_MLOCK).
+ */
 export type UnmapMode = 'reclaim' | 'poison' | 'lose';
 
 /**
