@@ -42,7 +42,7 @@ function canUserfault(vma: VmArea, { features }: Userfaultfd): boolean {
 
 /** VMAs of [start, end), in order. */
 const vmasIn = ({ vmas }: MmStruct, start: number, end: number): VmArea[] =>
-  [...vmas.from(start)].filter((range) => range.start < end).map(({ value }) => value);
+  vmas.overlapping(start, end).map(({ value }) => value);
 
 /**
  * UFFDIO_REGISTER with UFFDIO_REGISTER_MODE_WP: mappings of the range, between which there may be holes. Takes mmap_lock.
