@@ -28,13 +28,16 @@ import type { World } from './world.js';
 export const STEPS_MAX = 20_000;
 
 /**
- * CPU faults for each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
+ * CPU faults for each page of each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
  * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
  */
-export const FAULTS_PER_CALL_MAX = 64;
+export const FAULTS_PER_PAGE_MAX = 64;
 
 /** Pairs of 32-bit words in a page. */
 const WORD_PAIRS = PAGE_SIZE / 8;
+
+/** What must hold whenever a task stops. */
+const ALWAYS = ALL_CHECKERS.filter(({ always }) => always);
 
 /** What is wrong: the rule that was broken, and how. */
 export interface Finding {
@@ -67,7 +70,7 @@ export class Execution {
   readonly #trace: ((entry: TraceEntry) => void) | null;
   #file: VmFile | null = null;
   #accesses = 0;
-  #callsMade = 0;
+  #pagesAsked = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
     this.#world = world;
@@ -123,12 +126,14 @@ export class Execution {
   #explore(strategy: Strategy): void {
     const { stepper, environment } = this.#world;
     const { program, processes } = this.#plan;
+    this.#world.onTaskStep = () => this.#lookAlways();
     environment.explore(strategy, program.failNth);
     stepper.decideBy(strategy);
     for (const process of processes) if (!process.forked) this.#spawn(process);
     stepper.drive(STEPS_MAX);
     stepper.decideBy(null);
     environment.explore(null);
+    this.#world.onTaskStep = null;
     strategy.end?.();
   }
 
@@ -149,7 +154,7 @@ export class Execution {
       if (at > 0 && stepper.preempt()) yield SCHEDULE_POINT;
       this.#trace?.({ thread: name, text: printCall(call) });
       const begin = history.tick();
-      this.#callsMade++;
+      this.#pagesAsked += 1 + (call.last ?? 0) - (call.last === undefined ? 0 : call.page!);
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
@@ -208,12 +213,18 @@ export class Execution {
     );
   }
 
-  #check(): Finding | null {
+  #check(checkers = ALL_CHECKERS): Finding | null {
     const shared = new Map<object, unknown>();
-    for (const { invariant, look } of ALL_CHECKERS) {
+    for (const { invariant, look } of checkers) {
       for (const message of look(this.#world.state, shared)) return { invariant, message };
     }
     return null;
+  }
+
+  /** What devices do breaks nothing that is looked at here; if it did, the next look would see it. */
+  #lookAlways(): void {
+    const finding = this.#check(ALWAYS);
+    if (finding !== null) throw new Found(finding);
   }
 
   #readBack(): Finding | null {
@@ -289,8 +300,8 @@ export class Execution {
   }
 
   #starved(cpuFaults: number): Finding | null {
-    if (cpuFaults <= FAULTS_PER_CALL_MAX * this.#callsMade) return null;
-    return { invariant: 'starvation', message: `${this.#callsMade} calls took ${cpuFaults} CPU faults` };
+    if (cpuFaults <= FAULTS_PER_PAGE_MAX * this.#pagesAsked) return null;
+    return { invariant: 'starvation', message: `calls for ${this.#pagesAsked} pages took ${cpuFaults} CPU faults` };
   }
 
   #tell(thread: number, why: string): void {

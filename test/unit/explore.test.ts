@@ -255,7 +255,7 @@ describe('failures', () => {
     const { finding } = new Execution(world, new Plan({ ...planted, forbidden: [] })).run(strategy);
     expect(finding).toMatchObject({
       invariant: 'starvation',
-      message: expect.stringMatching(/calls took \d+ CPU faults/),
+      message: expect.stringMatching(/calls for \d+ pages took \d+ CPU faults/),
     });
   });
 
