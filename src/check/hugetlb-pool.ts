@@ -2,7 +2,7 @@
  * Holds: each page of the hugetlb pool is free there, or somebody holds it; what is promised is what mappings have not touched
  * yet, and there are free pages for all of it.
  *
- * Does not see: who has the pages that are in use (page-accounting does). Suspended while anything is in flight.
+ * Does not see: who has the pages that are in use (page-accounting does). Never suspended.
  */
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Checker } from '../machine/state.js';
@@ -14,6 +14,7 @@ import { ramPages } from './ram.js';
 export const hugetlbPool: Checker = {
   invariant: 'hugetlb-pool',
   statement: 'pages of the hugetlb pool are free or held, and what is promised is there',
+  always: true,
   *look({ kernel }) {
     const { hugetlb, memmap, files } = kernel;
     let held = 0;

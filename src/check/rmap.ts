@@ -2,8 +2,8 @@
  * Holds: from every page that is mapped, the reverse map (of its anon_vma or of its file) leads to each entry which maps it; every entry lies in a
  * VMA, and is writable only where the VMA is.
  *
- * Does not see: VMAs in an anon_vma that map nothing (allowed). Suspended while a migration is in flight: between `unmap` and
- * `finalize` source and target share an identity.
+ * Does not see: VMAs in an anon_vma that map nothing (allowed). Never suspended, but whether entries are writable is looked at only
+ * where nobody is changing the mappings.
  */
 import { NULL_PAGE } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
@@ -30,6 +30,7 @@ function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
 export const rmap: Checker = {
   invariant: 'rmap',
   statement: 'the reverse map leads from each page to every entry that maps it',
+  always: true,
   *look({ kernel }, shared) {
     const { words } = kernel.memmap;
     for (const mm of kernel.mms) {
@@ -38,7 +39,9 @@ export const rmap: Checker = {
         const vma = mm.vmas.find(address)?.value;
         if (vma === undefined) yield `${placeText(mm, address)}: an entry (${kind}) outside of all mappings`;
         const writable = entry.writable || kind === 'device-private-write';
-        if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0) {
+        // Who changes a mapping changes its entries after it, and nobody else may look meanwhile.
+        const isChanging = mm.mmapLock.heldForWrite;
+        if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0 && !isChanging) {
           yield `${placeText(mm, address)}: a writable entry (${kind}) in a mapping that is not`;
         }
         // Pages that a driver mapped belong to nobody's memory and to no file: nothing ever looks for their mappings.

@@ -2,7 +2,7 @@
  * Holds: a swap slot is in use for as many page table entries as name it; the swap cache and its pages agree; each address space
  * counts its swap entries; an entry that says "exclusive" is the only one of its slot; free slots and used ones are all slots.
  *
- * Does not see: contents (a slot that is read before it was written throws at once). Suspended while anything is in flight.
+ * Does not see: contents (a slot that is read before it was written throws at once). Never suspended.
  */
 import { halvesNumber, highType, LOW_SWP_EXCLUSIVE } from '../abi/pte-halves.js';
 import { type SwapEntry, swapEntry } from '../abi/swap-entry.js';
@@ -37,6 +37,7 @@ export const swap: Checker = {
   invariant: 'swap',
   statement:
     'swap slots are in use for the entries that name them and for pages of the swap cache, and for nothing else',
+  always: true,
   *look({ kernel }, shared) {
     const { words } = kernel.memmap;
     const entries = new Map<SwapEntry, number>();

@@ -58,10 +58,12 @@ export class TlbSlots {
   }
 
   /** What it holds, for checkers. */
-  *held(): Generator<Translation, void, void> {
+  held(): readonly Translation[] {
+    const found: Translation[] = [];
     for (let slot = 0; slot < CPU_TLB_SLOTS; slot++) {
       const vpn = this.#vpn[slot];
-      if (vpn !== EMPTY) yield { vpn, target: this.#target[slot], writable: this.#writable[slot] !== 0 };
+      if (vpn !== EMPTY) found.push({ vpn, target: this.#target[slot], writable: this.#writable[slot] !== 0 });
     }
+    return found;
   }
 }

@@ -29,13 +29,16 @@ import type { World } from './world.js';
 export const STEPS_MAX = 20_000;
 
 /**
- * CPU faults for each page that a call is about after which somebody counts as starved, although all came to an end: who races others for a page gets it
+ * CPU faults for each page of each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
  * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
  */
 export const FAULTS_PER_PAGE_MAX = 64;
 
 /** Pairs of 32-bit words in a page. */
 const WORD_PAIRS = PAGE_SIZE / 8;
+
+/** What must hold whenever a task stops. */
+const ALWAYS = ALL_CHECKERS.filter(({ always }) => always);
 
 /** What is wrong: the rule that was broken, and how. */
 export interface Finding {
@@ -68,9 +71,7 @@ export class Execution {
   readonly #trace: ((entry: TraceEntry) => void) | null;
   #file: VmFile | null = null;
   #accesses = 0;
-  #callsMade = 0;
-  /** The same, a call on a range counted for each of its pages. */
-  #pagesCalledFor = 0;
+  #pagesAsked = 0;
 
   constructor(world: World, plan: Plan, trace: ((entry: TraceEntry) => void) | null = null) {
     this.#world = world;
@@ -126,12 +127,14 @@ export class Execution {
   #explore(strategy: Strategy): void {
     const { stepper, environment } = this.#world;
     const { program, processes } = this.#plan;
+    this.#world.onTaskStep = () => this.#lookAlways();
     environment.explore(strategy, program.failNth);
     stepper.decideBy(strategy);
     for (const process of processes) if (!process.forked) this.#spawn(process);
     stepper.drive(STEPS_MAX);
     stepper.decideBy(null);
     environment.explore(null);
+    this.#world.onTaskStep = null;
     strategy.end?.();
   }
 
@@ -152,8 +155,7 @@ export class Execution {
       if (at > 0 && stepper.preempt()) yield SCHEDULE_POINT;
       this.#trace?.({ thread: name, text: printCall(call) });
       const begin = history.tick();
-      this.#callsMade++;
-      this.#pagesCalledFor += call.last === undefined ? 1 : call.last - call.page! + 1;
+      this.#pagesAsked += 1 + (call.last ?? 0) - (call.last === undefined ? 0 : call.page!);
       if (call.failNth !== undefined) environment.failNth(call.failNth);
       const child = call.op === 'fork' ? this.#childOf(call) : null;
       const result =
@@ -215,12 +217,18 @@ export class Execution {
     );
   }
 
-  #check(): Finding | null {
+  #check(checkers = ALL_CHECKERS): Finding | null {
     const shared = new Map<object, unknown>();
-    for (const { invariant, look } of ALL_CHECKERS) {
+    for (const { invariant, look } of checkers) {
       for (const message of look(this.#world.state, shared)) return { invariant, message };
     }
     return null;
+  }
+
+  /** What devices do breaks nothing that is looked at here; if it did, the next look would see it. */
+  #lookAlways(): void {
+    const finding = this.#check(ALWAYS);
+    if (finding !== null) throw new Found(finding);
   }
 
   #readBack(): Finding | null {
@@ -296,8 +304,8 @@ export class Execution {
   }
 
   #starved(cpuFaults: number): Finding | null {
-    if (cpuFaults <= FAULTS_PER_PAGE_MAX * this.#pagesCalledFor) return null;
-    return { invariant: 'starvation', message: `${this.#callsMade} calls took ${cpuFaults} CPU faults` };
+    if (cpuFaults <= FAULTS_PER_PAGE_MAX * this.#pagesAsked) return null;
+    return { invariant: 'starvation', message: `calls for ${this.#pagesAsked} pages took ${cpuFaults} CPU faults` };
   }
 
   #tell(thread: number, why: string): void {

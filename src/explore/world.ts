@@ -84,6 +84,8 @@ export class World {
   readonly stepper: Stepper;
   readonly environment: Environment;
   readonly #engines: readonly PromptControl[];
+  /** Called after each step of a task. */
+  onTaskStep: (() => void) | null = null;
   /** Frames that are free between executions. */
   readonly freeAtStart: number;
   readonly #freeListsAtStart: Int32Array;
@@ -97,6 +99,7 @@ export class World {
     this.stepper = new Stepper({
       footprint: (thread) => this.environment.takeFootprint(thread),
       switched: (thread) => this.environment.switched(thread),
+      tasked: () => this.onTaskStep?.(),
       paused: (thread, why) => this.environment.onPause?.(thread, why),
     });
     const { stepper, environment } = this;

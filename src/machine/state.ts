@@ -35,6 +35,8 @@ export interface Checker {
   readonly invariant: string;
   /** What must hold, for people. */
   readonly statement: string;
+  /** It holds between any two steps of an inline run, whatever is in flight; the others hold at rest. */
+  readonly always?: true;
   /**
    * One sentence for each place where it does not hold.
    * @param shared what checkers that look at the same moment, one after the other, find out for each other

@@ -13,8 +13,8 @@ import type { Program } from '#src/workload/program/program';
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 /** Executions that a search gets: of everything (reduced to one of each order that matters), and with few preemptions. */
-const EXECUTIONS_ALL = 1000;
-const EXECUTIONS_FEW = 400;
+const EXECUTIONS_ALL = 600;
+const EXECUTIONS_FEW = 350;
 const EXECUTIONS_HUGE = 140;
 
 const PREEMPTIONS_MAX = 2;

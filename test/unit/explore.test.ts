@@ -137,6 +137,8 @@ describe('search', () => {
       STORE_AND_MOVE,
       'pages 1; A: store 0 1; B: store 0 2; B: load 0 -> b; C: madvise 0 dontneed',
       'devices 2; pages 1; process B; A: todevice 0 on 0 -> a; B: todevice 0 on 1 -> b',
+      'inject cpus; pages 1; init: store 0 1; A: madvise 0 dontneed; A: load 0 -> a; B: store 0 7; B: load 0 -> b',
+      'inject trylock-lost; pages 1; init: store 0 1; A: todevice 0 on 0 -> a; B: load 0 -> b',
     ];
     for (const text of programs) {
       const outcomes = [true, false].map((reduce) => {
@@ -255,7 +257,7 @@ describe('failures', () => {
     const { finding } = new Execution(world, new Plan({ ...planted, forbidden: [] })).run(strategy);
     expect(finding).toMatchObject({
       invariant: 'starvation',
-      message: expect.stringMatching(/calls took \d+ CPU faults/),
+      message: expect.stringMatching(/calls for \d+ pages took \d+ CPU faults/),
     });
   });
 

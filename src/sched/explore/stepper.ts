@@ -35,6 +35,8 @@ export interface StepperHooks {
   footprint(thread: number): number;
   /** A thread has the turn from here on. */
   switched?(thread: number): void;
+  /** A task's step is over, and others can see what it did. What this throws ends the run. */
+  tasked?(): void;
   /** It has no more: why it cannot go on, or `preempted`. */
   paused?(thread: number, why: string): void;
 }
@@ -252,6 +254,7 @@ export class Stepper implements Executor {
     this.#running = null;
     // One that was preempted has told of its step.
     if (this.#preempting === null) this.#endStep(thread);
+    if (thread.actor === null) this.#hooks.tasked?.();
     if (!progress) {
       thread.stalled = true;
       return;
