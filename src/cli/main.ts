@@ -2,7 +2,9 @@
 /** The `pfnless` command: knows the commands, turns errors into one sentence and an exit code, stops on Ctrl-C. */
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench.js';
+import { addCampaignCommand } from './commands/campaign.js';
 import { addConformCommand } from './commands/conform.js';
+import { addContentionCommand } from './commands/contention.js';
 import { addExploreCommand, addReplayCommand } from './commands/explore.js';
 import { addIomemCommand } from './commands/iomem.js';
 import { addLayoutsCommand } from './commands/layouts.js';
@@ -10,6 +12,7 @@ import { addListCommand } from './commands/list.js';
 import { addMutantsCommand } from './commands/mutants.js';
 import { addRunCommand } from './commands/run.js';
 import { addShowcaseCommand } from './commands/showcase.js';
+import { addStressCommand } from './commands/stress.js';
 import { EXIT_HELD, EXIT_INTERRUPTED, EXIT_USAGE, outcomeOf } from './exit.js';
 import { packageVersion } from './files.js';
 import { complain, print, printJson, tolerateClosedPipe } from './output.js';
@@ -29,6 +32,9 @@ function createProgram(): Command {
   addRunCommand(program, setExitCode);
   addExploreCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
+  addStressCommand(program, setExitCode);
+  addCampaignCommand(program, setExitCode);
+  addContentionCommand(program, setExitCode);
   addMutantsCommand(program, setExitCode);
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);

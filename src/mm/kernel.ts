@@ -229,7 +229,11 @@ export function createKernel(options: KernelOptions): Kernel {
     },
     hugeZero: { page: NULL_PAGE, users: 0 },
     hugetlb: createHugetlbPool(buddy, memmap, options.hugetlbPages ?? 0, warn),
-    memoryFailures: { poisoned: 0, held: new Set(), lock: new RwSemaphore('lock of memory failures') },
+    memoryFailures: {
+      poisoned: 0,
+      held: new Set(),
+      lock: new RwSemaphore('lock of memory failures', 'memory failure'),
+    },
     zeroPage,
     zeroPfn,
     zeroPte: makePte(zeroPfn, PTE_SPECIAL),

@@ -1,0 +1,80 @@
+/** `pfnless stress` as users call it. */
+import { expect, test } from 'vitest';
+import { jsonOf, pfnless } from './pfnless';
+
+test('a round inline, twice: the same result, which says all that is promised', async () => {
+  const words = [
+    'stress',
+    '--executor',
+    'inline',
+    '--rounds',
+    '1',
+    '--ops',
+    '3000',
+    '--inject',
+    'all',
+    '--seed',
+    '9',
+    '--json',
+  ];
+  const [one, two] = await Promise.all([pfnless(words), pfnless(words)]);
+  expect(one.code).toBe(0);
+  expect(jsonOf(one)).toEqual(jsonOf(two));
+  expect(jsonOf(one)).toMatchObject({
+    ...{ schema: 'pfnless/stress@1', ok: true, seed: 9, addressing: 'offset', executor: 'inline', devices: 4, cpus: 2 },
+    ...{ rounds: 1, violations: [], settled: true, framesLeaked: 0, failedSeed: null, repro: null },
+  });
+  expect(jsonOf(one).operations).toBeGreaterThanOrEqual(3000);
+});
+
+test('with threads, for a time, and with fewer devices and CPUs', async () => {
+  const flags = ['--devices', '2', '--cpus', '1', '--inject', 'alloc-page,copy-late'];
+  const { code, stdout } = await pfnless(['stress', '--duration', '500ms', '--addressing', 'legacy', ...flags]);
+  expect(stdout).toMatch(/^seed 1 · threads · legacy addressing · 2 devices · 1 CPUs · inject alloc-page, copy-late\n/);
+  expect(stdout).toMatch(/held: settled, 0 frames leaked\n$/);
+  expect(code).toBe(0);
+});
+
+test.each([
+  [['--inject', 'copy-eror'], 'did you mean "copy-error"?'],
+  [['--duration', 'soon'], '--duration is a time like 60s, 5m or 1h, not "soon"'],
+  [['--duration', '0s'], '--duration is a time'],
+  [['--cpus', '65'], 'a whole number from 0 to 64'],
+])('wrong use: %j', async (flags, message) => {
+  const { code, stderr } = await pfnless(['stress', ...flags]);
+  expect(code).toBe(2);
+  expect(stderr).toContain(message);
+});
+
+test('contention: retries for each success under the old and the fixed rule', async () => {
+  const { code, stdout } = await pfnless(['contention', '--cpus', '4', '--json']);
+  expect(code).toBe(0);
+  const { rows } = JSON.parse(stdout);
+  expect(rows.map(({ cpus, old, fixed }: Row) => [cpus, old.livelock, fixed.livelock])).toEqual([
+    [1, false, false],
+    [2, true, false],
+    [4, true, false],
+  ]);
+});
+
+interface Row {
+  readonly cpus: number;
+  readonly old: { readonly livelock: boolean };
+  readonly fixed: { readonly livelock: boolean };
+}
+
+test('a campaign over a kernel that forgets: each seed says how to run it again, which finds it again', async () => {
+  const flags = ['--executor', 'inline', '--site', 'leaf-to-page-private', '--inject', 'copy-late'];
+  const { code, stdout } = await pfnless(['campaign', '--seeds', '2', '--jobs', '2', '--json', ...flags]);
+  expect(code).toBe(1);
+  const { failures, ...result } = JSON.parse(stdout);
+  expect(result).toMatchObject({ schema: 'pfnless/campaign@1', ok: false, seeds: 2, judged: 2, settled: false });
+  expect(failures.map(({ seed, outcome }: { seed: number; outcome: string }) => [seed, outcome])).toEqual([
+    [1, 'found'],
+    [2, 'found'],
+  ]);
+  const words: string[] = failures[0].repro.split(' ').slice(2);
+  const again = await pfnless([...words, '--json']);
+  expect(again.code).toBe(1);
+  expect(jsonOf(again).violations).toEqual(failures[0].result.violations);
+});
