@@ -2,8 +2,11 @@
 import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
 import type { FrameIndex } from '../base/brand.js';
 
-/** Freed frames hold this in checked runs: 0xaa in every byte, as an ordinary double, which compares faster than a bigint. */
-const POISON = new Float64Array(new Uint8Array(8).fill(0xaa).buffer)[0]!;
+/**
+ * Freed frames hold this in checked runs, eight bytes that say `poisoned`: what no program fills a page with by accident, and an
+ * ordinary double, which compares faster than a bigint.
+ */
+const POISON = new Float64Array(Uint8Array.from('poisoned', (letter) => letter.charCodeAt(0)).buffer)[0]!;
 
 export class Ram {
   readonly buffer: SharedArrayBuffer;
