@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { PfnlessError } from '../base/errors.js';
-import { suggestion } from '../base/nearest.js';
+import { nearestName } from '../base/nearest.js';
 import { parseProgram } from '../workload/program/parse.js';
 import type { Program } from '../workload/program/program.js';
 import { readText } from './files.js';
@@ -33,9 +33,11 @@ export function loadProgram(nameOrFile: string): Program {
   const known = names();
   if (known.includes(nameOrFile)) return parseProgram(readText(fileOf(nameOrFile)), nameOrFile);
   if (existsSync(nameOrFile)) return parseProgram(readText(nameOrFile), nameOrFile);
+  const nearest = nearestName(nameOrFile, known);
+  const hint = nearest === undefined ? '`npx pfnless list` shows them all' : `did you mean "${nearest}"?`;
   throw new PfnlessError(
     'ERR_PFNLESS_FILE',
-    `"${nameOrFile}" is neither a file nor a program of the library (${suggestion(nameOrFile, known)})`,
+    `"${nameOrFile}" is neither a file nor a program of the library (${hint})`,
   );
 }
 
