@@ -61,6 +61,7 @@ export {
   type WordOperation,
   type WordResult,
 } from './machine/types.js';
+export { CHECK_SITES, type NamedSite, REVISIONS, type Revision, type SiteChoice } from './mm/check-sites.js';
 export { workloads } from './workload/library/index.js';
 export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';
 export { type GenerateOptions, generateProgram } from './workload/program/generate.js';

@@ -62,6 +62,9 @@ export const highType = (high: number): number => high >>> TYPE_SHIFT;
 /** PFN or offset of a softleaf, without the migration flags. */
 export const halvesNumber = (low: number, high: number): number =>
   (~low >>> OFFSET_SHIFT) + (~high & NUMBER_HIGH_MASK) * OFFSET_HIGH_UNIT;
+/** The same with the migration flags above it (`swp_offset`): a mistake wherever a number is wanted. */
+export const halvesOffset = (low: number, high: number): number =>
+  (~low >>> OFFSET_SHIFT) + (~high & OFFSET_HIGH_MASK) * OFFSET_HIGH_UNIT;
 /** HIGH_MIG_YOUNG and HIGH_MIG_DIRTY of a migration entry. */
 export const highMigrationFlags = (high: number): number => ~high & (HIGH_MIG_YOUNG | HIGH_MIG_DIRTY);
 /** `flags` are LOW_SWP_*. */

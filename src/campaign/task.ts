@@ -2,6 +2,7 @@
 import { InvariantViolation, PfnlessError } from '../base/errors.js';
 import { boot } from '../check/boot.js';
 import type { MachineSpec } from '../machine/spec.js';
+import { DEFAULT_REVISION } from '../mm/check-sites.js';
 import { type ErrorReport, errorReport, isUsageError } from '../report/error-report.js';
 import { clockMs } from '../sched/turn.js';
 import { workloads } from '../workload/library/index.js';
@@ -69,6 +70,8 @@ function reproduceCommand({ spec, machine, size, workload }: CampaignTask): stri
     workload,
     `--machine ${/^[\w./-]+$/.test(machine) ? machine : `'${machine}'`}`,
     `--addressing ${spec.addressing}`,
+    ...(spec.revision === DEFAULT_REVISION ? [] : [`--revision ${spec.revision}`]),
+    ...spec.forget.map((id) => `--site ${id}`),
     `--devices ${spec.devices.length}`,
     `--executor ${spec.executor}`,
     ...(spec.executor === 'inline' ? [`--schedule ${spec.schedule}`] : []),

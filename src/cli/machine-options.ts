@@ -4,8 +4,9 @@ import { PRESET_NAMES } from '../machine/presets.js';
 import { MAX_DEVICES } from '../machine/schema.js';
 import { type MachineOverrides, type MachineSpec, overrideMachineSpec } from '../machine/spec.js';
 import { loadMachine } from './files.js';
+import { addSiteOptions, type SiteFlags, sitesFromFlags } from './site-options.js';
 
-export interface MachineFlags {
+export interface MachineFlags extends SiteFlags {
   readonly machine: string;
   readonly addressing?: MachineSpec['addressing'];
   readonly devices?: number;
@@ -44,7 +45,7 @@ export function addMapOptions(command: Command): Command {
 
 /** Add every flag of a machine. */
 export function addMachineOptions(command: Command): Command {
-  return addMapOptions(command)
+  return addSiteOptions(addMapOptions(command))
     .option('--devices <n>', 'number of devices: the first n, or copies of the first', wholeNumber(1, MAX_DEVICES))
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']))
     .addOption(new Option('--schedule <kind>', 'who runs next, inline').choices(['round-robin', 'random']))
@@ -56,6 +57,7 @@ export function addMachineOptions(command: Command): Command {
 export function machineFromFlags(flags: MachineFlags): MachineSpec {
   const { machine, checks, ...rest } = flags;
   const overrides: MachineOverrides = {
+    ...sitesFromFlags(rest),
     ...(rest.addressing && { addressing: rest.addressing }),
     ...(rest.executor && { executor: rest.executor }),
     ...(rest.schedule && { schedule: rest.schedule }),

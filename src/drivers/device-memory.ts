@@ -18,7 +18,7 @@ import {
   memunmapDevicePrivatePagemap,
   memunmapPages,
 } from '../mm/memremap.js';
-import { pagePgmapId, prepCompoundPage } from '../mm/page.js';
+import { maskCompoundHeads, pagePgmapId, prepCompoundPage } from '../mm/page.js';
 import type { Resource } from '../mm/resource.js';
 import { folioTrylock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
@@ -143,12 +143,13 @@ export class DeviceMemory {
     chunk.pgmap.ref!.get(pages);
     store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
     if (pages > 1) prepCompoundPage(words, page, HPAGE_PMD_ORDER);
+    if (pages > 1 && !this.#options.kernel.sites.alignedMemmap) maskCompoundHeads(words, page, HPAGE_PMD_ORDER);
     assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
     this.#mirrors[frame] = mirror;
     const block = Math.floor(frame / BLOCK_PAGES);
     this.#blockUsed[block] += pages;
     this.#blockStamp[block] = ++this.#clock;
-    this.#used += pages;
+    this.#used += this.#options.kernel.sites.countPagesOfFolio ? pages : 1;
     return page;
   }
 
@@ -222,7 +223,7 @@ export class DeviceMemory {
   /** Every block with pages in use. */
   *usedBlocks(): Generator<{ readonly first: Page; readonly pages: number }, void, void> {
     for (let block = 0; block < this.#blockUsed.length; block++) {
-      if (this.#blockUsed[block] > 0) yield this.#block(block);
+      if (this.#blockUsed[block] > 0 || !this.#options.kernel.sites.evictNothing) yield this.#block(block);
     }
   }
 
@@ -242,11 +243,13 @@ export class DeviceMemory {
     // Nobody may take a page of what is going away.
     this.#closed = true;
     for (const { pgmap, resource } of this.#chunks) {
-      if (resource === null) {
+      if (resource === null && kernel.sites.unmapByKind) {
+        const region = kernel.sites.releaseOwnRegion ? null : regionOf(pgmap, this.#options.name);
         yield* memunmapDevicePrivatePagemap(kernel, pgmap);
+        if (region !== null) kernel.iomem.releaseMemRegion(region);
       } else {
         yield* memunmapPages(kernel, pgmap);
-        kernel.iomem.releaseMemRegion(resource);
+        if (resource !== null) kernel.iomem.releaseMemRegion(resource);
       }
     }
     this.#chunks.length = 0;
@@ -285,4 +288,10 @@ export class DeviceMemory {
     this.#used -= pages;
     this.#frames.give(frame, pages);
   }
+}
+
+/** A region that a driver from before the series would think that it has reserved. */
+function regionOf({ range }: DevPagemap, name: string): Resource {
+  const { start, end } = range!;
+  return { start: start as PhysAddr, end: end as PhysAddr, name, busy: true };
 }

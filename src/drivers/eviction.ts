@@ -3,6 +3,7 @@
  * drivers/gpu/drm/nouveau/nouveau_dmem.c nouveau_dmem_evict_chunk().
  */
 import { PAGE_SIZE } from '../abi/address.js';
+import { MIGRATE_PFN_DEVICE_PRIVATE, mpfnClear } from '../abi/mpfn.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { injects } from '../base/injection.js';
@@ -46,7 +47,7 @@ export function* evictForPage(ctx: MigrationContext, mirror: number): Sleeps<Pag
 export function* evict(ctx: MigrationContext, first: Page, pages: number): Sleeps<number> {
   if (injects(ctx.kernel, 'eviction-fails')) return 0;
   // What has just come for a fault is used first, or two lanes that want more than there is room for evict each other for ever.
-  yield* ctx.queue.waitReplays();
+  if (ctx.kernel.sites.replaysFirst) yield* ctx.queue.waitReplays();
   yield* ctx.chunks.downRead();
   try {
     // Whoever found the block may have slept since, and its memory may be gone.
@@ -65,7 +66,9 @@ function* evictBlock(ctx: MigrationContext, first: Page, pages: number): Sleeps<
   if (!kernel.buddy.has(folioOrder(kernel.memmap.words, first))) yield* splitForEviction(kernel, first);
   const src = new Float64Array(pages);
   const dst = new Float64Array(pages);
-  yield* migrateDeviceRange(kernel, src, kernel.addressing.migratePfnFromPage(first), pages);
+  const start = kernel.addressing.migratePfnFromPage(first);
+  const word = kernel.sites.evictKind ? start : mpfnClear(start, MIGRATE_PFN_DEVICE_PRIVATE);
+  yield* migrateDeviceRange(kernel, src, word, pages);
   const batch = new CopyBatch();
   allocSystemPages(ctx, src, dst, pages, batch);
   yield* copyPages(ctx, batch, [dst], NULL_PAGE);

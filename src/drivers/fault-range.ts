@@ -81,6 +81,7 @@ function* lookUp(
   });
   if (outcome !== 0) return outcome;
   const { kernel } = ctx;
+  if (!kernel.sites.rangeFaultRetry) return 0;
   return mmuIntervalReadRetry(notifier, notifierSeq) || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
 }
 
@@ -143,9 +144,10 @@ function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns
     if ((flags & HMM_PFN_VALID) === 0 || (write && !writable)) return 'EFAULT';
     const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
     // A private page that is reported is ours or a peer's; what has a physical address names its memory itself.
-    const place = isDevicePrivatePage(kernel.memmap.words, page)
-      ? owner.placeOf(page)
-      : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
+    const place =
+      isDevicePrivatePage(kernel.memmap.words, page) && kernel.sites.ownPagesByDevice
+        ? owner.placeOf(page)
+        : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
     if (place === null) return 'EFAULT';
     const addr = start + i * PAGE_SIZE;
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.

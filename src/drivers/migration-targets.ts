@@ -139,6 +139,7 @@ export function* copyPages(
   dsts: readonly Float64Array[],
   faultPage: Page,
 ): Sleeps<boolean> {
+  if (!ctx.kernel.sites.canary) batch.runs.length = 0;
   return yield* awaitCopies(ctx, yield* ctx.queue.send(batch), dsts, faultPage);
 }
 

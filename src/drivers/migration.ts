@@ -300,7 +300,7 @@ function settleEntries({ kernel, owner }: MigrationContext, { vma, start, end }:
     }
     const entry = softleafFromPte(pte);
     const kind = leafKind(kernel, entry);
-    if (isMigration(kind)) return undefined;
+    if (isMigration(kernel, kind)) return undefined;
     const page = (kernel.addressing.softleafToPage(entry) + inHuge) as Page;
     if (kind === 'device-exclusive') return names(page, word, frame);
     const place = isDevicePrivate(kind) ? owner.placeOf(page) : null;
@@ -358,7 +358,7 @@ export function* endToSystem(ctx: MigrationContext, { args }: Round): Sleeps<Mov
 export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sleeps<VmFault> {
   const { vma, address, page, huge } = fault;
   // A page that has just come for a device's fault stays until the lanes that wanted it have run (xe's minimum residency).
-  yield* ctx.queue.waitReplays();
+  if (ctx.kernel.sites.replaysFirst) yield* ctx.queue.waitReplays();
   if (ctx.queue.lost) return VM_FAULT_SIGBUS;
   const batch = new CopyBatch();
   const start = huge ? hugeAlignDown(address) : address;

@@ -3,7 +3,7 @@
  * checker, read back, and taken down until nothing is left.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { assert, InvariantViolation } from '../base/errors.js';
+import { assert, InvariantViolation, PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { nextWord } from '../check/scan.js';
 import { createFile } from '../mm/file.js';
@@ -92,7 +92,7 @@ export class Execution {
       steps = stepper.steps - before;
       finding = this.#settle() ?? this.#judge() ?? this.#starved(state.kernel.stats.cpuFaults - faultsBefore);
     } catch (error) {
-      finding = findingOf(error);
+      finding = findingOf(error, this.#world.forgetful);
     }
     const cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
     return { finding, results: this.#results, steps, cpuFaults, accesses: this.#accesses };
@@ -319,10 +319,14 @@ class Found extends Error {
   }
 }
 
-/** @throws what is none */
-function findingOf(error: unknown): Finding {
+/**
+ * @param forgetful the kernel has forgotten something, so nothing that goes wrong is a bug of pfnless
+ * @throws what is none
+ */
+export function findingOf(error: unknown, forgetful: boolean): Finding {
   if (error instanceof Found) return error.finding;
   if (error instanceof NoProgress) return { invariant: error.kind, message: error.message };
   if (error instanceof InvariantViolation) return { invariant: 'assertion', message: error.message };
-  throw error;
+  if (!forgetful || !(error instanceof Error) || error instanceof PfnlessError) throw error;
+  return { invariant: 'oops', message: `${error.name}: ${error.message}` };
 }

@@ -4,6 +4,7 @@
  */
 import { PfnlessError } from '../base/errors.js';
 import type { MachineSpec } from '../machine/spec.js';
+import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
 import { pct } from '../sched/explore/pct.js';
 import { randomWalk, roundRobin } from '../sched/explore/random.js';
@@ -32,6 +33,8 @@ export interface ExploreOptions {
   readonly preemptions?: number;
   /** Default `offset`. */
   readonly addressing?: MachineSpec['addressing'];
+  /** What the kernel forgets. Default: nothing. */
+  readonly sites?: SiteChoice;
   /** Run each schedule twice, and compare. Default false. */
   readonly twice?: boolean;
   /** Make a failure small before it is reported. Default true. */
@@ -90,8 +93,8 @@ export interface ReplayResult {
 export function explore(program: Program, options: ExploreOptions): ExploreResult {
   requireProgram(program);
   const strategy = strategyOf(options);
-  const addressing = options.addressing ?? 'offset';
-  const lab = new Laboratory(addressing);
+  const { addressing = 'offset', sites = {} } = options;
+  const lab = new Laboratory(addressing, sites);
   const outcomes = new Map<string, number>();
   let executions = 0;
   const worst = { steps: 0, faultsPerAccess: 0 };
@@ -107,11 +110,14 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
     // By name: in which order tasks came to their results is no difference.
     const outcome = printOutcome(Object.fromEntries(Object.entries(run.results).sort(byName)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
-    if (options.twice) undetermined = difference(lab, program, run, addressing);
+    if (options.twice) undetermined = difference(lab, run, { addressing, sites, schedule: run.schedule, program });
     if (undetermined !== null) return false;
     return executions % PROGRESS_EVERY !== 0 || (options.onProgress?.(executions) ?? true);
   });
-  const failure = found === null ? undetermined : reported(lab, program, found, options, addressing);
+  const failure =
+    found === null
+      ? undetermined
+      : reported(lab, found, options, { addressing, sites, schedule: found.schedule, program });
   return {
     strategy: options.strategy,
     executions,
@@ -127,9 +133,9 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
 
 /** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
-export function replay({ addressing, schedule, program }: Repro): ReplayResult {
+export function replay({ addressing, sites, schedule, program }: Repro): ReplayResult {
   const entries: TraceEntry[] = [];
-  const run = new Laboratory(addressing).replay(program, schedule, { trace: (entry) => entries.push(entry) });
+  const run = new Laboratory(addressing, sites).replay(program, schedule, { trace: (entry) => entries.push(entry) });
   return { finding: run.finding, results: run.results, story: printStory(entries) };
 }
 
@@ -151,28 +157,23 @@ function strategyOf({ strategy, seed = 1, depth = DEFAULT_DEPTH, preemptions }: 
 }
 
 /** The same schedule again: anything that differs was decided by nobody. */
-function difference(
-  lab: Laboratory,
-  program: Program,
-  run: Run,
-  addressing: MachineSpec['addressing'],
-): ExploreFailure | null {
+function difference(lab: Laboratory, run: Run, repro: Repro): ExploreFailure | null {
   if (run.finding !== null) return null;
-  const again = lab.replay(program, run.schedule, { lenient: true });
+  const again = lab.replay(repro.program, run.schedule, { lenient: true });
   if (again.fingerprint === run.fingerprint && printOutcome(again.results) === printOutcome(run.results)) return null;
   const message = 'the same schedule went another way: something decides that is no choice';
-  return described({ invariant: 'determinism', message }, { addressing, schedule: run.schedule, program }, '');
+  return described({ invariant: 'determinism', message }, repro, '');
 }
 
 function reported(
   lab: Laboratory,
-  program: Program,
   found: Run,
-  options: ExploreOptions,
-  addressing: MachineSpec['addressing'],
+  { shrink: shrinks = true }: ExploreOptions,
+  asFound: Repro,
 ): ExploreFailure {
-  const small = options.shrink === false ? { program, run: found } : shrink(lab, program, found);
-  const repro: Repro = { addressing, schedule: small.run.schedule, program: small.program };
+  const { program } = asFound;
+  const small = shrinks ? shrink(lab, program, found) : { program, run: found };
+  const repro: Repro = { ...asFound, schedule: small.run.schedule, program: small.program };
   return described(small.run.finding!, repro, replay(repro).story);
 }
 

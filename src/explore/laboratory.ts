@@ -1,12 +1,13 @@
 /** Runs programs, one execution at a time, each on a machine that fits and that is used again as long as nothing is found. */
 import type { MachineSpec } from '../machine/spec.js';
+import type { SiteChoice } from '../mm/check-sites.js';
 import { Recorder, replaySchedule } from '../sched/explore/replay.js';
 import { type Schedule, trimmed } from '../sched/explore/schedule.js';
 import type { Strategy } from '../sched/explore/strategy.js';
 import type { Program } from '../workload/program/program.js';
-import { Execution, type ExecutionResult, type TraceEntry } from './execution.js';
+import { Execution, type ExecutionResult, type Finding, findingOf, type TraceEntry } from './execution.js';
 import { Plan } from './plan.js';
-import { World, worldKey, worldSpecOf } from './world.js';
+import { isForgetful, World, type WorldSpec, worldKey, worldSpecOf } from './world.js';
 
 /** An execution, and what it takes to have it again. */
 export interface Run extends ExecutionResult {
@@ -19,17 +20,20 @@ export interface Run extends ExecutionResult {
 
 export class Laboratory {
   readonly #addressing: MachineSpec['addressing'];
+  readonly #sites: SiteChoice;
   readonly #worlds = new Map<string, World>();
 
-  constructor(addressing: MachineSpec['addressing']) {
+  constructor(addressing: MachineSpec['addressing'], sites: SiteChoice = {}) {
     this.#addressing = addressing;
+    this.#sites = sites;
   }
 
   /** The next execution of a strategy that has begun it. */
   run(plan: Plan, recorder: Recorder, trace: ((entry: TraceEntry) => void) | null = null): Run {
-    const spec = worldSpecOf(plan.program, this.#addressing);
+    const spec = worldSpecOf(plan.program, this.#addressing, this.#sites);
     const key = worldKey(spec);
-    const world = this.#worlds.get(key) ?? new World(spec);
+    const world = this.#worlds.get(key) ?? boot(spec);
+    if (!(world instanceof World)) return { ...NOTHING, finding: world };
     // Whatever goes wrong, a world in which it did is never used again.
     this.#worlds.delete(key);
     const result = new Execution(world, plan, trace).run(recorder);
@@ -63,5 +67,20 @@ export class Laboratory {
       if (!visit(run) || run.finding !== null) return run.finding === null ? null : run;
     }
     return null;
+  }
+}
+
+/** Of a machine that did not boot. */
+const NOTHING: Omit<Run, 'finding'> = {
+  ...{ results: {}, steps: 0, cpuFaults: 0, accesses: 0 },
+  ...{ schedule: [], switches: 0, fingerprint: 0 },
+};
+
+/** A machine, or why there is none: a kernel that has forgotten something may not come as far. */
+function boot(spec: WorldSpec): World | Finding {
+  try {
+    return new World(spec);
+  } catch (error) {
+    return findingOf(error, isForgetful(spec.sites));
   }
 }

@@ -18,6 +18,7 @@ import { PromptControl } from '../device/prompt-control.js';
 import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../machine/boot.js';
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
+import { DEFAULT_REVISION, type SiteChoice } from '../mm/check-sites.js';
 import type { Kernel } from '../mm/kernel.js';
 import { Stepper } from '../sched/explore/stepper.js';
 import { pageRefAdd } from '../sync/page-ref.js';
@@ -26,9 +27,10 @@ import type { Injection, Program } from '../workload/program/program.js';
 import { TaskCpu } from './cpu.js';
 import { Environment } from './environment.js';
 
-/** What of a program decides which machine it needs. */
+/** What of a program decides which machine it needs, and which kernel runs there. */
 export interface WorldSpec {
   readonly addressing: MachineSpec['addressing'];
+  readonly sites: SiteChoice;
   readonly devices: number;
   readonly hugePages: MachineSpec['hugePages'];
   readonly coherent: readonly number[];
@@ -52,8 +54,13 @@ const BOOT_STEPS_MAX = 64;
 const LRU_NEXT = STRUCT_PAGE.word.lruNext;
 const LRU_PREV = STRUCT_PAGE.word.lruPrev;
 
-export const worldSpecOf = (program: Program, addressing: MachineSpec['addressing']): WorldSpec => ({
+export const worldSpecOf = (
+  program: Program,
+  addressing: MachineSpec['addressing'],
+  sites: SiteChoice = {},
+): WorldSpec => ({
   addressing,
+  sites,
   devices: program.devices,
   hugePages: program.hugePages,
   coherent: program.coherent,
@@ -62,11 +69,17 @@ export const worldSpecOf = (program: Program, addressing: MachineSpec['addressin
   inject: program.inject,
 });
 
+export const isForgetful = ({ revision, forget = [] }: SiteChoice): boolean =>
+  forget.length > 0 || (revision ?? DEFAULT_REVISION) !== DEFAULT_REVISION;
+
+/** Two programs of one kernel can share a machine if they have the same. */
 export const worldKey = ({ addressing, devices, hugePages, coherent, peers, swap, inject }: WorldSpec): string =>
   [addressing, devices, hugePages, coherent.join(), peers.join(), swap, ...inject].join(' ');
 
 export class World {
   readonly state: MachineState;
+  /** Its kernel has forgotten something. */
+  readonly forgetful: boolean;
   readonly stepper: Stepper;
   readonly environment: Environment;
   readonly #engines: readonly PromptControl[];
@@ -80,6 +93,7 @@ export class World {
   constructor(spec: WorldSpec) {
     const machine = machineSpec(spec);
     const log: string[] = [];
+    this.forgetful = isForgetful(spec.sites);
     this.environment = new Environment(spec.inject);
     this.stepper = new Stepper({
       footprint: (thread) => this.environment.takeFootprint(thread),
@@ -163,10 +177,11 @@ export class World {
   }
 }
 
-function machineSpec({ addressing, devices, hugePages, coherent, peers, swap }: WorldSpec): MachineSpec {
+function machineSpec({ addressing, sites, devices, hugePages, coherent, peers, swap }: WorldSpec): MachineSpec {
   return parseMachineSpec({
     name: 'explored',
     addressing,
+    ...sites,
     executor: 'inline',
     hugePages,
     memory: { physicalBits: 46, map: [BELOW_RAM, RAM] },
@@ -177,6 +192,8 @@ function machineSpec({ addressing, devices, hugePages, coherent, peers, swap }: 
       memory: DEVICE_MEMORY,
       type: coherent.includes(index) ? 'coherent' : 'private',
       peers: peers.includes(index) ? 'peers' : null,
+      // As of a device without affinity: the kernel finds one.
+      numaNode: -1,
     })),
   });
 }

@@ -16,6 +16,7 @@ import { EngineControl } from '../device/control.js';
 import type { DeviceDriver } from '../drivers/driver.js';
 import { PeerGroup } from '../drivers/peer-group.js';
 import { createTestHmm } from '../drivers/test-hmm.js';
+import { sitesOf } from '../mm/check-sites.js';
 import { createKernel, type Kernel, type KernelOptions } from '../mm/kernel.js';
 import { randomChooser, roundRobin } from '../sched/choice.js';
 import type { Executor } from '../sched/executor.js';
@@ -120,6 +121,7 @@ export function createKernelOf(
     createKernel({
       layout: physicalLayout(spec.memory, windowEntries(spec.memory, spec.devices)),
       addressing: spec.addressing,
+      sites: sitesOf(spec),
       checked: spec.checks,
       hugePages: spec.hugePages,
       hugetlbPages: spec.hugetlbPages,

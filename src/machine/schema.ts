@@ -7,6 +7,7 @@
 import * as z from 'zod';
 import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
+import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;
@@ -95,7 +96,7 @@ export const deviceSchema = z.strictObject({
   tlbSets: whole(1, 65536)
     .refine((sets) => (sets & (sets - 1)) === 0, { error: 'must be a power of two from 1 to 65536' })
     .default(512),
-  numaNode: whole(0, 1023).default(0),
+  numaNode: whole(-1, 1023).default(0),
 });
 
 /** As many swap areas as the swap types of the series leave. */
@@ -110,6 +111,8 @@ export const machineSchema = z.strictObject({
   preset: z.string({ error: 'must be the name of a preset' }).optional(),
   name: rangeName().optional(),
   addressing: z.enum(['legacy', 'offset']).default('offset'),
+  revision: z.enum(REVISIONS).default(DEFAULT_REVISION),
+  forget: z.array(z.string(), { error: 'must be a list of check sites' }).default([]),
   executor: z.enum(['threads', 'inline']).default('threads'),
   cpus: whole(0, MAX_CPUS).default(0),
   schedule: z.enum(['round-robin', 'random']).default('round-robin'),

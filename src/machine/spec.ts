@@ -10,6 +10,7 @@ import { PMD_SIZE } from '../abi/address.js';
 import { formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { suggestion } from '../base/nearest.js';
+import { type Revision, siteProblem } from '../mm/check-sites.js';
 import { placeWindows } from './coherent-windows.js';
 import { type LayoutEntry, layoutProblem, type MemorySpec, ramBytes } from './layout.js';
 import { DEFAULT_PRESET, isPresetName, MACHINE_PRESETS, PRESET_NAMES, type PresetName } from './presets.js';
@@ -48,7 +49,7 @@ export interface DeviceSpec {
   readonly peers: string | null;
   /** Sets of the device's TLB, four ways each. */
   readonly tlbSets: number;
-  /** Recorded; nothing depends on it yet. */
+  /** Node that its struct pages count to; -1: none (NUMA_NO_NODE), which the kernel makes the node of the CPU. */
   readonly numaNode: number;
 }
 
@@ -56,6 +57,10 @@ export interface DeviceSpec {
 export interface MachineSpec {
   readonly name: string;
   readonly addressing: 'legacy' | 'offset';
+  /** The posting of the series that the kernel has, with its bugs; `corrected`: with none. */
+  readonly revision: Revision;
+  /** Check sites that the kernel forgets (`npx pfnless list`). */
+  readonly forget: readonly string[];
   /** `threads`: devices run in worker threads. `inline`: everything on one thread, a pure function of the spec. */
   readonly executor: 'threads' | 'inline';
   /** Host CPUs beside the kernel's own, for `Process.execute`: each a thread of its own under `threads`. */
@@ -88,7 +93,7 @@ export type MachineInput = PresetName | MachineSpecInput | MachineSpec;
 
 /** What flags may change of a spec. */
 export type MachineOverrides = Partial<
-  Pick<MachineSpec, 'addressing' | 'executor' | 'schedule' | 'seed' | 'checks'>
+  Pick<MachineSpec, 'addressing' | 'revision' | 'forget' | 'executor' | 'schedule' | 'seed' | 'checks'>
 > & {
   /** Number of devices: keeps the first ones, or adds copies of the first. */
   readonly devices?: number;
@@ -114,12 +119,18 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
   }
   const parsed = result.data;
   const memory = resolveMemory(parsed.memory, fail);
+  for (const [index, id] of parsed.forget.entries()) {
+    const problem = siteProblem(id);
+    if (problem !== null) fail(['forget', index], `must be a check site: ${problem}`);
+  }
   const problem = layoutProblem(memory);
   if (problem) fail(problem.path, problem.message);
   const isPlainPreset = !('memory' in written) && typeof (written as Written).devices !== 'object';
   return deepFreeze({
     name: parsed.name ?? (isPlainPreset ? (parsed.preset ?? DEFAULT_PRESET) : 'custom'),
     addressing: parsed.addressing,
+    revision: parsed.revision,
+    forget: parsed.forget,
     executor: parsed.executor,
     cpus: parsed.cpus,
     schedule: parsed.schedule,

@@ -234,12 +234,14 @@ function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void
   const kind = addressing.swapTypes.kindOf[type];
   const number = halvesNumber(low, high);
   let kept = low;
-  if (isMigration(kind)) {
+  if (isMigration(kernel, kind)) {
     // It holds no reference; the page is not exclusive when it comes back.
     const page = addressing.leafToPage(type, number);
     rssAddMigrating(memmap.words, child.mm, page, 1);
-    if (!isMigrationRead(kind)) {
-      high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
+    if (!isMigrationRead(kernel, kind)) {
+      const { forkMigrationFamily, retypeKeepsFlags } = kernel.sites;
+      const to = forkMigrationFamily ? addressing.migrationType(page, 'read') : addressing.plainMigrationType('read');
+      high = leafHigh(to, number, retypeKeepsFlags ? highMigrationFlags(high) : 0);
       setPteHalves(ram.words, from, low, high);
     }
   } else if (kind === 'device-private-read' || kind === 'device-private-write') {

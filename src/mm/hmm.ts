@@ -96,7 +96,7 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
     addr = reached?.addr ?? stop;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
-  return mmuIntervalReadRetry(range.notifier, range.notifierSeq) ? 'EBUSY' : 0;
+  return kernel.sites.rangeFaultRetry && mmuIntervalReadRetry(range.notifier, range.notifierSeq) ? 'EBUSY' : 0;
 }
 
 /**
@@ -179,7 +179,7 @@ function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, a
   const present = lowPresent(low);
   const page = pageOfPmd(kernel, low, high);
   if (present || isOwnPrivate(kernel, range, high, page)) {
-    const access = present ? lowCpuFlags(low) : privateFlags(kernel, high, page);
+    const access = present ? lowCpuFlags(low) : privateFlags(kernel, high, page, kernel.sites.hmmPmdKind);
     const need = needOfAny(range, from, stop, access);
     if (present && need !== 0) return { addr: from, need, why: 'fault', at };
     const first = (present ? halvesPfn(low, high) : halvesNumber(low, high)) + pteIndex(from);
@@ -208,9 +208,10 @@ function needOfAny(range: HmmRange, from: number, stop: number, cpuFlags: number
 const isOwnPrivate = (kernel: Kernel, range: HmmRange, high: number, page: Page): boolean =>
   isDevicePrivate(kernel.addressing.swapTypes.kindOf[highType(high)]) && ownedBy(kernel, range, page);
 
-function privateFlags({ addressing }: Kernel, high: number, page: Page): number {
+/** @param withKind false: without the kind of the number, which is a mistake under the series */
+function privateFlags({ addressing }: Kernel, high: number, page: Page, withKind: boolean): number {
   const write = addressing.swapTypes.kindOf[highType(high)] === 'device-private-write';
-  return (write ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID) | addressing.hmmPfnKind(page);
+  return (write ? HMM_PFN_VALID | HMM_PFN_WRITE : HMM_PFN_VALID) | (withKind ? addressing.hmmPfnKind(page) : 0);
 }
 
 /** A private page of the asking owner is reported as it is. False: it is none. */
@@ -220,14 +221,14 @@ function reportOwn(kernel: Kernel, range: HmmRange, i: number, low: number, high
   const number = halvesNumber(low, high);
   const page = kernel.addressing.leafToPage(type, number);
   if (!ownedBy(kernel, range, page)) return false;
-  setHmmPfn(range.hmmPfns, i, number, privateFlags(kernel, high, page));
+  setHmmPfn(range.hmmPfns, i, number, privateFlags(kernel, high, page, kernel.sites.hmmPteKind));
   return true;
 }
 
 /** What makes an entry that is not present a page that can be reported. */
 function remedy(kernel: Kernel, high: number): Stop['why'] {
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
-  if (isMigration(kind)) return 'migration';
+  if (isMigration(kernel, kind)) return 'migration';
   return isDevicePrivate(kind) || kind === 'device-exclusive' || kind === 'swap' ? 'fault' : 'error';
 }
 
@@ -241,6 +242,7 @@ function* resolve(kernel: Kernel, range: HmmRange, vma: VmArea, stop: Stop, end:
     return 'EFAULT';
   }
   if (stop.why === 'migration') {
+    if (!kernel.sites.hmmSleeps) return 0;
     const pte = readPte(kernel.ram.words, stop.at);
     yield* migrationEntryWait(kernel, stop.at, kernel.addressing.softleafToPage(softleafFromPte(pte)), pte);
     return 0;

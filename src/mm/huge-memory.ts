@@ -100,7 +100,7 @@ export function* handleHugeFault(
   if (!lowPresent(low)) {
     const kind = kernel.addressing.swapTypes.kindOf[highType(high)]!;
     const page = pageOfPmd(kernel, low, high);
-    if (isMigration(kind)) yield* migrationEntryWait(kernel, at, page, entry);
+    if (isMigration(kernel, kind)) yield* migrationEntryWait(kernel, at, page, entry);
     return isDevicePrivate(kind) ? yield* doHugePmdDevicePrivate(kernel, vma, addr, at, entry, write) : 0;
   }
   if ((low & LOW_PRESENT) === 0 && vmaIsAccessible(vma)) {

@@ -32,6 +32,7 @@ import {
 import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
@@ -108,6 +109,7 @@ const kindOf = (kernel: Kernel, high: number): SoftLeafKind => kernel.addressing
 /** `folio_mk_pmd()`: map the folio that begins at `page`, with `flags` beside the VMA's protection. */
 export function setHugePresent(kernel: Kernel, vma: VmArea, at: number, page: Page, flags: number): void {
   const pfn = kernel.memmap.pageToPfn(page);
+  if (pfn < 0) kernel.warn(`folio_pfn: page ${page} is device private, and has none`);
   setPteHalves(kernel.ram.words, at, presentLow(pfn, vmaPageProt(vma) | LOW_HUGE | flags), presentHigh(pfn));
 }
 
@@ -179,7 +181,7 @@ function splitMapped(
   high: number,
   freeze: boolean,
 ): void {
-  const { addressing, memmap, ram } = kernel;
+  const { addressing, memmap, ram, sites } = kernel;
   const { words } = memmap;
   const present = lowPresent(low);
   const write = present ? (low & LOW_WRITE) !== 0 : kindOf(kernel, high) === 'device-private-write';
@@ -188,12 +190,12 @@ function splitMapped(
   if (!frozen) pageRefAdd(words, head, HPAGE_PMD_NR - 1);
   if (frozen && exclusive) pageClearFlag(words, head, PG_anon_exclusive);
   const flags = present ? vmaPageProt(vma) | (low & INHERITED) : low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
-  const number = addressing.pageNumber(head);
+  const number = sites.splitPmdNumber ? addressing.pageNumber(head) : memmap.pageToPfn(head);
   const type = present ? 0 : addressing.devicePrivateType(write);
   for (let i = 0; i < HPAGE_PMD_NR; i++) {
     const page = (head + i) as Page;
     if (frozen) {
-      setMigrationEntry(kernel, first + i, page, low, write, exclusive);
+      setMigrationEntry(kernel, first + i, page, low, write, exclusive, sites.splitPmdFreezeFamily);
       continue;
     }
     pageMapcountAdd(words, page, 1);
@@ -223,8 +225,9 @@ export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   freeDeposit(kernel, mm, withdrawTable(kernel, tableOf(at)));
   const page = pageOfPmd(kernel, low, high);
   if (page === NULL_PAGE) return 0;
+  if (!kernel.sites.clearTakesPrivate) assert(lowPresent(low), 'a huge entry is cleared that is not present');
   mm.rssAnon -= HPAGE_PMD_NR;
-  if (!lowPresent(low) && isMigration(kindOf(kernel, high))) return 0;
+  if (!lowPresent(low) && isMigration(kernel, kindOf(kernel, high))) return 0;
   if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(memmap.words, page, PG_dirty);
   folioEntireMapcountAdd(memmap.words, page, -1);
   return page;
@@ -254,9 +257,11 @@ export function copyHugePmd(kernel: Kernel, child: VmArea, from: number, to: num
   } else {
     const kind = kindOf(kernel, high);
     const number = halvesNumber(low, high);
-    if (isMigration(kind)) {
-      if (!isMigrationRead(kind)) {
-        high = leafHigh(addressing.migrationType(page, 'read'), number, highMigrationFlags(high));
+    if (isMigration(kernel, kind)) {
+      if (!isMigrationRead(kernel, kind)) {
+        const { forkPmdMigrationFamily: keeps, retypeKeepsFlags } = kernel.sites;
+        const to = keeps ? addressing.migrationType(page, 'read') : addressing.plainMigrationType('read');
+        high = leafHigh(to, number, retypeKeepsFlags ? highMigrationFlags(high) : 0);
         setPteHalves(ram.words, from, low, high);
       }
     } else {
@@ -318,31 +323,30 @@ export function setPmdMigrationEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
   if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
   const write = present ? (low & LOW_WRITE) !== 0 : kindOf(kernel, high) === 'device-private-write';
-  setMigrationEntry(kernel, at, page, low, write, exclusive);
+  setMigrationEntry(kernel, at, page, low, write, exclusive, kernel.sites.setPmdMigrationFamily);
   folioEntireMapcountAdd(words, page, -1);
   return true;
 }
 
 /** `remove_migration_pmd()`: map the folio `to` where the migration entry at `at` stands. Takes a reference. */
 export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: Page): void {
-  const { addressing, memmap, ram } = kernel;
+  const { addressing, memmap, ram, sites } = kernel;
   const { words } = memmap;
   const low = load32(ram.halves, 2 * at);
   const high = load32(ram.halves, 2 * at + 1);
   const kind = kindOf(kernel, high);
-  const write = isMigrationWrite(kind);
+  const write = isMigrationWrite(kernel, kind);
   pageRefAdd(words, to, 1);
   folioEntireMapcountAdd(words, to, 1);
-  if (pageIsAnon(words, to) && !isMigrationRead(kind)) pageSetFlag(words, to, PG_anon_exclusive);
+  if (pageIsAnon(words, to) && !isMigrationRead(kernel, kind)) pageSetFlag(words, to, PG_anon_exclusive);
+  if (!sites.restorePmdPrivateFirst) setHugePresent(kernel, vma, at, to, 0);
   if (isDevicePrivatePage(words, to)) {
-    const number = addressing.pageNumber(to);
-    const type = addressing.devicePrivateType(write);
-    setPteHalves(
-      ram.words,
-      at,
-      leafLow(number, low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP)),
-      leafHigh(type, number, 0),
-    );
+    const number = sites.removeMigrationPmdNumber ? addressing.pageNumber(to) : memmap.pageToPfn(to);
+    const entry = leafLow(number, low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP));
+    setPteHalves(ram.words, at, entry, leafHigh(addressing.devicePrivateType(write), number, 0));
+    // In an entry that is not present the writable bit is another one.
+    const seemsWritable = !sites.restorePmdCheck && (entry & LOW_WRITE) !== 0;
+    assert(!seemsWritable || pageTestFlag(words, to, PG_anon_exclusive), 'a shared huge page is mapped writable');
     return;
   }
   const remembered = highMigrationFlags(high);

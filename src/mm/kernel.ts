@@ -12,6 +12,7 @@ import type { FaultInjector } from '../base/injection.js';
 import type { Addressing } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
+import { type Sites, sitesOf } from './check-sites.js';
 import { createHugetlbPool, type HugetlbPool } from './hugetlb-pool.js';
 import { Memmap } from './memmap.js';
 import { DevicePrivateSpace, PagemapRegistry } from './memremap.js';
@@ -44,6 +45,8 @@ export interface KernelOptions {
     readonly entries: readonly PhysicalMapEntry[];
   };
   readonly addressing: 'legacy' | 'offset';
+  /** What the kernel remembers to do (check-sites.ts). Default: everything. */
+  readonly sites?: Sites;
   /** Poison freed frames, verify them when they are used again, check states harder. */
   readonly checked: boolean;
   /** The kernel log: WARN and friends. */
@@ -84,6 +87,7 @@ export interface Kernel {
   readonly inject: FaultInjector | null;
   readonly checked: boolean;
   readonly seriesApplied: boolean;
+  readonly sites: Sites;
   readonly ram: Ram;
   readonly memmap: Memmap;
   readonly iomem: ResourceTree;
@@ -175,6 +179,7 @@ export function createKernel(options: KernelOptions): Kernel {
 
   const pagemaps = new PagemapRegistry();
   const seriesApplied = options.addressing === 'offset';
+  const sites = options.sites ?? sitesOf();
   const warn = options.warn;
   const privateSpace = new DevicePrivateSpace({ memmap, pagemaps, warn, maxPhysmemBits: layout.maxPhysmemBits });
   const zeroPage = buddy.allocPages(0);
@@ -183,13 +188,14 @@ export function createKernel(options: KernelOptions): Kernel {
   pageSetFlag(memmap.words, zeroPage, PAGE_FLAGS.PG_reserved);
   const zeroPfn = memmap.pageToPfn(zeroPage);
 
-  const addressing = seriesApplied ? offsetAddressing(memmap, privateSpace) : legacyAddressing(memmap);
+  const addressing = seriesApplied ? offsetAddressing(memmap, privateSpace, sites) : legacyAddressing(memmap, sites);
 
   return {
     options,
     inject: options.inject ?? null,
     checked,
     seriesApplied,
+    sites,
     ram,
     memmap,
     iomem,

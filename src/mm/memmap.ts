@@ -13,6 +13,8 @@ import { RangeTree } from '../base/range-tree.js';
 
 /** Arrays start at a multiple of this many slots (32 KiB), as mask-based compound heads want it. */
 const SLOT_ALIGN = 512;
+/** Struct pages in one page of memory. */
+const SLOTS_PER_PAGE = 64;
 /** Where no PFN is near: a small integer, so that the difference is one. */
 const NO_HIT = -2 * PAGES_PER_SECTION;
 
@@ -52,9 +54,15 @@ export class Memmap {
     this.#blockPfn = new Float64Array(this.#slotCount / PAGES_PER_SECTION).fill(-1);
   }
 
-  /** `kvzalloc` of an array of struct pages: zeroed. `NULL_PAGE` when the arena is full. */
-  allocArray(pages: number): Page {
-    const first = this.#take(Math.ceil(pages / SLOT_ALIGN) * SLOT_ALIGN, SLOT_ALIGN, 'array');
+  /**
+   * `kvzalloc` of an array of struct pages: zeroed. `NULL_PAGE` when the arena is full.
+   * @param aligned false: at a place that is no multiple of SLOT_ALIGN, as kvzalloc may give it
+   */
+  allocArray(pages: number, aligned = true): Page {
+    const pad = aligned ? NULL_PAGE : this.#take(SLOTS_PER_PAGE, SLOT_ALIGN, 'array');
+    const align = aligned ? SLOT_ALIGN : SLOTS_PER_PAGE;
+    const first = this.#take(Math.ceil(pages / SLOT_ALIGN) * SLOT_ALIGN, align, 'array');
+    if (pad !== NULL_PAGE) this.#slots.remove(pad);
     if (first !== NULL_PAGE) this.#zero(first, pages);
     return first;
   }

@@ -31,8 +31,8 @@ import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { injects } from '../base/injection.js';
-import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
-import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
+import { folioHead, folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import { SCHEDULE_POINT, type Sleeps, waitUntil } from '../sync/task.js';
 import { compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
 import { allocUserPage, reclaimAndRetry } from './alloc.js';
 import { doFault, wpPageShared } from './file-fault.js';
@@ -274,7 +274,7 @@ function* doSwapPage(
 ): Sleeps<VmFault> {
   const entry = softleafFromPte(pte);
   const kind = leafKind(kernel, entry);
-  if (isMigration(kind)) {
+  if (isMigration(kernel, kind)) {
     yield* migrationEntryWait(kernel, table + pteIndex(addr), kernel.addressing.softleafToPage(entry), pte);
     return 0;
   }
@@ -308,13 +308,25 @@ function* faultDevicePrivate(
   // Under the page table lock the entry keeps the page alive, so the reference can be taken; the lock is only tried, because
   // many CPUs that each hold a reference and wait would keep the page from ever being migrated (1afaeb8293c9).
   const page = kernel.addressing.softleafToPage(softleafFromPte(pte));
-  if (injects(kernel, 'trylock-lost') || !folioTrylock(words, page)) {
+  if (!kernel.sites.faultUnderLock) {
+    unlockTable(kernel, table);
+    if (kernel.options.preempt()) yield SCHEDULE_POINT;
+    lockTable(kernel, table);
+  }
+  if (!kernel.sites.faultTrylock) {
+    pageRefAdd(words, page, 1);
+    unlockTable(kernel, table);
+    while (!folioTrylock(words, page)) {
+      yield* waitUntil(`lock of the device page ${page}, with a reference`, () => !folioLocked(words, page));
+    }
+  } else if (injects(kernel, 'trylock-lost') || !folioTrylock(words, page)) {
     unlockTable(kernel, table);
     yield* migrationEntryWait(kernel, at, page, pte);
     return 0;
+  } else {
+    pageRefAdd(words, page, 1);
+    unlockTable(kernel, table);
   }
-  pageRefAdd(words, page, 1);
-  unlockTable(kernel, table);
   const migrateToRam = kernel.pagemaps.get(pagePgmapId(words, page))?.ops?.migrateToRam;
   let outcome: VmFault = VM_FAULT_SIGBUS;
   if (migrateToRam !== undefined) {

@@ -6,7 +6,7 @@
  * is the series' (patch 13): an array of struct pages, and a range of offsets that no physical address knows of.
  * Not modelled: altmap, linear map and KASAN shadow, PG_reserved on device pages, other memory types, devm_*.
  */
-import { PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUBSECTION, pfnOfPhys } from '../abi/address.js';
+import { PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUBSECTION, PMD_SIZE, pfnOfPhys } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import {
   STRUCT_PAGE,
@@ -22,6 +22,7 @@ import type { FaultInjector } from '../base/injection.js';
 import { RangeTree } from '../base/range-tree.js';
 import { PercpuRef } from '../sync/percpu-ref.js';
 import type { Sleeps } from '../sync/task.js';
+import type { Sites } from './check-sites.js';
 import type { DevPagemap, MemoryType } from './dev-pagemap.js';
 import type { Memmap } from './memmap.js';
 import { isDevicePrivatePage, isZoneDevicePage } from './page.js';
@@ -47,6 +48,7 @@ export interface MemremapDeps {
   readonly pagemaps: PagemapRegistry;
   /** Is "Remove device private pages from physical address space" applied? */
   readonly seriesApplied: boolean;
+  readonly sites: Pick<Sites, 'numaNode' | 'folioFreeValidated' | 'eraseBeforeFree' | 'alignedStart' | 'alignedMemmap'>;
   /** The kernel log. */
   warn(text: string): void;
   readonly inject?: FaultInjector | null;
@@ -104,13 +106,14 @@ export class DevicePrivateSpace {
 
   /**
    * `mtree_alloc_range()`: the lowest gap that is long enough. `pgmap.range` is the output.
+   * @param align bytes that `start` is a multiple of
    * @returns EINVAL for a size of 0 or beyond the space, EBUSY when no gap is long enough
    */
-  allocate(pgmap: DevPagemap, size: number): Result {
+  allocate(pgmap: DevPagemap, size: number, align = 1): Result {
     // The posted code passes 1 << MAX_PHYSMEM_BITS as the last usable byte, one too many. Nothing can come of it.
     const end = this.#limit + 1;
     if (size === 0 || size > end) return 'EINVAL';
-    const start = this.#pgmaps.allocateLowest(size, 0, end, 1, pgmap);
+    const start = this.#pgmaps.allocateLowest(size, 0, end, align, pgmap);
     if (start === undefined) return 'EBUSY';
     pgmap.range = { start, end: start + size - 1 };
     return 0;
@@ -211,9 +214,7 @@ export function* memunmapPages(deps: MemremapDeps, pgmap: DevPagemap): Sleeps<vo
 
 /**
  * `memremap_device_private_pagemap()` of the series: struct pages for `pgmap.nrPages` pages and a range of offsets to name them by.
- *
- * As posted it does not look for `folioFree`, which `memremap_pages()` demanded: without it the first free only warns, the
- * pagemap's reference is never put, and unmapping waits for ever.
+ * What the posted code does otherwise: `folioFreeValidated` and its neighbours in check-sites/lifetime.ts.
  * @returns EINVAL (with a warning) for what a driver got wrong, and for no pages; ENOMEM; EBUSY when the space is full
  */
 export function memremapDevicePrivatePagemap(deps: MemremapDeps, pgmap: DevPagemap, nid = NUMA_NO_NODE): Result {
@@ -221,12 +222,15 @@ export function memremapDevicePrivatePagemap(deps: MemremapDeps, pgmap: DevPagem
   if (pgmap.type !== 'MEMORY_DEVICE_PRIVATE') return refuse(deps, 'Not device private memory');
   if (pgmap.ops?.migrateToRam === undefined) return refuse(deps, 'Missing migrate_to_ram method');
   if (pgmap.owner === null) return refuse(deps, 'Missing owner');
+  if (deps.sites.folioFreeValidated && pgmap.ops.folioFree === undefined)
+    return refuse(deps, 'Missing folio_free method');
 
   if (deps.inject?.fires('pagemap-setup')) return 'ENOMEM';
   // kvzalloc(0) does not fail in Linux either: it is the tree that answers EINVAL to a range of no bytes.
-  const pages = pgmap.nrPages === 0 ? NULL_PAGE : deps.memmap.allocArray(pgmap.nrPages);
+  const pages = pgmap.nrPages === 0 ? NULL_PAGE : deps.memmap.allocArray(pgmap.nrPages, deps.sites.alignedMemmap);
   if (pages === NULL_PAGE && pgmap.nrPages > 0) return 'ENOMEM';
-  const error = deps.privateSpace.allocate(pgmap, pgmap.nrPages * PAGE_SIZE);
+  const align = deps.sites.alignedStart ? PMD_SIZE : PAGE_SIZE;
+  const error = deps.privateSpace.allocate(pgmap, pgmap.nrPages * PAGE_SIZE, align);
   if (error !== 0) {
     if (pages !== NULL_PAGE) deps.memmap.freeArray(pages);
     return error;
@@ -239,9 +243,10 @@ export function memremapDevicePrivatePagemap(deps: MemremapDeps, pgmap: DevPagem
 /** `memunmap_device_private_pagemap()`: sleeps until every page has come back to the driver. */
 export function* memunmapDevicePrivatePagemap(deps: MemremapDeps, pgmap: DevPagemap): Sleeps<void> {
   yield* drain(pgmap);
-  // In this order as posted: between the two a lookup from another CPU would find freed struct pages.
-  deps.memmap.freeArray(pgmap.pages);
+  // As posted the array goes first: between the two a lookup from another CPU would find freed struct pages.
+  if (!deps.sites.eraseBeforeFree) deps.memmap.freeArray(pgmap.pages);
   deps.privateSpace.free(pgmap);
+  if (deps.sites.eraseBeforeFree) deps.memmap.freeArray(pgmap.pages);
   deactivate(deps, pgmap);
 }
 
@@ -286,7 +291,7 @@ function sectionConflict({ memmap, warn }: MemremapDeps, pfn: Pfn, pages: number
 function activate(deps: MemremapDeps, pgmap: DevPagemap, pages: number, nid: number): void {
   deps.pagemaps.add(pgmap);
   pgmap.ref = new PercpuRef(`dev_pagemap ${pgmap.id}`);
-  const node = nid < 0 ? NUMA_MEM_ID : nid;
+  const node = nid < 0 && deps.sites.numaNode ? NUMA_MEM_ID : nid;
   initZoneDevicePages(
     deps.memmap.words,
     pgmap.pages,

@@ -23,7 +23,7 @@ import {
   presentLow,
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import type { Page, VirtAddr } from '../base/brand.js';
+import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
@@ -68,7 +68,7 @@ import {
   rmapAddress,
   rmapLeadsTo,
 } from './rmap.js';
-import { isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
+import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite, isOfPrivate } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import { linearPageIndex, type VmArea, vmaPageProt } from './vma.js';
 
@@ -126,9 +126,11 @@ function removeMigrationPte(
   to: Page,
   useZeroPage: boolean,
 ): void {
-  const table = pageVmaMapped(kernel, vma, addr, from, 'migration');
+  const { addressing, memmap, sites } = kernel;
+  const sought = sites.migrationWalkKind ? from : memmap.pfnToPage(addressing.pageNumber(from) as Pfn);
+  const table = pageVmaMapped(kernel, vma, addr, sought, 'migration');
   if (table === NO_TABLE) return;
-  const { words } = kernel.memmap;
+  const { words } = memmap;
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
   const low = load32(kernel.ram.halves, 2 * at);
@@ -136,11 +138,11 @@ function removeMigrationPte(
   if (useZeroPage && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
     mapZeroPage(kernel, vma, at, low);
   } else {
-    const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
+    const kind = addressing.swapTypes.kindOf[highType(high)];
     pageRefAdd(words, to, 1);
-    if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kind));
+    if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kernel, kind));
     else pageAddFileRmap(kernel, to);
-    restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kind));
+    restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kernel, kind));
   }
   unlockTable(kernel, table);
 }
@@ -167,8 +169,8 @@ function restorePte(
   high: number,
   write: boolean,
 ): void {
-  const { addressing, ram } = kernel;
-  const number = addressing.pageNumber(page);
+  const { addressing, ram, sites } = kernel;
+  const number = sites.removeMigrationPteNumber ? addressing.pageNumber(page) : kernel.memmap.pageToPfn(page);
   if (isDevicePrivatePage(kernel.memmap.words, page)) {
     const type = addressing.devicePrivateType(write);
     const carried = low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
@@ -266,16 +268,26 @@ function hugePmdOf(kernel: Kernel, vma: VmArea, index: number, folio: Page, mode
   if (at === NO_TABLE) return NO_TABLE;
   const low = load32(kernel.ram.halves, 2 * at);
   const high = load32(kernel.ram.halves, 2 * at + 1);
-  const migrating = !lowPresent(low) && isMigration(kernel.addressing.swapTypes.kindOf[highType(high)]);
+  const kind = lowPresent(low) ? null : kernel.addressing.swapTypes.kindOf[highType(high)];
+  if (kind !== null && isDevicePrivate(kind)) {
+    const { pmdWalkMigration, pmdWalkNumber } = kernel.sites;
+    if (!(mode === 'migration' ? pmdWalkMigration : pmdWalkNumber)) return at;
+  }
+  const migrating =
+    kind !== null && isMigration(kernel, kind) && (kernel.sites.checkPmdMigration || !isOfPrivate(kind));
   return migrating === (mode === 'migration') && pageOfPmd(kernel, low, high) === folio ? at : NO_TABLE;
 }
 
 function tryToMigrateOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): void {
+  const { addressing, memmap, sites } = kernel;
+  const number = addressing.pageNumber(page);
   // The notifier may have slept: look again.
-  const table = pageVmaMapped(kernel, vma, addr, page, 'mapped');
+  const sought = sites.walkKeepsKind ? page : memmap.pfnToPage(number as Pfn);
+  const table = pageVmaMapped(kernel, vma, addr, sought, 'mapped');
   if (table === NO_TABLE) return;
+  const subpage = sites.subpageByKind ? page : ((page + number - memmap.pageToPfn(page)) as Page);
   lockTable(kernel, table);
-  unmapForMigration(kernel, vma, addr, table + pteIndex(addr), page);
+  unmapForMigration(kernel, vma, addr, table + pteIndex(addr), subpage);
   unlockTable(kernel, table);
   putPage(kernel, page);
 }
@@ -296,6 +308,6 @@ function unmapForMigration(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: numb
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
   if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
-  setMigrationEntry(kernel, at, page, low, writable, exclusive);
+  setMigrationEntry(kernel, at, page, low, writable, exclusive, kernel.sites.tryToMigrateFamily);
   pageRemoveRmap(kernel, page);
 }

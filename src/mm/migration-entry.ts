@@ -12,16 +12,19 @@ import {
   leafLow,
   lowPresent,
 } from '../abi/pte-halves.js';
+import { softleafFromPte } from '../abi/softleaf.js';
 import type { Page, Pte } from '../base/brand.js';
 import { folioLocked } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte, setPteHalves } from '../sync/word.js';
 import type { MigrationAccess } from './addressing/addressing.js';
 import type { Kernel } from './kernel.js';
+import { isMigration, leafKind } from './softleaf.js';
 
 /**
  * Put a migration entry where `old` (its low half) mapped the page: it remembers whether the page was writable, exclusive,
  * young and dirty (the dirty bit must not be lost: fd35ca3d12cc), and carries soft-dirty and uffd-wp.
+ * @param familyByPage false: the plain family, which is wrong for a device private page under the series
  */
 export function setMigrationEntry(
   kernel: Kernel,
@@ -30,6 +33,7 @@ export function setMigrationEntry(
   oldLow: number,
   writable: boolean,
   exclusive: boolean,
+  familyByPage: boolean,
 ): void {
   const access: MigrationAccess = writable ? 'write' : exclusive ? 'read-exclusive' : 'read';
   const number = kernel.addressing.pageNumber(page);
@@ -39,13 +43,23 @@ export function setMigrationEntry(
     low = (oldLow & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (oldLow & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
     flags = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
   }
-  const type = kernel.addressing.migrationType(page, access);
+  const { addressing } = kernel;
+  const type = familyByPage ? addressing.migrationType(page, access) : addressing.plainMigrationType(access);
   setPteHalves(kernel.ram.words, at, leafLow(number, low), leafHigh(type, number, flags));
 }
 
-/** `migration_entry_wait()`: until the page is unlocked or the entry has changed. */
+/**
+ * `migration_entry_wait()`: until the page is unlocked or the entry has changed. Entries are restored before their page is unlocked, so
+ * one of an unlocked page is left for ever: Linux faults on it again and again, here it is waited for.
+ */
 export function* migrationEntryWait(kernel: Kernel, at: number, page: Page, pte: Pte): Sleeps<void> {
   const { words } = kernel.memmap;
-  const ready = (): boolean => !folioLocked(words, page) || readPte(kernel.ram.words, at) !== pte;
+  const changed = (): boolean => readPte(kernel.ram.words, at) !== pte;
+  if (!folioLocked(words, page) && isMigration(kernel, leafKind(kernel, softleafFromPte(pte)))) {
+    const what = `migration entry of page ${page}, which nobody migrates`;
+    while (!changed()) yield { what, ready: changed };
+    return;
+  }
+  const ready = (): boolean => !folioLocked(words, page) || changed();
   while (!ready()) yield { what: `end of the migration of page ${page}`, ready };
 }

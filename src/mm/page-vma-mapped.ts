@@ -5,13 +5,13 @@
  * resolved to its page, and pages are compared (a page has one identity, whatever its number is called).
  * A walk here looks at one entry of a leaf table; huge entries: migrate.ts.
  */
-import { halvesNumber, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
+import { halvesNumber, halvesOffset, halvesPfn, highType, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { load32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { folioNrPages, isDeviceCoherentPage, pageIndex } from './page.js';
+import { folioNrPages, isDeviceCoherentPage, isDevicePrivatePage, pageIndex } from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
 import { pageAnonVma, rmapAddress } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
@@ -39,15 +39,20 @@ export function hugeEntryMaps(kernel: Kernel, mm: MmStruct, addr: VirtAddr, head
 
 /** `check_pte()` of an entry given by its halves. */
 function checkPte(kernel: Kernel, low: number, high: number, page: Page, mode: WalkMode): boolean {
+  const { addressing, memmap, sites } = kernel;
   if ((low | high) === 0) return false;
+  if (!sites.kindsAsBooleans && isDevicePrivatePage(memmap.words, page)) return false;
   if (lowPresent(low)) {
-    const mapped = mode === 'mapped' && (low & LOW_SPECIAL) === 0;
-    return mapped && kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn) === page;
+    const pfn = halvesPfn(low, high) as Pfn;
+    if (mode !== 'mapped' || (low & LOW_SPECIAL) !== 0) return false;
+    return sites.checkPteKind ? memmap.pfnToPage(pfn) === page : pfn === addressing.pageNumber(page);
   }
   const type = highType(high);
-  const kind = kernel.addressing.swapTypes.kindOf[type];
-  const wanted = mode === 'migration' ? isMigration(kind) : isDevicePrivate(kind) || kind === 'device-exclusive';
-  return wanted && kernel.addressing.leafToPage(type, halvesNumber(low, high)) === page;
+  const kind = addressing.swapTypes.kindOf[type];
+  const maps = isDevicePrivate(kind) || (kind === 'device-exclusive' && sites.checkPteExclusive);
+  if (!(mode === 'migration' ? isMigration(kernel, kind) : maps)) return false;
+  const number = sites.numberWithoutFlags ? halvesNumber(low, high) : halvesOffset(low, high);
+  return sites.checkPteKind ? addressing.leafToPage(type, number) === page : number === addressing.pageNumber(page);
 }
 
 /** Where the entry stands that decides about an address, of whichever level; NO_TABLE for none. */

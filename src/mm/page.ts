@@ -14,6 +14,7 @@ import {
   ZONE_DEVICE,
 } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
+import { assert } from '../base/errors.js';
 import { folioHead } from '../sync/page-ref.js';
 import { load32 } from '../sync/word.js';
 
@@ -71,6 +72,10 @@ export const isDeviceCoherentPage = (memmap: Int32Array, page: Page): boolean =>
 export const isZoneDevicePage = (memmap: Int32Array, page: Page): boolean =>
   (memmap[(page << SHIFT) + ZONE] & 0xff) === ZONE_DEVICE;
 
+/** `lruvec_stat_mod_folio()`: what a node counts of its pages. There is nothing to count here, but the node has to be one. */
+export const accountToNode = (memmap: Int32Array, page: Page): void =>
+  assert(memmap[(page << SHIFT) + ZONE] >= 0, () => `page ${page} is accounted to a node that does not exist`);
+
 /** `folio_test_large()`. */
 export const isLargeFolio = (memmap: Int32Array, head: Page): boolean =>
   (memmap[(head << SHIFT) + FLAGS] & PAGE_FLAGS.PG_head) !== 0;
@@ -96,6 +101,13 @@ export function prepCompoundPage(memmap: Int32Array, head: Page, order: number):
   }
   memmap[((head + 1) << SHIFT) + LARGE_MAPCOUNT] = 0;
   memmap[first + FLAGS] |= PAGE_FLAGS.PG_head;
+}
+
+/** How tails find their head where it is not written down: they mask their own address (`compound_info_has_mask()`). */
+export function maskCompoundHeads(memmap: Int32Array, head: Page, order: number): void {
+  for (let page = head + 1; page < head + (1 << order); page++) {
+    memmap[(page << SHIFT) + COMPOUND_HEAD] = ((page & -(1 << order)) << 1) | 1;
+  }
 }
 
 /** The reverse: every page stands for itself again, with the head's pagemap. Nothing else is changed. */

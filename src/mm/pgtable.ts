@@ -189,7 +189,9 @@ export function lockTable(kernel: Kernel, table: TableIndex): void {
 }
 
 export function unlockTable(kernel: Kernel, table: TableIndex): void {
-  kernel.memmap.words[(pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD] = 0;
+  const at = (pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD;
+  assert(kernel.memmap.words[at] === 1, 'page table lock dropped that nobody holds');
+  kernel.memmap.words[at] = 0;
 }
 
 /** Give back the leaf table of `addr`, which has to be empty. */

@@ -18,12 +18,14 @@ import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import { assert } from '../base/errors.js';
 import { load32, peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageIsAnon, pageMapcount, pageTestFlag } from './page.js';
 import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
+import { isDevicePrivate } from './softleaf.js';
 import { linearPageIndex, vmaLookup, vmaSoftDirtyEnabled } from './vma.js';
 
 /** Bits of a page's short form, as traces of real kernels have it; the swap type of an entry that is not present stands at 8. */
@@ -129,6 +131,7 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
   const vma = vmaLookup(mm, addr);
   // What is new in a new mapping cannot be told from what was written: all of it counts, holes too.
   const allSoftDirty = vma !== undefined && !vmaSoftDirtyEnabled(vma);
+  if (huge && !kernel.sites.pagemapTakesPrivate) assert(!isHugePrivate(kernel, low, high), 'no huge migration entry');
   const short = pagemapOfHalves(kernel, low, high, huge);
   if (short === 0) return allSoftDirty ? RAW_SOFT_DIRTY : 0n;
   const present = (short & PM_PRESENT) !== 0;
@@ -140,6 +143,9 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
   for (const [bit, raw] of RAW_BITS) if ((short & bit) !== 0) word |= raw;
   return word;
 }
+
+const isHugePrivate = (kernel: Kernel, low: number, high: number): boolean =>
+  !lowPresent(low) && isDevicePrivate(kernel.addressing.swapTypes.kindOf[highType(high)]);
 
 /**
  * `mincore()` for each page from `start` on: 1 in core, 0 not, -1 where nothing is mapped (ENOMEM). Whatever is not none

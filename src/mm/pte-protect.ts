@@ -46,10 +46,12 @@ export function changeLeaf(kernel: Kernel, at: number, low: number, high: number
   const type = highType(high);
   const kind = addressing.swapTypes.kindOf[type];
   const number = halvesNumber(low, high);
-  if (isMigrationWrite(kind)) {
+  if (isMigrationWrite(kernel, kind)) {
     const page = addressing.leafToPage(type, number);
-    const to = addressing.migrationType(page, pageIsAnon(kernel.memmap.words, page) ? 'read-exclusive' : 'read');
-    setPteHalves(ram.words, at, low, leafHigh(to, number, highMigrationFlags(high)));
+    const access = pageIsAnon(kernel.memmap.words, page) ? 'read-exclusive' : 'read';
+    const { mprotectMigrationFamily, retypeKeepsFlags } = kernel.sites;
+    const to = mprotectMigrationFamily ? addressing.migrationType(page, access) : addressing.plainMigrationType(access);
+    setPteHalves(ram.words, at, low, leafHigh(to, number, retypeKeepsFlags ? highMigrationFlags(high) : 0));
   } else if (isDevicePrivate(kind)) {
     // Soft-dirty of a downgraded device entry is not kept.
     const kept = kind === 'device-private-write' ? low & ~LOW_SWP_SOFT_DIRTY : low;

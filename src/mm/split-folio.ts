@@ -18,13 +18,14 @@ import {
   isDevicePrivatePage,
   isZoneDevicePage,
   pagePgmapId,
+  pageSetFlag,
 } from './page.js';
 import { putPage } from './put-page.js';
 
 const { PG_active, PG_anon_exclusive, PG_dirty, PG_isolated, PG_locked, PG_lru, PG_mlocked, PG_referenced } =
   PAGE_FLAGS;
 const { PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
-const { flags: FLAGS, mapping: MAPPING, index: INDEX, private: PRIVATE } = STRUCT_PAGE.word;
+const { flags: FLAGS, mapping: MAPPING, index: INDEX, private: PRIVATE, pgmap: PGMAP, order: ORDER } = STRUCT_PAGE.word;
 const SHIFT = STRUCT_PAGE_WORD_SHIFT;
 /** Flags of the folio that each of its pages has afterwards (`__split_folio_to_order()`). */
 const INHERITED =
@@ -68,6 +69,10 @@ export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
   assert(folioMapcount(words, head) === 0 && pageRefCount(words, head) === 1, 'a folio in use cannot be split');
   const pages = folioNrPages(words, head);
   clearCompoundPage(words, head);
+  if (!kernel.sites.splitClearsHead) {
+    words[(head << SHIFT) + ORDER] = Math.log2(pages);
+    pageSetFlag(words, head, PAGE_FLAGS.PG_head);
+  }
   const folioSplit = isDevicePrivatePage(words, head)
     ? kernel.pagemaps.get(pagePgmapId(words, head))?.ops?.folioSplit
     : undefined;
@@ -80,6 +85,7 @@ export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
     words[target + PRIVATE] = 0;
     floats[(tail << (SHIFT - 1)) + INDEX] = floats[(head << (SHIFT - 1)) + INDEX] + i;
     pageRefAdd(words, tail, 1);
+    if (!kernel.sites.tailPagemap) words[target + PGMAP] = 0;
     folioSplit?.(head, tail);
   }
   folioSplit?.(head, NULL_PAGE);

@@ -84,3 +84,23 @@ test('list shows the litmus programs with their questions', async () => {
     summary: 'Is a store lost while its page moves to the device?',
   });
 });
+
+test('a kernel that has forgotten something: explore finds it, replay says under which kernel', async () => {
+  const words = ['explore', 'migrate/against-load', '--site', 'canary', '--revision', 'v6', '--executions', '50'];
+  const found = await pfnless(words);
+  expect(found.code).toBe(1);
+  const repro = /again: npx pfnless replay '(v1 offset,v6,-canary .*)'/.exec(found.stdout)![1]!;
+  expect((await pfnless(['replay', repro, '--json'])).code).toBe(1);
+  expect((await pfnless(['explore', 'migrate/against-load', '--site', 'canry'])).stderr).toMatch(
+    /did you mean "canary"/,
+  );
+});
+
+test('run takes the same flags, and list names the sites', async () => {
+  const ran = await pfnless(['run', 'vector-add', '--executor', 'inline', '--site', 'canary', '--json']);
+  expect(ran.code).toBe(1);
+  expect(jsonOf(ran).workloads[0]).toMatchObject({ ok: false, reproduce: expect.stringMatching(/ --site canary /) });
+  const { sites, invariants } = jsonOf(await pfnless(['list', '--json']));
+  expect(sites).toContainEqual({ name: 'check-pte-kind', summary: 'check_pte: kinds are compared before numbers' });
+  expect(invariants.length).toBeGreaterThan(9);
+});

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { STRUCT_PAGE, ZONE_BIT_DEVICE_COHERENT, ZONE_BIT_DEVICE_PRIVATE, ZONE_DEVICE } from '#src/abi/struct-page';
 import { type DevicePrivateOffset, NULL_PAGE, type Page, type Pfn } from '#src/base/brand';
+import { type Revision, sitesOf } from '#src/mm/check-sites';
 import type { DevPagemap } from '#src/mm/dev-pagemap';
 import { Memmap } from '#src/mm/memmap';
 import {
@@ -19,13 +20,17 @@ const PAGES_PER_SECTION = 32768;
 
 type Machine = MemremapDeps & { readonly log: string[] };
 
-function machine(seriesApplied: boolean, { slots = 8 * PAGES_PER_SECTION, maxPhysmemBits = 46 } = {}): Machine {
+function machine(
+  seriesApplied: boolean,
+  options: { slots?: number; maxPhysmemBits?: number; revision?: Revision } = {},
+): Machine {
+  const { slots = 8 * PAGES_PER_SECTION, maxPhysmemBits = 46, revision = 'v6' } = options;
   const log: string[] = [];
   const warn = (text: string): void => void log.push(text);
   const memmap = new Memmap(slots, 40);
   const pagemaps = new PagemapRegistry();
   const privateSpace = new DevicePrivateSpace({ memmap, pagemaps, warn, maxPhysmemBits });
-  return { memmap, pagemaps, privateSpace, seriesApplied, warn, log };
+  return { memmap, pagemaps, privateSpace, seriesApplied, sites: sitesOf({ revision }), warn, log };
 }
 
 const OPS = {
@@ -132,6 +137,15 @@ describe('memremap_device_private_pagemap', () => {
     const kernel = machine(true);
     expect(memremapDevicePrivatePagemap(kernel, pagemap({ ops: { migrateToRam: OPS.migrateToRam } }))).toBe(0);
     expect(kernel.log).toEqual([]);
+  });
+
+  it('looks for it, corrected; and ranges begin at multiples of 2 MiB', () => {
+    const kernel = machine(true, { revision: 'corrected' });
+    expect(memremapDevicePrivatePagemap(kernel, pagemap({ ops: { migrateToRam: OPS.migrateToRam } }))).toBe('EINVAL');
+    expect(kernel.log).toEqual(['WARNING: Missing folio_free method']);
+    const [a, b] = [pagemap({ nrPages: 7 }), pagemap({ nrPages: 3 })];
+    for (const each of [a, b]) expect(memremapDevicePrivatePagemap(kernel, each, -1)).toBe(0);
+    expect(b.range!.start).toBe(2 ** 21);
   });
 
   it('sleeps in unmap until the last page is back', () => {

@@ -18,8 +18,9 @@ import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { loadProgram } from '../programs.js';
+import { addSiteOptions, type SiteFlags, sitesFromFlags } from '../site-options.js';
 
-interface ExploreFlags {
+interface ExploreFlags extends SiteFlags {
   readonly strategy: StrategyName;
   readonly executions: number;
   readonly seed: number;
@@ -45,8 +46,7 @@ const addressingOption = (): Option =>
     .default('offset');
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
-  program
-    .command('explore')
+  addSiteOptions(program.command('explore'))
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
@@ -68,13 +68,14 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
 }
 
 export function addReplayCommand(program: Command, exit: (code: number) => void): void {
-  program
-    .command('replay')
+  addSiteOptions(program.command('replay'))
     .description('run the execution again that explore found')
     .argument('<repro>', 'the line that explore printed, in quotes')
     .option('--json', 'print one JSON object')
-    .action((text: string, flags: { readonly json?: boolean }) => {
-      const { finding, results, story } = replay(parseRepro(text));
+    .action((text: string, flags: SiteFlags & { readonly json?: boolean }) => {
+      const repro = parseRepro(text);
+      // The same schedule under another kernel: does it go wrong there, too?
+      const { finding, results, story } = replay({ ...repro, sites: { ...repro.sites, ...sitesFromFlags(flags) } });
       const reproduced = finding !== null;
       if (flags.json) printJson({ schema: 'pfnless/replay@1', ok: !reproduced, reproduced, finding, results });
       else print(`${story}${finding ? `${paint.bad(finding.invariant)}: ${finding.message}` : paint.good('held')}\n`);
@@ -90,6 +91,7 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
   const started = performance.now();
   const options = {
     ...{ strategy, executions, seed, depth, addressing, twice, shrink },
+    sites: sitesFromFlags(flags),
     ...(preemptions === undefined ? {} : { preemptions }),
     onProgress: (done: number) => {
       progress.update(`${done} executions`);

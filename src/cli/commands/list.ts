@@ -1,7 +1,9 @@
 /** `pfnless list`: what there is to run, and what to run it on. */
 import type { Command } from 'commander';
+import { ALL_CHECKERS } from '../../check/boot.js';
 import { builtins } from '../../device/programs/index.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
+import { CHECK_SITES } from '../../mm/check-sites.js';
 import { type Column, renderTable } from '../../report/table.js';
 import { workloads } from '../../workload/library/index.js';
 import { EXIT_HELD } from '../exit.js';
@@ -28,7 +30,7 @@ const items = (named: Readonly<Record<string, { readonly summary: string }>>): I
 export function addListCommand(program: Command, exit: (code: number) => void): void {
   program
     .command('list')
-    .description('list workloads, compute programs, litmus programs, machines, drivers and addressings')
+    .description('list workloads, programs, machines, drivers, addressings, check sites and invariants')
     .option('--json', 'print one JSON object')
     .action((flags: { readonly json?: boolean }) => {
       list(flags.json === true);
@@ -44,6 +46,8 @@ function list(json: boolean): void {
     machines: items(MACHINE_PRESETS),
     drivers: DRIVERS,
     addressings: ADDRESSINGS,
+    sites: CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
+    invariants: ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),
   };
   if (json) {
     printJson({ schema: 'pfnless/list@1', ok: true, ...lists });

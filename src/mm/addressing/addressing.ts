@@ -19,6 +19,8 @@ export interface Addressing {
   devicePrivateType(write: boolean): number;
   /** Swap type of `make_*_migration_entry_from_page`: the family depends on the page. */
   migrationType(page: Page, access: MigrationAccess): number;
+  /** The same of a page that has a PFN. For device private pages that is a mistake, which check-sites.ts knows many of. */
+  plainMigrationType(access: MigrationAccess): number;
   /** The page that a softleaf of `type` with `number` names. Precondition: entries of the type carry a number. */
   leafToPage(type: number, number: number): Page;
   /** `softleaf_to_page`: precondition: the entry carries a number. */

@@ -2,7 +2,15 @@
  * Phase 1a, **collect**: find the pages of a range, lock them, take them out of the page table. Linux: migrate_vma_collect().
  */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../../abi/address.js';
-import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, migratePfn, mpfnSet } from '../../abi/mpfn.js';
+import {
+  MIGRATE_PFN_COMPOUND,
+  MIGRATE_PFN_DEVICE_PRIVATE,
+  MIGRATE_PFN_MIGRATE,
+  MIGRATE_PFN_WRITE,
+  migratePfn,
+  mpfnClear,
+  mpfnSet,
+} from '../../abi/mpfn.js';
 import {
   halvesNumber,
   halvesPfn,
@@ -138,8 +146,10 @@ function* collectHuge(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
     lockTable(kernel, tableOf(at));
     const taken = setPmdMigrationEntry(kernel, vma, from, at, page);
     unlockTable(kernel, tableOf(at));
+    if (!taken && !kernel.sites.collectUnlockOnce) unlockTable(kernel, tableOf(at));
     if (taken) {
-      args.src[args.npages] = mpfnSet(mpfn, MIGRATE_PFN_COMPOUND);
+      const word = kernel.sites.collectHugeKind ? mpfn : mpfnClear(mpfn, MIGRATE_PFN_DEVICE_PRIVATE);
+      args.src[args.npages] = mpfnSet(word, MIGRATE_PFN_COMPOUND);
       args.npages += pages;
       args.cpages++;
       return true;
@@ -194,7 +204,8 @@ function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: 
     args.npages += (stop - from) / PAGE_SIZE;
     return NULL_PAGE;
   }
-  const { words } = kernel.memmap;
+  const { memmap, sites } = kernel;
+  const { words } = memmap;
   let large: Page = NULL_PAGE;
   const { halves } = kernel.ram;
   let flush = false;
@@ -217,10 +228,10 @@ function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: 
     } else if (mpfn === HOLE) {
       args.cpages++;
     }
-    args.src[args.npages++] = mpfn;
+    args.src[args.npages++] = sites.collectKind ? mpfn : mpfnClear(mpfn, MIGRATE_PFN_DEVICE_PRIVATE);
   }
   // Before the lock is dropped: whoever finds the migration entry must not race a CPU that still has the old translation.
-  if (flush) flushTlbRange(kernel, args.vma.mm, from, stop as VirtAddr);
+  if (flush && sites.collectFlush) flushTlbRange(kernel, args.vma.mm, from, stop as VirtAddr);
   unlockTable(kernel, table);
   return large;
 }
@@ -234,7 +245,9 @@ function selectPte(kernel: Kernel, args: MigrateVma, low: number, high: number):
     if ((low & LOW_SPECIAL) !== 0) return (flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0 ? HOLE : NOTHING;
     const pfn = halvesPfn(low, high) as Pfn;
     if (!selectsPresent(kernel, memmap.pfnToPage(pfn), flags, pgmapOwner)) return NOTHING;
-    return mpfnSet(migratePfn(pfn), MIGRATE_PFN_MIGRATE | ((low & LOW_WRITE) !== 0 ? MIGRATE_PFN_WRITE : 0));
+    const access = (low & LOW_WRITE) !== 0 ? MIGRATE_PFN_MIGRATE | MIGRATE_PFN_WRITE : MIGRATE_PFN_MIGRATE;
+    const asPrivate = !kernel.sites.coherentIsPfn && isZoneDevicePage(memmap.words, memmap.pfnToPage(pfn));
+    return mpfnSet(migratePfn(pfn), asPrivate ? access | MIGRATE_PFN_DEVICE_PRIVATE : access);
   }
   if ((flags & MIGRATE_VMA_SELECT_DEVICE_PRIVATE) === 0) return NOTHING;
   const type = highType(high);
@@ -261,6 +274,7 @@ function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object
  * the mapping's reference afterwards; the two cancel out, so the mapping's reference simply becomes the migration's.
  */
 function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number, mpfn: Mpfn): boolean {
+  const { sites } = kernel;
   const { words } = kernel.memmap;
   const page = kernel.addressing.migratePfnToPage(mpfn);
   if (page === NULL_PAGE || !pageHasMapping(words, page)) return false;
@@ -274,10 +288,11 @@ function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number,
     if (page !== args.faultPage) folioUnlock(words, page);
     return false;
   }
-  const low = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
+  const found = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
+  const low = sites.collectDirty ? found : found & ~LOW_DIRTY;
   if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
-  setMigrationEntry(kernel, at, page, low, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive);
+  setMigrationEntry(kernel, at, page, low, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive, sites.collectMigrationFamily);
   pageRemoveRmap(kernel, page);
   return true;
 }

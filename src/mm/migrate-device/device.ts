@@ -25,7 +25,8 @@ export function* migrateDeviceRange(kernel: Kernel, src: Float64Array, start: Mp
   for (let i = 0; i < npages; ) {
     // Before the lock: a large folio that is free is one no more.
     const pages = folioNrPages(words, (first + i) as Page);
-    const mpfn = migrateDevicePfnLock(kernel, (start + i * 2 ** MIGRATE_PFN_SHIFT) as Mpfn);
+    const step = kernel.sites.rangeStep ? 2 ** MIGRATE_PFN_SHIFT : 1;
+    const mpfn = migrateDevicePfnLock(kernel, (start + i * step) as Mpfn);
     src.fill(0, i, i + pages);
     src[i] = pages > 1 ? mpfnSet(mpfn, MIGRATE_PFN_COMPOUND) : mpfn;
     i += pages;

@@ -1,6 +1,14 @@
 /** Phase 3, **pages**: the new page takes the old one's identity. Linux: migrate_vma_pages(), migrate_device_pages(). */
 import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../../abi/address.js';
-import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, mpfnClear, mpfnSet } from '../../abi/mpfn.js';
+import {
+  MIGRATE_PFN_COMPOUND,
+  MIGRATE_PFN_MIGRATE,
+  MIGRATE_PFN_WRITE,
+  migratePfn,
+  mpfnClear,
+  mpfnNumber,
+  mpfnSet,
+} from '../../abi/mpfn.js';
 import {
   LOW_ACCESSED,
   LOW_MKDIRTY,
@@ -13,7 +21,8 @@ import {
   presentLow,
 } from '../../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
-import { type Mpfn, NULL_PAGE, type Page, type VirtAddr } from '../../base/brand.js';
+import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../base/brand.js';
+import { assert } from '../../base/errors.js';
 import { injects } from '../../base/injection.js';
 import { pageRefAdd, pageRefCount } from '../../sync/page-ref.js';
 import type { Sleeps } from '../../sync/task.js';
@@ -27,6 +36,7 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from '../mmu-notifier.js';
 import {
+  accountToNode,
   folioNrPages,
   isDeviceCoherentPage,
   isDevicePrivatePage,
@@ -117,6 +127,8 @@ function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boo
   // A page in the swap cache goes nowhere as long as somebody's entry needs the slot.
   if (pageTestFlag(words, from, PG_swapcache) && !folioFreeSwap(kernel, from)) return false;
   if (pageRefCount(words, from) !== (isFaultFolio(words, from, faultPage) ? 2 : 1)) return false;
+  if (!kernel.sites.pageExtOfPrivate) assert(kernel.memmap.pageToPfn(to) >= 0, () => `page ${to} has no page_ext`);
+  accountToNode(words, to);
   pageMigrateIdentity(words, floats, from, to);
   const pages = folioNrPages(words, to);
   if (isZoneDevicePage(words, to)) kernel.stats.migratedToDevice += pages;
@@ -145,7 +157,8 @@ function* splitUnmapped(
   const pages = splitUnmappedFolio(kernel, folio);
   const flags = src[at] & (MIGRATE_PFN_MIGRATE | MIGRATE_PFN_WRITE);
   for (let i = 0; i < pages; i++) {
-    src[at + i] = mpfnSet(kernel.addressing.migratePfnFromPage((folio + i) as Page), flags);
+    const word = kernel.addressing.migratePfnFromPage((folio + i) as Page);
+    src[at + i] = mpfnSet(kernel.sites.splitKeepsKind ? word : migratePfn(mpfnNumber(word) as Pfn), flags);
   }
   return true;
 }
@@ -177,13 +190,14 @@ function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: 
   const free = zero || (low | load32(halves, 2 * at + 1)) === 0;
   if (free) {
     vma.mm.rssAnon++;
+    accountToNode(words, page);
     pageAddNewAnonRmap(kernel, page, vma, addr);
     pageRefAdd(words, page, 1);
     if (zero) {
       setPteHalves(entries, at, 0, 0);
       flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
     }
-    const number = kernel.addressing.pageNumber(page);
+    const number = kernel.sites.insertPageNumber ? kernel.addressing.pageNumber(page) : kernel.memmap.pageToPfn(page);
     if (isPrivate) {
       const type = kernel.addressing.devicePrivateType(writable);
       setPteHalves(entries, at, leafLow(number, 0), leafHigh(type, number, 0));
@@ -201,7 +215,7 @@ function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: 
 function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, folio: Page): boolean {
   const { vma } = migrate;
   const { mm } = vma;
-  const { memmap, ram, addressing } = kernel;
+  const { memmap, ram, addressing, sites } = kernel;
   const { words } = memmap;
   const isPrivate = isDevicePrivatePage(words, folio);
   if ((!isPrivate && !isDeviceCoherentPage(words, folio)) || !vmaIsAnonymous(vma) || !hugeFits(vma, addr)) return false;
@@ -209,7 +223,11 @@ function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, fol
   if (at === NO_TABLE) return false;
   const low = load32(ram.halves, 2 * at);
   const zero = lowPresent(low) && isHugeZero(low) && findHugePmd(kernel, mm, addr) !== NO_TABLE;
-  if (!zero && (low | load32(ram.halves, 2 * at + 1)) !== 0) return false;
+  if (!zero && (low | load32(ram.halves, 2 * at + 1)) !== 0) {
+    if (!sites.insertHugeFreeTable) allocDeposit(kernel, mm);
+    if (!sites.insertHugeUnlock) lockTable(kernel, tableOf(at));
+    return false;
+  }
   const table = zero ? NULL_PAGE : allocDeposit(kernel, mm);
   if (!zero && table === NULL_PAGE) return false;
   anonVmaPrepare(kernel, vma);
@@ -218,6 +236,7 @@ function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, fol
 
   lockTable(kernel, tableOf(at));
   mm.rssAnon += HPAGE_PMD_NR;
+  accountToNode(words, folio);
   pageAddNewAnonRmap(kernel, folio, vma, addr);
   pageRefAdd(words, folio, 1);
   if (zero) {
@@ -227,7 +246,7 @@ function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, fol
     depositTable(kernel, tableOf(at), table);
   }
   if (isPrivate) {
-    const number = addressing.pageNumber(folio);
+    const number = sites.insertHugePageNumber ? addressing.pageNumber(folio) : memmap.pageToPfn(folio);
     setPteHalves(ram.words, at, leafLow(number, 0), leafHigh(addressing.devicePrivateType(writable), number, 0));
   } else {
     setHugePresent(kernel, vma, at, folio, writable ? LOW_WRITE | LOW_MKDIRTY : 0);

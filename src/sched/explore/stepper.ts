@@ -54,6 +54,8 @@ export class NoProgress extends Error {
 
 const TAME: Strategy = { name: 'tame', begin: () => true, choose: () => 0, complete: false };
 
+/** A huge page has 512 points of its own. */
+const SPUN_MAX = 50_000;
 export class Stepper implements Executor {
   readonly kind = 'inline';
   readonly #threads: Thread[] = [];
@@ -69,6 +71,8 @@ export class Stepper implements Executor {
   /** Who was chosen to preempt it. */
   #preempting: Thread | null = null;
   #steps = 0;
+  /** Schedule points that the thread which runs has passed without a choice. */
+  #spun = 0;
   /** Candidates of the choice under way, and their numbers: used again and again. */
   readonly #candidates: Thread[] = [];
   readonly #choice: { threads: number[]; stays: boolean } = { threads: [], stays: false };
@@ -140,7 +144,11 @@ export class Stepper implements Executor {
     const running = this.#running;
     if (running === null || this.#preempting !== null) return this.#preempting !== null;
     const candidates = this.#collect(running);
-    if (candidates.length === 0) return false;
+    if (candidates.length === 0) {
+      // Alone, and going round in circles: nobody would ever count a step.
+      if (++this.#spun > SPUN_MAX) this.#stuckInLoops(SPUN_MAX);
+      return false;
+    }
     candidates.unshift(running);
     // What comes next is chosen in the knowledge of what this step did.
     this.#endStep(running);
@@ -234,6 +242,7 @@ export class Stepper implements Executor {
   #step(thread: Thread): void {
     thread.turn = ++this.#turn;
     this.#steps++;
+    this.#spun = 0;
     thread.steps++;
     this.#running = thread;
     this.#hooks.switched?.(thread.id);

@@ -1,0 +1,98 @@
+/** Sites of the words that pass between core mm and drivers: MIGRATE_PFN_* and HMM_PFN_*. */
+import type { Family } from './site.js';
+
+export const WORD_SITES = {
+  mpfnToPageKind: {
+    source: 'series #19',
+    title: 'migrate_pfn_to_page, kind',
+    does: 'MIGRATE_PFN_DEVICE_PRIVATE says that the number is an offset',
+    forgotten: 'the driver copies from or to a page of RAM that has nothing to do with it',
+    addressing: 'offset',
+  },
+  mpfnToPageValid: {
+    source: 'series #19',
+    title: 'migrate_pfn_to_page, MIGRATE_PFN_VALID',
+    does: 'a word without the flag names no page',
+    forgotten: 'holes and words of zero become the page with the number 0',
+    addressing: 'both',
+  },
+  mpfnZeroIsPage: {
+    source: 'series 4.2 #14',
+    title: 'migrate_pfn_to_page, number 0',
+    does: 'offset 0 is a page like any other',
+    forgotten: 'the first page of the first pagemap is lost on its way',
+    addressing: 'offset',
+  },
+  mpfnFromPageKind: {
+    source: 'series #19 (migrate_pfn_from_page)',
+    title: 'migrate_pfn_from_page',
+    does: 'sets MIGRATE_PFN_DEVICE_PRIVATE for private pages',
+    forgotten: "the driver's destination words name pages of RAM",
+    addressing: 'offset',
+  },
+  coherentIsPfn: {
+    source: 'series #21, 4.1 (v1 -> v2)',
+    title: 'words of coherent pages',
+    does: 'a coherent page keeps its PFN',
+    forgotten: 'coherent pages are named as private ones, by numbers that no pagemap has',
+    addressing: 'offset',
+    missing: ['v1'],
+  },
+  collectKind: {
+    source: 'series #20',
+    title: 'migrate_vma_collect_pmd, the word',
+    does: 'the word of a private page carries its kind',
+    forgotten: 'src[] names a page of RAM: the driver copies from there, and core mm unlocks it',
+    addressing: 'offset',
+  },
+  collectHugeKind: {
+    source: 'series #20',
+    title: 'migrate_vma_collect_huge_pmd, the word',
+    does: 'the same of a huge page',
+    forgotten: 'as in migrate_vma_collect_pmd, at 2 MiB',
+    addressing: 'offset',
+  },
+  splitKeepsKind: {
+    source: 'series 4.2 #13',
+    title: 'migrate_vma_split_unmapped_folio, words of the tails',
+    does: 'each word is made of its page, flags and all',
+    forgotten: 'rebuilt as migrate_pfn(mpfn >> 6) they lose the kind: 512 words name pages of RAM',
+    addressing: 'offset',
+  },
+  rangeStep: {
+    source: 'series #21, 4.2 #12',
+    title: 'migrate_device_range, the next word',
+    does: 'adds 1 << MIGRATE_PFN_SHIFT',
+    forgotten: 'adding 1 changes flags: the same page again, or none',
+    addressing: 'both',
+  },
+  evictKind: {
+    source: 'series #21 (callers)',
+    title: "eviction, the range's first word",
+    does: 'carries the kind of the memory that is evicted',
+    forgotten: 'pages of RAM with these numbers are evicted, the device stays full',
+    addressing: 'offset',
+  },
+  hmmPteKind: {
+    source: 'series #23',
+    title: 'hmm_vma_handle_pte',
+    does: 'sets HMM_PFN_DEVICE_PRIVATE for a private page of the asking owner',
+    forgotten: 'the driver maps the page of RAM that has the same number',
+    addressing: 'offset',
+  },
+  hmmPmdKind: {
+    source: 'series #23, 4.1 (RFC -> v1)',
+    title: 'hmm_vma_handle_absent_pmd',
+    does: 'sets the flag for huge private pages too',
+    forgotten: 'as in hmm_vma_handle_pte, at 2 MiB',
+    addressing: 'offset',
+    missing: ['rfc'],
+  },
+  hmmPfnToPageKind: {
+    source: 'series #25',
+    title: 'hmm_pfn_to_page',
+    does: 'resolves by kind',
+    forgotten: 'the driver maps the page of RAM that has the same number',
+    addressing: 'offset',
+  },
+} as const satisfies Family;
