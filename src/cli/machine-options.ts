@@ -36,6 +36,10 @@ function parseAddressing(text: string): string {
   return text;
 }
 
+/** `--addressing` of the commands that need no machine file. */
+export const addressingOption = (): Option =>
+  new Option('--addressing <mode>', 'how device private pages are named').choices(ADDRESSINGS).default('offset');
+
 /** Add `--machine` and `--addressing`. */
 export function addMapOptions(command: Command): Command {
   return command

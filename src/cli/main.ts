@@ -7,6 +7,7 @@ import { addExploreCommand, addReplayCommand } from './commands/explore.js';
 import { addIomemCommand } from './commands/iomem.js';
 import { addLayoutsCommand } from './commands/layouts.js';
 import { addListCommand } from './commands/list.js';
+import { addMutantsCommand } from './commands/mutants.js';
 import { addRunCommand } from './commands/run.js';
 import { addShowcaseCommand } from './commands/showcase.js';
 import { EXIT_HELD, EXIT_INTERRUPTED, EXIT_USAGE, outcomeOf } from './exit.js';
@@ -28,6 +29,7 @@ function createProgram(): Command {
   addRunCommand(program, setExitCode);
   addExploreCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
+  addMutantsCommand(program, setExitCode);
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);
   addLayoutsCommand(program, setExitCode);

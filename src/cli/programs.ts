@@ -24,6 +24,10 @@ export function namedPrograms(): NamedProgram[] {
   });
 }
 
+/** The whole library, as text: programs go to threads so. */
+export const libraryTexts = (): { readonly name: string; readonly text: string }[] =>
+  names().map((name) => ({ name, text: readText(fileOf(name)) }));
+
 /** The program that a word names: a file, or one of the library. @throws PfnlessError ERR_PFNLESS_FILE, ERR_PFNLESS_SYNTAX */
 export function loadProgram(nameOrFile: string): Program {
   const known = names();

@@ -4,7 +4,7 @@ import { BEYOND_MODEL } from '../mm/check-sites/beyond.js';
 import { CHECK_SITES } from '../mm/check-sites.js';
 import type { LedgerRow, LedgerSection } from './ledger-row.js';
 
-const TEST = 'test/unit/check-sites.test.ts';
+const TEST = 'test/unit/mutants.test.ts';
 
 export const SITE_ROWS: readonly LedgerSection[] = [
   {

@@ -15,7 +15,7 @@ import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { wholeNumber } from '../machine-options.js';
+import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { loadProgram } from '../programs.js';
 import { addSiteOptions, type SiteFlags, sitesFromFlags } from '../site-options.js';
@@ -39,11 +39,6 @@ const EXECUTIONS_MAX = 1_000_000_000;
 const SEED_MAX = 0xffff_ffff;
 const DEPTH_MAX = 16;
 const PREEMPTIONS_MAX = 64;
-
-const addressingOption = (): Option =>
-  new Option('--addressing <mode>', 'how device private pages are named')
-    .choices(['legacy', 'offset'])
-    .default('offset');
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   addSiteOptions(program.command('explore'))

@@ -71,6 +71,8 @@ export class Stepper implements Executor {
   /** Who was chosen to preempt it. */
   #preempting: Thread | null = null;
   #steps = 0;
+  /** Step at which `drive` gives up. */
+  #end = 0;
   /** Schedule points that the thread which runs has passed without a choice. */
   #spun = 0;
   /** Candidates of the choice under way, and their numbers: used again and again. */
@@ -111,9 +113,9 @@ export class Stepper implements Executor {
    * @throws NoProgress, and what a task throws: the machine is of no use afterwards
    */
   drive(limit: number, until: 'ended' | 'rest' = 'ended'): void {
-    const end = this.#steps + limit;
+    this.#end = this.#steps + limit;
     while (this.#foreground > 0 || until === 'rest') {
-      if (this.#steps >= end) this.#stuckInLoops(limit);
+      if (this.#steps >= this.#end) this.#stuckInLoops(limit);
       const thread = this.#preempting ?? this.#next();
       this.#preempting = null;
       if (thread === null) {
@@ -155,6 +157,8 @@ export class Stepper implements Executor {
     const chosen = this.#ask(true);
     if (chosen === running) {
       this.#steps++;
+      // A thread may be in a loop that never ends its turn.
+      if (this.#steps >= this.#end + SPUN_MAX) this.#stuckInLoops(SPUN_MAX);
       return false;
     }
     this.#preempting = chosen;

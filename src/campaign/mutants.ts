@@ -1,0 +1,133 @@
+/**
+ * The matrix of mutants: each check site forgotten, hunted in a thread of a pool; and beside them the kernel that forgets nothing, on
+ * which the same hunt must find nothing.
+ */
+import { Piscina } from 'piscina';
+import type { Catch, HuntResult, HuntTask, NamedText } from '../explore/hunt.js';
+import type { MachineSpec } from '../machine/spec.js';
+import { CHECK_SITES, type NamedSite, siteById } from '../mm/check-sites.js';
+
+/** The site without which no memory survives: a hunt that misses it is broken. */
+export const CANARY = 'canary';
+
+export interface MutantsOptions {
+  readonly addressing: MachineSpec['addressing'];
+  /** The library that is run beside generated programs. */
+  readonly programs: readonly NamedText[];
+  /** Sites by id; default: all that mean anything under the addressing. The canary comes with them. */
+  readonly only?: readonly string[];
+  /** Most executions for each mutant. */
+  readonly budget: number;
+  /** Executions of the kernel that forgets nothing. */
+  readonly control: number;
+  readonly seed: number;
+  /** Hunts at a time. */
+  readonly jobs: number;
+  readonly onProgress?: (done: number, total: number, running: readonly string[]) => void;
+}
+
+export interface MutantRow {
+  readonly id: string;
+  readonly source: string;
+  readonly title: string;
+  /** Why nobody expects it to be caught. */
+  readonly unreached: string | null;
+  readonly executions: number;
+  readonly killedBy: string | null;
+  readonly caught: Catch | null;
+  /** The hunt came to no end: its thread was stopped. */
+  readonly hung: boolean;
+}
+
+export interface MutantsResult {
+  readonly rows: readonly MutantRow[];
+  readonly control: { readonly executions: number; readonly caught: Catch | null };
+}
+
+const DOOR = new URL('../../workers/hunt.js', import.meta.url);
+/** Executions of one hunt of the control: they are shared out. */
+const CONTROL_SHARE = 10_000;
+/** Time for a hunt: a thousand times what an execution takes, and never less than a minute. */
+const timeoutMs = (budget: number): number => Math.max(120_000, budget * 20);
+
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT for an id that no site has */
+export async function huntMutants(options: MutantsOptions): Promise<MutantsResult> {
+  const { addressing, programs, budget, control, seed, jobs, only } = options;
+  const meant = ({ addressing: needs }: NamedSite): boolean => needs === 'both' || addressing === 'offset';
+  const wanted = only === undefined ? CHECK_SITES.filter(meant) : [...new Set([CANARY, ...only])].map(siteById);
+  const shares = Array.from({ length: Math.ceil(control / CONTROL_SHARE) }, (_, at) => at);
+  const task = (sites: HuntTask['sites'], most: number, own: number): HuntTask => ({
+    ...{ addressing, sites, programs, budget: most, seed: own },
+  });
+  const controls = shares.map((at) => ({
+    name: 'control',
+    task: task({}, Math.min(CONTROL_SHARE, control - at * CONTROL_SHARE), seed + at),
+  }));
+  const mutants = wanted.map(({ id }) => ({ name: id, task: task({ forget: [id] }, budget, seed) }));
+  const results = await runAll([...mutants, ...controls], jobs, options.onProgress ?? (() => {}));
+  const rows = wanted.map((site, at) => rowOf(site, results[at]!));
+  const ofControl = results.slice(wanted.length);
+  return {
+    rows,
+    control: {
+      executions: ofControl.reduce((sum, result) => sum + (result?.executions ?? 0), 0),
+      caught: ofControl.find((result) => result?.caught != null)?.caught ?? null,
+    },
+  };
+}
+
+function rowOf({ id, source, title, unreached }: NamedSite, result: HuntResult | null): MutantRow {
+  const caught = result?.caught ?? null;
+  return {
+    ...{ id, source, title, caught },
+    unreached: unreached ?? null,
+    executions: result?.executions ?? 0,
+    killedBy: caught?.invariant ?? null,
+    hung: result === null,
+  };
+}
+
+interface Job {
+  readonly name: string;
+  readonly task: HuntTask;
+}
+
+/** Results in the order of the jobs; `null` for one that had to be stopped. */
+async function runAll(
+  all: readonly Job[],
+  jobs: number,
+  onProgress: NonNullable<MutantsOptions['onProgress']>,
+): Promise<(HuntResult | null)[]> {
+  const threads = Math.min(jobs, all.length);
+  const pool = new Piscina({ filename: DOOR.href, minThreads: threads, maxThreads: threads });
+  const results: (HuntResult | null)[] = [];
+  const running = new Set<string>();
+  const queue = all.entries();
+  let done = 0;
+  const worker = async (): Promise<void> => {
+    for (const [index, { name, task }] of queue) {
+      running.add(name);
+      onProgress(done, all.length, [...running]);
+      results[index] = await runOne(pool, task);
+      running.delete(name);
+      onProgress(++done, all.length, [...running]);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: threads }, worker));
+  } finally {
+    await pool.destroy();
+  }
+  return results;
+}
+
+/** A hunt on a kernel that forgets may run into an endless loop that has no schedule point: then its thread is ended. */
+async function runOne(pool: Piscina, task: HuntTask): Promise<HuntResult | null> {
+  const signal = AbortSignal.timeout(timeoutMs(task.budget));
+  try {
+    return (await pool.run(task, { signal })) as HuntResult;
+  } catch (error) {
+    if (signal.aborted) return null;
+    throw error;
+  }
+}
