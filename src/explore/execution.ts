@@ -201,7 +201,7 @@ export class Execution {
       this.#takeDown(() => {
         const { kernel, devices } = state;
         if (kernel.mms.size > 0) return `${kernel.mms.size} processes are left`;
-        const used = devices.find(({ driver }) => driver.stats().usedPages > 0);
+        const used = devices.find(({ driver }) => driver.stats().usedPages !== 0);
         if (used !== undefined) return `${used.driver.stats().usedPages} pages of ${used.spec.name} are in use`;
         const lost = this.#world.freeAtStart - kernel.buddy.freePagesCount;
         if (lost !== 0) return `${lost} frames of RAM are not free again`;

@@ -316,6 +316,7 @@ function* faultDevicePrivate(
   if (!kernel.sites.faultTrylock) {
     pageRefAdd(words, page, 1);
     unlockTable(kernel, table);
+    if (kernel.options.preempt()) yield SCHEDULE_POINT;
     while (!folioTrylock(words, page)) {
       yield* waitUntil(`lock of the device page ${page}, with a reference`, () => !folioLocked(words, page));
     }
@@ -335,6 +336,6 @@ function* faultDevicePrivate(
   folioUnlock(words, page);
   putPage(kernel, page);
   // Somebody holds the page: the access will fault again and again until they let go, so they must get a turn.
-  if (outcome === 0 && readPte(kernel.ram.words, at) === pte) yield SCHEDULE_POINT;
+  if (outcome === 0 && readPte(kernel.ram.words, at) === pte && kernel.sites.faultTrylock) yield SCHEDULE_POINT;
   return outcome;
 }
