@@ -9,14 +9,18 @@ import { framesConserved } from './frames-conserved.js';
 import { hugetlbPool } from './hugetlb-pool.js';
 import { kernelLog } from './kernel-log.js';
 import { noLeftovers } from './no-leftovers.js';
+import { numberKinds } from './number-kinds.js';
 import { pageAccounting } from './page-accounting.js';
 import { pageCache } from './page-cache.js';
 import { rmap } from './rmap.js';
+import { sanitizer } from './sanitizer.js';
 import { swap } from './swap.js';
 
 export const ALL_CHECKERS: readonly Checker[] = Object.freeze([
   framesConserved,
   hugetlbPool,
+  numberKinds,
+  sanitizer,
   pageAccounting,
   pageCache,
   rmap,
