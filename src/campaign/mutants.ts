@@ -41,14 +41,15 @@ export interface MutantRow {
 
 export interface MutantsResult {
   readonly rows: readonly MutantRow[];
-  readonly control: { readonly executions: number; readonly caught: Catch | null };
+  /** `complete`: all of the executions that were asked for have been made. */
+  readonly control: { readonly executions: number; readonly complete: boolean; readonly caught: Catch | null };
 }
 
 const DOOR = new URL('../../workers/hunt.js', import.meta.url);
 /** Executions of one hunt of the control: they are shared out. */
 const CONTROL_SHARE = 10_000;
-/** Time for a hunt: a thousand times what an execution takes, and never less than a minute. */
-const timeoutMs = (budget: number): number => Math.max(120_000, budget * 20);
+/** Time for a hunt: a hundred times what it takes. */
+const timeoutMs = (budget: number): number => 600_000 + budget * 100;
 
 /** @throws PfnlessError ERR_PFNLESS_ARGUMENT for an id that no site has */
 export async function huntMutants(options: MutantsOptions): Promise<MutantsResult> {
@@ -67,10 +68,12 @@ export async function huntMutants(options: MutantsOptions): Promise<MutantsResul
   const results = await runAll([...mutants, ...controls], jobs, options.onProgress ?? (() => {}));
   const rows = wanted.map((site, at) => rowOf(site, results[at]!));
   const ofControl = results.slice(wanted.length);
+  const executions = ofControl.reduce((sum, result) => sum + (result?.executions ?? 0), 0);
   return {
     rows,
     control: {
-      executions: ofControl.reduce((sum, result) => sum + (result?.executions ?? 0), 0),
+      executions,
+      complete: executions === control,
       caught: ofControl.find((result) => result?.caught != null)?.caught ?? null,
     },
   };

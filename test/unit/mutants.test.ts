@@ -68,7 +68,7 @@ describe('matrix', () => {
       executions: 300,
       caught: null,
     });
-    expect(control).toEqual({ executions: 300, caught: null });
+    expect(control).toEqual({ executions: 300, complete: true, caught: null });
   });
 
   test('as a user runs it', async () => {

@@ -84,7 +84,7 @@ function summarize({ rows, control }: MutantsResult) {
   const inV6 = rows.filter(({ id }) => siteById(id).missing?.includes('v6'));
   const canary = rows.find(({ id }) => id === CANARY)?.killedBy ?? null;
   return {
-    ok: survived.length === 0 && canary !== null && control.caught === null,
+    ok: survived.length === 0 && canary !== null && control.caught === null && control.complete,
     total: expected.length,
     killed: expected.length - survived.length,
     survived,
