@@ -103,7 +103,7 @@ class TestHmm implements DeviceDriver {
       owner: this.owner,
       mirrorsOf: (mm) => this.#byMm.get(mm) ?? [],
       mirrorOfPage: (page) => this.mirrors.get(this.memory.mirrorOf(page))?.dmirror,
-      chunks: new RwSemaphore(`chunks of ${options.name}`),
+      chunks: new RwSemaphore(`chunks of ${options.name}`, 'chunks'),
       countEvicted: (pages) => {
         this.#evicted += pages;
       },

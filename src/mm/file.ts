@@ -82,7 +82,7 @@ export class RegularFile implements VmFile {
     this.name = `/tmp/#${id} (deleted)`;
     this.size = size;
     this.store = store;
-    this.lock = new RwSemaphore(`lock of file ${id}`);
+    this.lock = new RwSemaphore(`lock of file ${id}`, 'file');
     this.cache = {
       readPage: (kernel, page, index) => this.#readPage(kernel, page, index),
       writePage: (kernel, page, index) => this.#writePage(kernel, page, index),

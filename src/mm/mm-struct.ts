@@ -46,7 +46,7 @@ export class MmStruct {
   constructor(pid: number, pgd: Page) {
     this.pid = pid;
     this.pgd = pgd;
-    this.mmapLock = new RwSemaphore(`mmap_lock of process ${pid}`);
+    this.mmapLock = new RwSemaphore(`mmap_lock of process ${pid}`, 'mmap_lock');
   }
 }
 

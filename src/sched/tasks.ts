@@ -6,6 +6,7 @@
  * another thread writes. Not modelled: priorities, signals, several CPUs inside the kernel.
  */
 import { assert } from '../base/errors.js';
+import { enterTask, type HeldLocks, leaveTask, requireNoLocks } from '../sync/lock-order.js';
 import type { Sleeps, Wait } from '../sync/task.js';
 
 /** Who waits for the machine to settle. */
@@ -39,6 +40,7 @@ export interface Task {
   wait: Wait | null;
   /** The executor's: number of its last turn. */
   turn: number;
+  readonly locks: HeldLocks;
   readonly resolve: (value: unknown) => void;
   readonly reject: (reason: unknown) => void;
 }
@@ -71,6 +73,7 @@ export class TaskList {
         generator,
         wait: null,
         turn,
+        locks: [],
         resolve: resolve as (value: unknown) => void,
         reject,
       });
@@ -79,7 +82,8 @@ export class TaskList {
 
   /** Add a task that nobody waits for. @param onError gets what it throws */
   spawnBackground(name: string, generator: Sleeps<never>, onError: (reason: unknown) => void): void {
-    this.#tasks.push({ name, foreground: false, generator, wait: null, turn: 0, resolve: () => {}, reject: onError });
+    const background = { foreground: false, wait: null, turn: 0, locks: [], resolve: () => {} };
+    this.#tasks.push({ ...background, name, generator, reject: onError });
   }
 
   isReady(task: Task): boolean {
@@ -95,6 +99,7 @@ export class TaskList {
     const at = this.#tasks.indexOf(task);
     assert(at >= 0, `task ${task.name} has ended`);
     this.#tasks.splice(at, 1);
+    const before = enterTask(task.locks);
     try {
       const step = task.generator.next();
       if (!step.done) {
@@ -102,9 +107,12 @@ export class TaskList {
         this.#tasks.push(task);
         return false;
       }
+      requireNoLocks(task.locks, task.name);
       task.resolve(step.value);
     } catch (reason) {
       task.reject(reason);
+    } finally {
+      leaveTask(before);
     }
     if (task.foreground) this.#foreground--;
     return true;

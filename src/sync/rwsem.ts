@@ -3,10 +3,12 @@
  * starve. Lives on the kernel's thread only.
  */
 import { assert } from '../base/errors.js';
+import { type LockClass, lockDropped, lockTaken, type WatchedLock } from './lock-order.js';
 import type { Sleeps, Wait } from './task.js';
 
-export class RwSemaphore {
+export class RwSemaphore implements WatchedLock {
   readonly name: string;
+  readonly lockClass: LockClass;
   #readers = 0;
   #writer = false;
   #waitingWriters = 0;
@@ -14,8 +16,9 @@ export class RwSemaphore {
   readonly #readable: Wait;
   readonly #writable: Wait;
 
-  constructor(name: string) {
+  constructor(name: string, lockClass: LockClass) {
     this.name = name;
+    this.lockClass = lockClass;
     this.#readable = { what: `${name} (read)`, ready: () => !this.#writer && this.#waitingWriters === 0 };
     this.#writable = { what: `${name} (write)`, ready: () => !this.#writer && this.#readers === 0 };
   }
@@ -23,23 +26,27 @@ export class RwSemaphore {
   *downRead(): Sleeps<void> {
     while (!this.#readable.ready()) yield this.#readable;
     this.#readers++;
+    lockTaken(this);
   }
 
   /** `down_read_trylock()`: for whom the lock is free nearly always, and a generator dear. */
   downReadTrylock(): boolean {
     if (!this.#readable.ready()) return false;
     this.#readers++;
+    lockTaken(this);
     return true;
   }
 
   upRead(): void {
     assert(this.#readers > 0, `${this.name}: released for reading but not held`);
     this.#readers--;
+    lockDropped(this);
   }
 
   *downWrite(): Sleeps<void> {
     if (this.#writable.ready()) {
       this.#writer = true;
+      lockTaken(this);
       return;
     }
     this.#waitingWriters++;
@@ -49,11 +56,13 @@ export class RwSemaphore {
       this.#waitingWriters--;
     }
     this.#writer = true;
+    lockTaken(this);
   }
 
   upWrite(): void {
     assert(this.#writer, `${this.name}: released for writing but not held`);
     this.#writer = false;
+    lockDropped(this);
   }
 
   /** Held in either mode: `mmap_assert_locked()`. */

@@ -7,6 +7,7 @@
  * for what others do) is no candidate while there is another, as in CHESS: systematic search would let it spin for ever.
  */
 import { assert, PfnlessError } from '../../base/errors.js';
+import { enterTask, type HeldLocks, leaveTask, requireNoLocks } from '../../sync/lock-order.js';
 import { SCHEDULE_POINT, type Sleeps, type Wait } from '../../sync/task.js';
 import type { Actor, Executor } from '../executor.js';
 import type { WaitReport } from '../tasks.js';
@@ -28,6 +29,7 @@ interface Thread {
   /** Gave way of its own accord. */
   gaveWay: boolean;
   steps: number;
+  readonly locks: HeldLocks;
 }
 
 export interface StepperHooks {
@@ -201,6 +203,7 @@ export class Stepper implements Executor {
       stalled: false,
       gaveWay: false,
       steps: 0,
+      locks: [],
     });
     return id;
   }
@@ -266,8 +269,9 @@ export class Stepper implements Executor {
   }
 
   #resume(thread: Thread): true {
-    const step = thread.generator!.next();
+    const step = goOn(thread);
     if (step.done) {
+      requireNoLocks(thread.locks, thread.name);
       this.#threads.splice(this.#threads.indexOf(thread), 1);
       this.#foreground--;
       this.#ended++;
@@ -293,6 +297,15 @@ export class Stepper implements Executor {
       this.#ended > 0 ? 'starvation' : 'livelock',
       `no end after ${limit} steps: ${texts.join('; ')}`,
     );
+  }
+}
+
+function goOn({ generator, locks }: Thread): IteratorResult<Wait, unknown> {
+  const before = enterTask(locks);
+  try {
+    return generator!.next();
+  } finally {
+    leaveTask(before);
   }
 }
 
