@@ -1,10 +1,9 @@
 /**
- * Holds: whatever a page table names is in use, and was given its contents before it was mapped: no entry leads to a page that is
- * free, and none to a frame that still holds the poison of free frames from its first byte to its last.
+ * Holds: whatever a page table names is in use: no entry leads to a page that is free.
  *
- * Does not see: frames that are written while they are free (the allocator does, when it hands them out); a part of a frame that
- * nobody initialised (explorations read every byte back); memory of devices, which is not poisoned. Suspended while anything is
- * in flight. Of machines that do not poison it sees only what is free.
+ * Does not see: frames that are written while they are free (the allocator does, when it hands them out: freed frames are poisoned);
+ * frames that were mapped before anybody initialised them (explorations read every byte back, and find the poison: of a program
+ * that stores 0xaa everywhere nobody could tell). Suspended while anything is in flight.
  */
 import { NULL_PAGE } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
@@ -13,18 +12,13 @@ import { cpuEntries, placeText } from './page-tables.js';
 
 export const sanitizer: Checker = {
   invariant: 'sanitizer',
-  statement: 'what page tables name is in use, and no frame was mapped before somebody initialised it',
+  statement: 'what page tables name is in use',
   *look({ kernel }, shared) {
-    const { memmap, ram, checked } = kernel;
+    const { words } = kernel.memmap;
     for (const mm of kernel.mms) {
       for (const { address, kind, page } of cpuEntries(kernel, mm, shared)) {
-        if (page === NULL_PAGE) continue;
-        if (pageRefCount(memmap.words, folioHead(memmap.words, page)) <= 0) {
+        if (page !== NULL_PAGE && pageRefCount(words, folioHead(words, page)) <= 0) {
           yield `${placeText(mm, address)}: page ${page} (${kind}) is mapped here, but free`;
-        }
-        const frame = memmap.ramFrame(page);
-        if (checked && frame >= 0 && frame < ram.frames && ram.isPoisoned(frame)) {
-          yield `${placeText(mm, address)}: page ${page} (${kind}) was mapped before anything was written to it`;
         }
       }
     }

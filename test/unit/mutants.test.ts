@@ -23,7 +23,7 @@ describe('hunt', () => {
     ['canary', 'every-byte-reads-back'],
     ['leaf-to-page-private', /./],
     ['migration-read-family', 'last-writer'],
-    ['try-to-migrate-family', 'deadlock'],
+    ['try-to-migrate-family', 'rmap'],
     ['restore-pmd-private-first', 'kernel-log'],
     ['release-own-region', 'assertion'],
   ])('%s is caught, and what is printed shows it again in twelve operations', (id, invariant) => {
