@@ -43,6 +43,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   study: 8,
   report: 8,
   bench: 8,
+  stress: 8,
   explore: 8,
   cli: 9,
   index: 10,

@@ -62,7 +62,7 @@ export const INJECTION_POINTS = Object.freeze({
   'device-crash': {
     summary: 'the thread of a device dies, and its memory with it',
     where: 'transport/worker-link',
-    odds: 40,
+    odds: 30,
   },
 } as const satisfies Readonly<Record<string, InjectionPoint>>);
 
@@ -119,6 +119,11 @@ export class SeededInjector implements FaultInjector {
 
   below(n: number): number {
     return this.#amounts.below(n);
+  }
+
+  /** Points that are enabled. */
+  get enabled(): number {
+    return this.#rates.size;
   }
 
   /** Is the point enabled? */

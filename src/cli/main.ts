@@ -10,6 +10,7 @@ import { addListCommand } from './commands/list.js';
 import { addMutantsCommand } from './commands/mutants.js';
 import { addRunCommand } from './commands/run.js';
 import { addShowcaseCommand } from './commands/showcase.js';
+import { addStressCommand } from './commands/stress.js';
 import { EXIT_HELD, EXIT_INTERRUPTED, EXIT_USAGE, outcomeOf } from './exit.js';
 import { packageVersion } from './files.js';
 import { complain, print, printJson, tolerateClosedPipe } from './output.js';
@@ -30,6 +31,7 @@ function createProgram(): Command {
   addExploreCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addMutantsCommand(program, setExitCode);
+  addStressCommand(program, setExitCode);
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);
   addLayoutsCommand(program, setExitCode);

@@ -56,6 +56,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
     title: 'migrate_vma',
     rows: [
       [
+        'migrate_vma_split_unmapped_folio',
+        "huge migration entries come apart in every process that shares the folio; Linux's does so in the VMA of the migration only",
+        'simplified',
+        'test/unit/huge-shared.test.ts',
+      ],
+      [
         'migrate_vma_setup',
         'EINVAL, holes, zero pages, selection by owner and kind',
         'emulated',
@@ -213,6 +219,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'a reset fails launches and copies, contexts and memory stay; before an unplug all pages go home, EBUSY where one is held',
         'simplified',
         'test/unit/device-reset.test.ts',
+      ],
+      [
+        'a peer of a device that is lost',
+        "forgets what it mapped in that device's memory; the pages are lost to it as to the CPU",
+        'simplified',
+        'test/unit/device-death.test.ts',
       ],
       [
         'lib/fault-inject.c, fail_nth',

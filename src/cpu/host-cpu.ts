@@ -38,6 +38,8 @@ const MARKED_READ = PTE_PRESENT | PTE_ACCESSED;
 const MARKED_WRITE = MARKED_READ | PTE_WRITE | PTE_DIRTY;
 /** No page: the kernel has to be asked. */
 const FAULT = -1;
+/** A table is said to be at a PFN where no RAM is. */
+const nowhere = (pfn: number): number => -2 - pfn;
 
 /** Memory as the CPU sees it. */
 interface Bank extends PhysicalRange {
@@ -51,7 +53,8 @@ export class HostCpu {
   readonly #banks: readonly Bank[];
   /** The bank of the last access. */
   #bank: Bank;
-  /** RAM, where the page tables are. */
+  /** Where the page tables are. */
+  readonly #ram: SharedArrayBuffer;
   readonly #halves: Int32Array;
   readonly #entries: BigUint64Array;
   readonly #hostDoorbell: Doorbell;
@@ -67,8 +70,9 @@ export class HostCpu {
     this.#tlb = new TlbSlots(config.block, CPU_TLB_AT);
     this.#banks = config.ranges.map((range) => ({ ...range, words: new Int32Array(range.memory) }));
     this.#bank = this.#banks[0]!;
+    this.#ram = this.#bank.memory;
     this.#halves = this.#bank.words;
-    this.#entries = new BigUint64Array(this.#bank.memory);
+    this.#entries = new BigUint64Array(this.#ram);
     this.#tlb.flushAll();
     this.#hostDoorbell = {
       words: new Int32Array(config.hostDoorbell),
@@ -147,9 +151,9 @@ export class HostCpu {
       this.#floats[WORD.faultAddress] = address;
       return false;
     }
-    const bank = this.#bankOf(pfn);
+    const bank = pfn < 0 ? null : this.#bankOf(pfn);
     if (bank === null) {
-      words[op + OP.found] = pfn;
+      words[op + OP.found] = pfn < 0 ? nowhere(pfn) : pfn;
       words[op + OP.outcome] = WORD_MACHINE_CHECK;
       return true;
     }
@@ -191,8 +195,7 @@ export class HostCpu {
       }
       const pfn = ptePfn(entry);
       const bank = this.#bankOf(pfn);
-      // A table that is nowhere: let the access say so.
-      if (bank === null || bank.words !== this.#halves) return pfn;
+      if (bank === null || bank.memory !== this.#ram) return nowhere(pfn);
       table = (bank.firstFrame + pfn - bank.firstPfn) * PTRS_PER_TABLE;
     }
   }

@@ -117,6 +117,11 @@ export class DeviceQueue {
     return failed === 0 || !fenceReached(failed, first);
   }
 
+  /** Sequence number of the last run that was copied, or failed. */
+  get copiesDone(): number {
+    return load32(this.#header, HEADER.copyFence);
+  }
+
   /** Make the device forget [start, end) of a context, and wait until it has. False: the device died (so it has). */
   *invalidate(context: number, start: number, end: number): Sleeps<boolean> {
     const ring = this.#invalidations;

@@ -168,6 +168,11 @@ export class Dmirror {
     else if (yield* queue.invalidate(this.context, start, end)) tables.reclaim(mark);
   }
 
+  /** The device forgets the whole address space, and faults for what it wants again. */
+  *forgetAll(): Sleeps<void> {
+    if (this.#options.tables.unmapRange(this.root, 0, TASK_SIZE) > 0) yield* this.flush(0, TASK_SIZE);
+  }
+
   /** Serve no more faults; returns once those under way are served. */
   *quiesce(): Sleeps<void> {
     this.closing = true;

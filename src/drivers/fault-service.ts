@@ -14,7 +14,7 @@ import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { injects } from '../base/injection.js';
 import { findHugePmd, hugeAlignDown } from '../mm/huge-pmd.js';
-import { mapsCoherentPage } from '../mm/page-vma-mapped.js';
+import { mapsCoherentPage, mapsFilePage } from '../mm/page-vma-mapped.js';
 import { NO_TABLE, nextLeaf } from '../mm/pgtable.js';
 import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
@@ -88,8 +88,18 @@ export class FaultService {
   }
 
   *serve(): Sleeps<never> {
+    const { owner } = this.#ctx;
+    let lostPeers = 0;
+    const hasLostPeer = (): boolean => owner.shared && owner.lost > lostPeers;
+    const isWanted = (): boolean => this.#link.lost === null && (this.#ring.pending() > 0 || hasLostPeer());
     for (;;) {
-      yield* waitUntil(`faults of ${this.#link.name}`, () => this.#link.lost === null && this.#ring.pending() > 0);
+      yield* waitUntil(`faults of ${this.#link.name}`, isWanted);
+      if (hasLostPeer()) {
+        lostPeers = owner.lost;
+        // What was mapped in its memory is gone with it.
+        for (const { dmirror } of this.#mirrors.values()) yield* dmirror.forgetAll();
+        continue;
+      }
       yield* this.#trouble();
       const { contexts, upTo } = this.#takeBatch();
       for (const [context, faults] of contexts) {
@@ -176,13 +186,15 @@ export class FaultService {
   }
 
   /**
-   * A run without what is in coherent memory: that is within the device's reach, and nobody but the driver of that memory moves
-   * it. An attempt would only take the page from all devices that have it mapped.
+   * A run without what cannot move: coherent memory, which is within the device's reach and which nobody but its own driver moves,
+   * and pages of files and shared memory. An attempt would only take the page from all devices that have it mapped, in all
+   * processes, and two that share one could keep each other from it for ever.
    */
   #movable(dmirror: Dmirror, run: Run): Run[] {
     const { kernel } = this.#ctx;
-    const isCoherent = (at: number): boolean => mapsCoherentPage(kernel, dmirror.mm, at as VirtAddr);
-    return apart(run, isCoherent).filter(({ start }) => !isCoherent(start));
+    const stays = (at: number): boolean =>
+      mapsCoherentPage(kernel, dmirror.mm, at as VirtAddr) || mapsFilePage(kernel, dmirror.mm, at as VirtAddr);
+    return apart(run, stays).filter(({ start }) => !stays(start));
   }
 
   /** Pages that are neighbours and want the same access: make the device's page table allow it, if they are to be had now. */

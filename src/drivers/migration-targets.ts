@@ -5,12 +5,13 @@
  */
 import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, mpfnSet } from '../abi/mpfn.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { allocHugeFolio } from '../mm/huge-memory.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { isFaultFolio } from '../mm/page.js';
+import { isFaultFolio, pageFileId, pageTestFlag } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { RwSemaphore } from '../sync/rwsem.js';
@@ -152,25 +153,36 @@ export function* awaitCopies(
 ): Sleeps<boolean> {
   const { kernel, queue } = ctx;
   if (yield* queue.copied(ticket)) return true;
-  if (queue.lost) reclaimReferences(kernel, ticket.batch, faultPage);
+  if (queue.lost) reclaimReferences(kernel, ticket, queue.copiesDone, faultPage);
   for (const dst of dsts) dropTargets(kernel, dst);
   return false;
 }
 
 /**
- * A copy engine that dies does not drop the references that it took. The pages of a migration are locked and unmapped, so who
- * else may hold them is known: the migration, and the CPU fault that asked for it.
+ * A copy engine that dies does not drop the references that it took: one on each page of the run that it was at. The pages of a
+ * migration are locked and unmapped, so who holds them is known: the migration, the CPU fault that asked for it, and a page cache,
+ * whose page others may have found and wait for.
+ * @param done sequence number of the last run that was done
  */
-function reclaimReferences(kernel: Kernel, batch: CopyBatch, faultPage: Page): void {
+function reclaimReferences(kernel: Kernel, { batch, first }: CopyTicket, done: number, faultPage: Page): void {
   const { words } = kernel.memmap;
-  const resetTo = (page: Page, count: number): number => pageRefAdd(words, page, count - pageRefCount(words, page));
-  for (const { sourcePage, targetPage, pages } of batch.runs) {
+  for (const [at, { sourcePage, targetPage, pages }] of batch.runs.entries()) {
+    if (((first + at) | 0) !== ((done + 1) | 0)) continue;
     for (let i = 0; i < pages; i++) {
       const source = (sourcePage + i) as Page;
-      if (sourcePage !== NULL_PAGE) resetTo(source, isFaultFolio(words, folioHead(words, source), faultPage) ? 2 : 1);
-      resetTo((targetPage + i) as Page, 1);
+      const target = (targetPage + i) as Page;
+      if (sourcePage !== NULL_PAGE && pageRefCount(words, source) > holders(words, source, faultPage)) {
+        pageRefAdd(words, source, -1);
+      }
+      pageRefAdd(words, target, 1 - pageRefCount(words, target));
     }
   }
+}
+
+/** References on a page of a migration, if nobody waits for it. */
+function holders(words: Int32Array, page: Page, faultPage: Page): number {
+  const isCached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache);
+  return (isFaultFolio(words, folioHead(words, page), faultPage) ? 2 : 1) + (isCached ? 1 : 0);
 }
 
 function dropTargets(kernel: Kernel, dst: Float64Array): void {

@@ -29,6 +29,11 @@ export class PeerGroup {
     return this.#members.length > 1;
   }
 
+  /** Members that are lost. */
+  get lost(): number {
+    return this.#members.reduce((lost, { queue }) => lost + (queue.lost ? 1 : 0), 0);
+  }
+
   /** Does the page belong to a member? */
   owns(page: Page): boolean {
     return this.#members.some(({ memory }) => memory.owns(page));

@@ -66,6 +66,20 @@ export const MACHINE_PRESETS = {
       devices: devices(1, '4GiB', '256MiB'),
     },
   },
+  stress: {
+    summary: 'everything small: 4 devices (two of them peers, one coherent), 2 CPUs, swap',
+    spec: {
+      memory: { ram: '48MiB', physicalBits: 46 },
+      cpus: 2,
+      swap: ['16MiB'],
+      devices: [
+        { name: 'gpu0', memory: '8MiB', chunk: '4MiB', tlbSets: 16 },
+        { name: 'gpu1', memory: '4MiB', chunk: '2MiB', tlbSets: 16, peers: 'link' },
+        { name: 'gpu2', memory: '4MiB', type: 'coherent', tlbSets: 16 },
+        { name: 'gpu3', memory: '4MiB', chunk: '2MiB', tlbSets: 16, peers: 'link' },
+      ],
+    },
+  },
 } as const satisfies Record<string, MachinePreset>;
 
 export type PresetName = keyof typeof MACHINE_PRESETS;

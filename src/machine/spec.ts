@@ -93,7 +93,7 @@ export type MachineInput = PresetName | MachineSpecInput | MachineSpec;
 
 /** What flags may change of a spec. */
 export type MachineOverrides = Partial<
-  Pick<MachineSpec, 'addressing' | 'revision' | 'forget' | 'executor' | 'schedule' | 'seed' | 'checks'>
+  Pick<MachineSpec, 'addressing' | 'revision' | 'forget' | 'cpus' | 'executor' | 'schedule' | 'seed' | 'checks'>
 > & {
   /** Number of devices: keeps the first ones, or adds copies of the first. */
   readonly devices?: number;
@@ -183,7 +183,8 @@ function completeFromPreset(written: Record<string, unknown>, fail: Fail): Recor
   if (!Number.isInteger(count) || count < 0 || count > MAX_DEVICES) {
     return fail(['devices'], `must be a list of 0 to ${MAX_DEVICES} devices, or their number${notThis(count)}`);
   }
-  return { ...completed, devices: deviceCopies(MACHINE_PRESETS[preset].spec.devices, count) };
+  const { devices }: { readonly devices: readonly { readonly name: string }[] } = MACHINE_PRESETS[preset].spec;
+  return { ...completed, devices: deviceCopies(devices, count) };
 }
 
 const dropUndefined = (fields: Record<string, unknown>): Record<string, unknown> =>

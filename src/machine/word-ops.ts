@@ -35,12 +35,20 @@ export function encodeWordOps(operations: readonly WordOperation[]): Int32Array 
   return words;
 }
 
+/** What a list says of each operation, whether it has come to its end or not. */
+export function answersOf(
+  words: Int32Array,
+): { readonly outcome: WordResult['outcome'] | 'unknown'; readonly found: number }[] {
+  return Array.from({ length: words.length / OP_WORDS }, (_, i) => ({
+    outcome: OUTCOMES.get(words[i * OP_WORDS + OP.outcome]!) ?? 'unknown',
+    found: words[i * OP_WORDS + OP.found]!,
+  }));
+}
+
 /** What a list that has come to its end says of each operation. */
 export function decodeWordOps(words: Int32Array): WordResult[] {
-  return Array.from({ length: words.length / OP_WORDS }, (_, i) => {
-    const code = words[i * OP_WORDS + OP.outcome]!;
-    const outcome = OUTCOMES.get(code);
-    assert(outcome !== undefined, () => `operation ${i} was answered by ${code}`);
-    return { outcome, found: words[i * OP_WORDS + OP.found]! };
+  return answersOf(words).map(({ outcome, found }, i) => {
+    assert(outcome !== 'unknown', () => `operation ${i} was not answered`);
+    return { outcome, found };
   });
 }

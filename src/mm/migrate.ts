@@ -260,6 +260,23 @@ function unmapHuge(kernel: Kernel, vma: VmArea, index: number, folio: Page, spli
   return !splitHuge;
 }
 
+/**
+ * Wherever a huge migration entry stands for the folio, in whichever process, small ones take its place. Linux's
+ * migrate_vma_split_unmapped_folio() does so in the VMA of the migration only: of a folio that fork has shared, the other processes'
+ * huge entries would name the first of its single pages for ever. Precondition: the folio is locked, nothing else maps it.
+ */
+export function splitMigrationPmds(kernel: Kernel, folio: Page): void {
+  const index = pageIndex(kernel.memmap.words, kernel.memmap.floats, folio);
+  const tree = pageAnonVma(kernel, folio)?.tree;
+  for (const { value: vma } of tree?.overlapping(index, index + folioNrPages(kernel.memmap.words, folio)) ?? []) {
+    const at = hugePmdOf(kernel, vma, index, folio, 'migration');
+    if (at === NO_TABLE) continue;
+    lockTable(kernel, tableOf(at));
+    splitHugePmdLocked(kernel, vma, at, rmapAddress(vma, index), true);
+    unlockTable(kernel, tableOf(at));
+  }
+}
+
 /** Place of the huge entry by which the VMA maps the folio (or had mapped it), NO_TABLE for none. */
 function hugePmdOf(kernel: Kernel, vma: VmArea, index: number, folio: Page, mode: WalkMode): number {
   const addr = rmapAddress(vma, index);

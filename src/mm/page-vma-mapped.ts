@@ -11,7 +11,7 @@ import { load32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { folioNrPages, isDeviceCoherentPage, isDevicePrivatePage, pageIndex } from './page.js';
+import { folioNrPages, isDeviceCoherentPage, isDevicePrivatePage, pageIndex, pageIsAnon } from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
 import { pageAnonVma, rmapAddress } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
@@ -92,6 +92,12 @@ export function normalPageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page
   const low = load32(kernel.ram.halves, at);
   if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return NULL_PAGE;
   return kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, at + 1)) as Pfn);
+}
+
+/** Does a page of a file, or of shared memory, stand at an address? */
+export function mapsFilePage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const page = normalPageAt(kernel, mm, addr);
+  return page !== NULL_PAGE && !pageIsAnon(kernel.memmap.words, page);
 }
 
 /** How many small entries of an address space map pages of a large anonymous folio. Linux keeps count by MM_ID; here we look. */

@@ -4,6 +4,29 @@ import { boot } from '#src/check/boot';
 
 const BYTES = 8 * 2 ** 20;
 
+// Found by stress: the peer went on with its mapping of memory that was gone.
+it.each(['inline', 'threads'] as const)(
+  'a peer loses what was in the memory of a device that dies (%s)',
+  async (executor) => {
+    const machine = await boot({
+      ...{ executor, memory: { ram: '64MiB' } },
+      devices: ['a', 'b'].map((name) => ({ name, memory: '16MiB', peers: 'link' })),
+    });
+    const process = await machine.process();
+    const range = await process.mmap({ length: 4096 });
+    await process.write(range.start, new Uint8Array(4096).fill(3));
+    const [a, b] = [await process.mirror('a'), await process.mirror('b', { onFault: 'mirror' })];
+    expect((await a.migrate(range, 'device')).migrated).toBe(1);
+    expect([...(await b.read(range.start, 2))]).toEqual([3, 3]);
+    await machine.killDevice('a');
+    await machine.settle();
+    await expect(b.read(range.start, 2)).rejects.toMatchObject({ code: 'ERR_PFNLESS_ERRNO' });
+    await expect(process.read(range.start, 2)).rejects.toMatchObject({ signal: 'SIGBUS' });
+    expect(await machine.check()).toEqual([]);
+    await machine.dispose();
+  },
+);
+
 describe.each(['inline', 'threads'] as const)('a device that dies (%s)', (executor) => {
   it.each([
     ['legacy', 'device', 0],

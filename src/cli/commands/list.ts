@@ -1,5 +1,6 @@
 /** `pfnless list`: what there is to run, and what to run it on. */
 import type { Command } from 'commander';
+import { INJECTION_IDS, INJECTION_POINTS } from '../../base/injection.js';
 import { ALL_CHECKERS } from '../../check/boot.js';
 import { builtins } from '../../device/programs/index.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
@@ -24,13 +25,17 @@ const ADDRESSINGS: readonly Item[] = [
   { name: 'offset', summary: 'device private pages have offsets in a space of their own (default)' },
 ];
 
+const INJECTIONS: readonly Item[] = INJECTION_IDS.map((name) => ({ name, summary: INJECTION_POINTS[name].summary }));
+
 const items = (named: Readonly<Record<string, { readonly summary: string }>>): Item[] =>
   Object.entries(named).map(([name, { summary }]) => ({ name, summary }));
 
 export function addListCommand(program: Command, exit: (code: number) => void): void {
   program
     .command('list')
-    .description('list workloads, programs, machines, drivers, addressings, check sites and invariants')
+    .description(
+      'list workloads, programs, machines, drivers, addressings, check sites, invariants and what stress injects',
+    )
     .option('--json', 'print one JSON object')
     .action((flags: { readonly json?: boolean }) => {
       list(flags.json === true);
@@ -46,6 +51,7 @@ function list(json: boolean): void {
     machines: items(MACHINE_PRESETS),
     drivers: DRIVERS,
     addressings: ADDRESSINGS,
+    injections: INJECTIONS,
     sites: CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
     invariants: ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),
   };

@@ -30,6 +30,7 @@ import { load32, setPteHalves } from '../../sync/word.js';
 import { hugeFits } from '../huge-memory.js';
 import { allocDeposit, findHugePmd, isHugeZero, setHugePresent, splitHugePmd } from '../huge-pmd.js';
 import type { Kernel } from '../kernel.js';
+import { splitMigrationPmds } from '../migrate.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -154,6 +155,7 @@ function* splitUnmapped(
     src[at] = mpfnClear(src[at] as Mpfn, MIGRATE_PFN_MIGRATE | MIGRATE_PFN_COMPOUND);
     return false;
   }
+  splitMigrationPmds(kernel, folio);
   const pages = splitUnmappedFolio(kernel, folio);
   const flags = src[at] & (MIGRATE_PFN_MIGRATE | MIGRATE_PFN_WRITE);
   for (let i = 0; i < pages; i++) {

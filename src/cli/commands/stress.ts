@@ -1,0 +1,144 @@
+/** `pfnless stress`: random programs on real threads (or inline), hostile on request, until the time is up or something is found. */
+import type { Command } from 'commander';
+import { PfnlessError } from '../../base/errors.js';
+import { INJECTION_IDS, INJECTION_POINTS, type InjectionId, isInjectionId } from '../../base/injection.js';
+import { suggestion } from '../../base/nearest.js';
+import { MAX_CPUS } from '../../machine/schema.js';
+import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
+import { formatCount } from '../../report/table.js';
+import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
+import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import { paint, print, printJson, startProgress } from '../output.js';
+
+export interface StressFlags extends MachineFlags {
+  readonly duration?: number;
+  readonly ops?: number;
+  readonly rounds?: number;
+  readonly cpus?: number;
+  readonly inject: readonly InjectionId[];
+  readonly json?: boolean;
+}
+
+const STRESS_MACHINE = 'stress';
+const DEFAULT_DURATION_MS = 60_000;
+const COUNT_MAX = 2 ** 40;
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** "90s", "2m", "1h", "500ms", or seconds. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
+export function parseDuration(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+  if (match === null || Number(match[1]) === 0) {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `--duration is a time like 60s, 5m or 1h, not "${text}"`);
+  }
+  return Number(match[1]) * UNITS[match[2] ?? 's']!;
+}
+
+/** "all", "none", or ids with commas between. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
+export function parseInjections(text: string): readonly InjectionId[] {
+  if (text === 'all') return INJECTION_IDS;
+  if (text === 'none') return [];
+  return text.split(',').map((id) => {
+    if (isInjectionId(id)) return id;
+    throw new PfnlessError(
+      'ERR_PFNLESS_ARGUMENT',
+      `nothing is injected at "${id}" (${suggestion(id, [...INJECTION_IDS, 'all', 'none'])})`,
+    );
+  });
+}
+
+export function addStressCommand(program: Command, exit: (code: number) => void): void {
+  addStressOptions(program.command('stress').description('random programs on real threads; every load is checked'))
+    .option('--rounds <n>', 'machines, one after the other', wholeNumber(1, COUNT_MAX))
+    .action(async (flags: StressFlags) => exit(await stress(flags)));
+}
+
+/** The flags of a machine, and what is done to it. */
+export function addStressOptions(command: Command): Command {
+  addMachineOptions(command)
+    .option('--cpus <n>', 'host CPUs beside the kernel, each a thread', wholeNumber(0, MAX_CPUS))
+    .option('--inject <ids>', `what fails: all, none, or some of ${INJECTION_IDS.join(', ')}`, parseInjections, [])
+    .option('--duration <time>', 'end after a time like 60s, 5m or 1h (default 60s)', parseDuration)
+    .option('--ops <n>', 'end after so many loads and stores', wholeNumber(1, COUNT_MAX))
+    .option('--json', 'print one JSON object');
+  const machine = command.options.find(({ long }) => long === '--machine')!;
+  machine.default(STRESS_MACHINE);
+  return command.setOptionValueWithSource('machine', STRESS_MACHINE, 'default');
+}
+
+/** The machine that the flags of `stress` describe: all of its boot options come through here. */
+export function stressMachine(flags: StressFlags): MachineSpec {
+  const spec = machineFromFlags(flags);
+  return flags.cpus === undefined ? spec : overrideMachineSpec(spec, { cpus: flags.cpus });
+}
+
+export function limitsOf({ duration, ops, rounds }: StressFlags): StressLimits {
+  const isBounded = duration !== undefined || ops !== undefined || rounds !== undefined;
+  return { durationMs: isBounded ? duration : DEFAULT_DURATION_MS, operations: ops, rounds };
+}
+
+async function stress(flags: StressFlags): Promise<number> {
+  const spec = stressMachine(flags);
+  if (!flags.json) print(`${describe(spec, flags.inject)}\n`);
+  const progress = await startProgress('booting');
+  const result = await runStress({
+    spec,
+    limits: limitsOf(flags),
+    inject: flags.inject,
+    now: () => performance.now(),
+    onProgress: ({ rounds, operations }) =>
+      progress.update(`round ${rounds + 1}, ${formatCount(operations)} operations`),
+  }).finally(() => progress.stop());
+  const ok = result.violations.length === 0;
+  const repro = result.failedSeed === null ? null : reproCommand(spec, flags, result.failedSeed);
+  if (flags.json) {
+    printJson({
+      ...{ schema: 'pfnless/stress@1', ok, seed: spec.seed, addressing: spec.addressing, executor: spec.executor },
+      ...{ devices: spec.devices.length, cpus: spec.cpus, inject: flags.inject, ...result, repro },
+    });
+  } else {
+    print(resultText(result, repro));
+  }
+  return ok ? EXIT_HELD : EXIT_FOUND;
+}
+
+function describe({ seed, executor, addressing, devices, cpus }: MachineSpec, inject: readonly InjectionId[]): string {
+  const injected = inject.length === INJECTION_IDS.length ? 'all' : inject.join(', ') || 'none';
+  return `seed ${seed} · ${executor} · ${addressing} addressing · ${devices.length} devices · ${cpus} CPUs · inject ${injected}`;
+}
+
+/** The command that runs one round again. With threads it takes other turns each time, and may need some tries. */
+export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number): string {
+  const { machine, inject } = flags;
+  const words = [
+    'npx pfnless stress --rounds 1',
+    `--seed ${seed}`,
+    ...(machine === STRESS_MACHINE ? [] : [`--machine ${/^[\w./-]+$/.test(machine) ? machine : `'${machine}'`}`]),
+    `--addressing ${spec.addressing}`,
+    `--devices ${spec.devices.length}`,
+    `--cpus ${spec.cpus}`,
+    `--executor ${spec.executor}`,
+    ...(spec.executor === 'inline' ? [`--schedule ${spec.schedule}`] : []),
+    `--inject ${inject.length === INJECTION_IDS.length ? 'all' : inject.join(',') || 'none'}`,
+    ...(spec.checks ? [] : ['--no-checks']),
+  ];
+  return words.join(' ');
+}
+
+function resultText(result: StressResult, repro: string | null): string {
+  const { rounds, episodes, operations, calls, lost, traffic, injected, violations, framesLeaked } = result;
+  const losses = lost === 0 ? [] : [`${formatCount(lost)} words were lost with their devices, and reported so`];
+  const fired = Object.entries(injected).map(
+    ([id, times]) => `  ${String(times).padStart(8)} times ${INJECTION_POINTS[id as InjectionId].summary} (${id})`,
+  );
+  const lines = [
+    `${rounds} rounds, ${episodes} episodes, ${formatCount(operations)} loads and stores, ${formatCount(calls)} calls beside them`,
+    `${formatCount(traffic.cpuFaults)} CPU faults, ${formatCount(traffic.deviceFaults)} device faults, ` +
+      `${formatCount(traffic.migrated)} pages migrated, ${formatCount(traffic.shootdowns)} shootdowns met a CPU at work`,
+    ...losses,
+    ...fired,
+  ];
+  for (const { invariant, message } of violations) lines.push(`${paint.bad(invariant)}: ${message}`);
+  lines.push(repro === null ? paint.good(`held: settled, ${framesLeaked} frames leaked`) : `again: ${repro}`);
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,47 @@
+/** `pfnless stress` as users call it. */
+import { expect, test } from 'vitest';
+import { jsonOf, pfnless } from './pfnless';
+
+test('a round inline, twice: the same result, which says all that is promised', async () => {
+  const words = [
+    'stress',
+    '--executor',
+    'inline',
+    '--rounds',
+    '1',
+    '--ops',
+    '3000',
+    '--inject',
+    'all',
+    '--seed',
+    '9',
+    '--json',
+  ];
+  const [one, two] = await Promise.all([pfnless(words), pfnless(words)]);
+  expect(one.code).toBe(0);
+  expect(jsonOf(one)).toEqual(jsonOf(two));
+  expect(jsonOf(one)).toMatchObject({
+    ...{ schema: 'pfnless/stress@1', ok: true, seed: 9, addressing: 'offset', executor: 'inline', devices: 4, cpus: 2 },
+    ...{ rounds: 1, violations: [], settled: true, framesLeaked: 0, failedSeed: null, repro: null },
+  });
+  expect(jsonOf(one).operations).toBeGreaterThanOrEqual(3000);
+});
+
+test('with threads, for a time, and with fewer devices and CPUs', async () => {
+  const flags = ['--devices', '2', '--cpus', '1', '--inject', 'alloc-page,copy-late'];
+  const { code, stdout } = await pfnless(['stress', '--duration', '500ms', '--addressing', 'legacy', ...flags]);
+  expect(stdout).toMatch(/^seed 1 · threads · legacy addressing · 2 devices · 1 CPUs · inject alloc-page, copy-late\n/);
+  expect(stdout).toMatch(/held: settled, 0 frames leaked\n$/);
+  expect(code).toBe(0);
+});
+
+test.each([
+  [['--inject', 'copy-eror'], 'did you mean "copy-error"?'],
+  [['--duration', 'soon'], '--duration is a time like 60s, 5m or 1h, not "soon"'],
+  [['--duration', '0s'], '--duration is a time'],
+  [['--cpus', '65'], 'a whole number from 0 to 64'],
+])('wrong use: %j', async (flags, message) => {
+  const { code, stderr } = await pfnless(['stress', ...flags]);
+  expect(code).toBe(2);
+  expect(stderr).toContain(message);
+});
