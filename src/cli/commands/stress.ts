@@ -5,6 +5,7 @@ import { INJECTION_IDS, INJECTION_POINTS, type InjectionId, isInjectionId } from
 import { suggestion } from '../../base/nearest.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
+import { DEFAULT_REVISION } from '../../mm/check-sites.js';
 import { formatCount } from '../../report/table.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
@@ -120,6 +121,8 @@ export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number
     `--executor ${spec.executor}`,
     ...(spec.executor === 'inline' ? [`--schedule ${spec.schedule}`] : []),
     `--inject ${inject.length === INJECTION_IDS.length ? 'all' : inject.join(',') || 'none'}`,
+    ...(spec.revision === DEFAULT_REVISION ? [] : [`--revision ${spec.revision}`]),
+    ...spec.forget.map((id) => `--site ${id}`),
     ...(spec.checks ? [] : ['--no-checks']),
   ];
   return words.join(' ');
