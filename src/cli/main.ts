@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench.js';
 import { addConformCommand } from './commands/conform.js';
+import { addContentionCommand } from './commands/contention.js';
 import { addExploreCommand, addReplayCommand } from './commands/explore.js';
 import { addIomemCommand } from './commands/iomem.js';
 import { addLayoutsCommand } from './commands/layouts.js';
@@ -30,8 +31,9 @@ function createProgram(): Command {
   addRunCommand(program, setExitCode);
   addExploreCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
-  addMutantsCommand(program, setExitCode);
   addStressCommand(program, setExitCode);
+  addContentionCommand(program, setExitCode);
+  addMutantsCommand(program, setExitCode);
   addListCommand(program, setExitCode);
   addIomemCommand(program, setExitCode);
   addLayoutsCommand(program, setExitCode);

@@ -45,3 +45,20 @@ test.each([
   expect(code).toBe(2);
   expect(stderr).toContain(message);
 });
+
+test('contention: retries for each success under the old and the fixed rule', async () => {
+  const { code, stdout } = await pfnless(['contention', '--cpus', '4', '--json']);
+  expect(code).toBe(0);
+  const { rows } = JSON.parse(stdout);
+  expect(rows.map(({ cpus, old, fixed }: Row) => [cpus, old.livelock, fixed.livelock])).toEqual([
+    [1, false, false],
+    [2, true, false],
+    [4, true, false],
+  ]);
+});
+
+interface Row {
+  readonly cpus: number;
+  readonly old: { readonly livelock: boolean };
+  readonly fixed: { readonly livelock: boolean };
+}

@@ -1,0 +1,61 @@
+/** `pfnless contention`: many CPUs fault one device page, under the rule before 1afaeb8293c9 and under the fixed one. */
+import { type Command, Option } from 'commander';
+import { MAX_CPUS } from '../../machine/schema.js';
+import type { Addressing } from '../../machine/types.js';
+import { type Column, renderTable } from '../../report/table.js';
+import { type ContentionResult, measureContention } from '../../stress/contention.js';
+import { EXIT_HELD } from '../exit.js';
+import { wholeNumber } from '../machine-options.js';
+import { print, printJson, startProgress } from '../output.js';
+
+interface ContentionFlags {
+  readonly cpus: number;
+  readonly addressing: Addressing;
+  readonly seed: number;
+  readonly json?: boolean;
+}
+
+interface Row {
+  readonly cpus: number;
+  readonly old: ContentionResult;
+  readonly fixed: ContentionResult;
+}
+
+const DEFAULT_CPUS = 16;
+
+export function addContentionCommand(program: Command, exit: (code: number) => void): void {
+  program
+    .command('contention')
+    .description('many CPUs fault one device page: retries for each success, under the old rule and the fixed one')
+    .option('--cpus <n>', 'CPUs at the most', wholeNumber(1, MAX_CPUS), DEFAULT_CPUS)
+    .addOption(new Option('--addressing <mode>', 'legacy or offset').choices(['legacy', 'offset']).default('offset'))
+    .option('--seed <n>', 'seed of the machine', wholeNumber(0, 0xffff_ffff), 1)
+    .option('--json', 'print one JSON object')
+    .action(async (flags: ContentionFlags) => exit(await contention(flags)));
+}
+
+async function contention({ cpus: cpusMax, addressing, seed, json }: ContentionFlags): Promise<number> {
+  const progress = await startProgress('measuring');
+  const rows: Row[] = [];
+  for (let cpus = 1; cpus <= cpusMax; cpus *= 2) {
+    progress.update(`${cpus} CPUs`);
+    const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing, seed });
+    rows.push({ cpus, old: await measure('reference'), fixed: await measure('trylock') });
+  }
+  progress.stop();
+  if (json) printJson({ schema: 'pfnless/contention@1', ok: true, seed, addressing, rows });
+  else
+    print(
+      `seed ${seed} · ${addressing} addressing · faults for each page that came home\n\n${renderTable(COLUMNS, rows)}`,
+    );
+  return EXIT_HELD;
+}
+
+const text = ({ livelock, retriesPerSuccess, successes, faults }: ContentionResult): string =>
+  livelock ? `livelock: ${successes} pages in ${faults} faults` : retriesPerSuccess.toFixed(1);
+
+const COLUMNS: readonly Column<Row>[] = [
+  { title: 'CPUs', cell: ({ cpus }) => String(cpus) },
+  { title: 'reference, then wait (before 1afaeb8293c9)', cell: ({ old }) => text(old) },
+  { title: 'trylock (fixed)', cell: ({ fixed }) => text(fixed) },
+];
