@@ -2,6 +2,7 @@
 /** The `pfnless` command: knows the commands, turns errors into one sentence and an exit code, stops on Ctrl-C. */
 import { Command, CommanderError } from 'commander';
 import { addBenchCommand } from './commands/bench.js';
+import { addCampaignCommand } from './commands/campaign.js';
 import { addConformCommand } from './commands/conform.js';
 import { addContentionCommand } from './commands/contention.js';
 import { addExploreCommand, addReplayCommand } from './commands/explore.js';
@@ -32,6 +33,7 @@ function createProgram(): Command {
   addExploreCommand(program, setExitCode);
   addReplayCommand(program, setExitCode);
   addStressCommand(program, setExitCode);
+  addCampaignCommand(program, setExitCode);
   addContentionCommand(program, setExitCode);
   addMutantsCommand(program, setExitCode);
   addListCommand(program, setExitCode);

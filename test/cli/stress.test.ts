@@ -62,3 +62,19 @@ interface Row {
   readonly old: { readonly livelock: boolean };
   readonly fixed: { readonly livelock: boolean };
 }
+
+test('a campaign over a kernel that forgets: each seed says how to run it again, which finds it again', async () => {
+  const flags = ['--executor', 'inline', '--site', 'leaf-to-page-private', '--inject', 'copy-late'];
+  const { code, stdout } = await pfnless(['campaign', '--seeds', '2', '--jobs', '2', '--json', ...flags]);
+  expect(code).toBe(1);
+  const { failures, ...result } = JSON.parse(stdout);
+  expect(result).toMatchObject({ schema: 'pfnless/campaign@1', ok: false, seeds: 2, judged: 2, settled: false });
+  expect(failures.map(({ seed, outcome }: { seed: number; outcome: string }) => [seed, outcome])).toEqual([
+    [1, 'found'],
+    [2, 'found'],
+  ]);
+  const words: string[] = failures[0].repro.split(' ').slice(2);
+  const again = await pfnless([...words, '--json']);
+  expect(again.code).toBe(1);
+  expect(jsonOf(again).violations).toEqual(failures[0].result.violations);
+});

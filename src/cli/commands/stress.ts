@@ -80,7 +80,7 @@ export function limitsOf({ duration, ops, rounds }: StressFlags): StressLimits {
 
 async function stress(flags: StressFlags): Promise<number> {
   const spec = stressMachine(flags);
-  if (!flags.json) print(`${describe(spec, flags.inject)}\n`);
+  if (!flags.json) print(`${describeStress(spec, flags.inject)}\n`);
   const progress = await startProgress('booting');
   const result = await runStress({
     spec,
@@ -103,7 +103,11 @@ async function stress(flags: StressFlags): Promise<number> {
   return ok ? EXIT_HELD : EXIT_FOUND;
 }
 
-function describe({ seed, executor, addressing, devices, cpus }: MachineSpec, inject: readonly InjectionId[]): string {
+/** What is run, in a line; the seed comes first. */
+export function describeStress(
+  { seed, executor, addressing, devices, cpus }: MachineSpec,
+  inject: readonly InjectionId[],
+): string {
   const injected = inject.length === INJECTION_IDS.length ? 'all' : inject.join(', ') || 'none';
   return `seed ${seed} · ${executor} · ${addressing} addressing · ${devices.length} devices · ${cpus} CPUs · inject ${injected}`;
 }
@@ -129,19 +133,25 @@ export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number
 }
 
 function resultText(result: StressResult, repro: string | null): string {
-  const { rounds, episodes, operations, calls, lost, traffic, injected, violations, framesLeaked } = result;
+  const { violations, framesLeaked } = result;
+  const lines = [...statistics(result)];
+  for (const { invariant, message } of violations) lines.push(`${paint.bad(invariant)}: ${message}`);
+  lines.push(repro === null ? paint.good(`held: settled, ${framesLeaked} frames leaked`) : `again: ${repro}`);
+  return `${lines.join('\n')}\n`;
+}
+
+/** What was done, and what was injected. */
+export function statistics(result: StressResult): readonly string[] {
+  const { rounds, episodes, operations, calls, lost, traffic, injected } = result;
   const losses = lost === 0 ? [] : [`${formatCount(lost)} words were lost with their devices, and reported so`];
   const fired = Object.entries(injected).map(
     ([id, times]) => `  ${String(times).padStart(8)} times ${INJECTION_POINTS[id as InjectionId].summary} (${id})`,
   );
-  const lines = [
+  return [
     `${rounds} rounds, ${episodes} episodes, ${formatCount(operations)} loads and stores, ${formatCount(calls)} calls beside them`,
     `${formatCount(traffic.cpuFaults)} CPU faults, ${formatCount(traffic.deviceFaults)} device faults, ` +
       `${formatCount(traffic.migrated)} pages migrated, ${formatCount(traffic.shootdowns)} shootdowns met a CPU at work`,
     ...losses,
     ...fired,
   ];
-  for (const { invariant, message } of violations) lines.push(`${paint.bad(invariant)}: ${message}`);
-  lines.push(repro === null ? paint.good(`held: settled, ${framesLeaked} frames leaked`) : `again: ${repro}`);
-  return `${lines.join('\n')}\n`;
 }

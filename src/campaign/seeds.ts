@@ -1,0 +1,117 @@
+/**
+ * Stress over many seeds: rounds (src/stress/round.ts) on the threads of a piscina pool, one machine each. A task that is aborted, or
+ * that crashes its thread, costs its own row; piscina puts a new thread in its place, and all others go on.
+ */
+import { Piscina } from 'piscina';
+import type { InjectionId } from '../base/injection.js';
+import type { MachineSpec } from '../machine/spec.js';
+import { errorReport } from '../report/error-report.js';
+import type { RoundResult } from '../stress/round.js';
+
+/** One round, as data: it goes to other threads. */
+export interface SeedTask {
+  readonly seed: number;
+  /** The machine, but for its seed. */
+  readonly spec: MachineSpec;
+  readonly inject: readonly InjectionId[];
+  /** End after so many loads and stores; `null`: the whole round. */
+  readonly operations: number | null;
+}
+
+/** What came of a seed. */
+export type SeedRow =
+  | { readonly seed: number; readonly outcome: 'held' | 'found'; readonly result: RoundResult }
+  | { readonly seed: number; readonly outcome: 'crashed' | 'aborted'; readonly message: string };
+
+/** Has the seed been judged? Otherwise it is worth another try. */
+export const isJudged = ({ outcome }: SeedRow): boolean => outcome === 'held' || outcome === 'found';
+
+export interface SeedProgress {
+  readonly done: number;
+  readonly total: number;
+  /** Seeds that found something. */
+  readonly found: number;
+  /** Seeds that are running. */
+  readonly running: readonly number[];
+}
+
+export interface SeedOptions {
+  /** Tasks at a time. */
+  readonly jobs: number;
+  /** Asked before a task is begun: enough? */
+  readonly isOver?: () => boolean;
+  readonly onProgress?: (progress: SeedProgress) => void;
+  /** Called with each row as soon as it is there. */
+  readonly onRow?: (row: SeedRow) => void;
+  /** The module that runs a task in a thread. */
+  readonly door?: URL;
+}
+
+export interface SeedCampaign {
+  /** Rows of the seeds that were begun, in the order of the tasks. Never rejects for what a task does. */
+  readonly finished: Promise<readonly SeedRow[]>;
+  /** End one seed, now, with its thread and its machine. @returns false when it does not run */
+  abort(seed: number): boolean;
+}
+
+const DOOR = new URL('../../workers/campaign.js', import.meta.url);
+/** Longest time of a round, in milliseconds: each of its episodes has an end of its own. */
+const ROUND_MAX_MS = 1_800_000;
+
+export function startSeeds(tasks: readonly SeedTask[], options: SeedOptions): SeedCampaign {
+  const { jobs, isOver = () => false, onProgress = () => {}, onRow = () => {}, door = DOOR } = options;
+  const threads = Math.max(1, Math.min(jobs, tasks.length));
+  const running = new Map<number, AbortController>();
+  const rows: SeedRow[] = [];
+  const queue = tasks.entries();
+  let [done, found] = [0, 0];
+  const report = (): void => onProgress({ done, total: tasks.length, found, running: [...running.keys()] });
+
+  const work = async (pool: Piscina): Promise<void> => {
+    for (let next = queue.next(); !next.done && !isOver(); next = queue.next()) {
+      const [index, task] = next.value;
+      const controller = new AbortController();
+      running.set(task.seed, controller);
+      report();
+      const row = await runSeed(pool, task, controller);
+      running.delete(task.seed);
+      rows[index] = row;
+      done++;
+      if (row.outcome === 'found') found++;
+      onRow(row);
+      report();
+    }
+  };
+  const run = async (): Promise<readonly SeedRow[]> => {
+    const pool = new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads });
+    try {
+      await Promise.all(Array.from({ length: threads }, () => work(pool)));
+    } finally {
+      await pool.destroy();
+    }
+    return rows.filter((row) => row !== undefined);
+  };
+  return {
+    finished: run(),
+    abort(seed) {
+      const controller = running.get(seed);
+      controller?.abort();
+      return controller !== undefined;
+    },
+  };
+}
+
+async function runSeed(pool: Piscina, task: SeedTask, controller: AbortController): Promise<SeedRow> {
+  const { seed } = task;
+  const { signal } = controller;
+  const late = setTimeout(() => controller.abort(), ROUND_MAX_MS);
+  try {
+    const result = (await pool.run(task, { name: 'stressRound', signal })) as RoundResult;
+    return { seed, outcome: result.violations.length === 0 ? 'held' : 'found', result };
+  } catch (error) {
+    if (signal.aborted) return { seed, outcome: 'aborted', message: 'it was told to end, or took too long' };
+    return { seed, outcome: 'crashed', message: errorReport(error).message };
+  } finally {
+    clearTimeout(late);
+  }
+}
