@@ -50,6 +50,11 @@ export class Unsteady {
     for (const word of words) put(this.#unmapped, region, word);
   }
 
+  /** May anything of the region not be there? */
+  mayLack(region: Region): boolean {
+    return this.#unmapped.has(region);
+  }
+
   mayFault(region: Region, word: number): boolean {
     return this.#unmapped.get(region)?.has(word) === true;
   }

@@ -5,12 +5,13 @@
 import { WORD_OP } from '../abi/word-op.js';
 import { formatAddress } from '../base/bytes.js';
 import { FaultError } from '../machine/errors.js';
-import type { Mirror, Pin, VirtRange } from '../machine/types.js';
+import type { Mirror, Pin, Process, VirtRange } from '../machine/types.js';
 import { answersOf, encodeWordOps } from '../machine/word-ops.js';
 import { type Actor, type Answer, type Caution, judgeActor, planActor, Unsteady, unknownAnswers } from './actor.js';
 import { type CallWorld, type DrawnCall, drawCall } from './calls.js';
 import { strikeDevices } from './hostility.js';
 import { contentText, LOST } from './last-writer.js';
+import { adopt, SUBJECTS_MAX } from './population.js';
 import { NO_WRITER, type Region, type Subject } from './region.js';
 import { wordsOn } from './residence.js';
 import { Found, type World } from './world.js';
@@ -29,6 +30,8 @@ const CALLS_MAX = 10;
 const CAREFUL_ODDS = 8;
 /** One in so many times a CPU goes to another process. */
 const SWITCH_ODDS = 3;
+/** One in so many episodes has a fork in it, where there is room for another process. */
+const FORK_ODDS = 2;
 /** Violations of one episode that are told. */
 const WRONG_MAX = 5;
 
@@ -50,6 +53,7 @@ export async function runEpisode(world: World): Promise<void> {
   const pins: Pin[] = [];
   const calls = drawCalls(world, { ...callWorld(world), unsteady, pins });
   const casts = await world.quietly(() => castAll(world, unsteady));
+  if (subjects.length < SUBJECTS_MAX && world.random.below(FORK_ODDS) === 0) calls.push(forkCall(world, unsteady));
 
   injector.armed = true;
   const outcomes = calls.map((call) => world.attempt(call.run()));
@@ -79,6 +83,28 @@ export async function runEpisode(world: World): Promise<void> {
   judge(world, casts, answers, unsteady);
   for (const [at, call] of calls.entries()) if (call.after) await world.attempt(call.after(succeeded[at]!));
   await resolve(world);
+}
+
+/**
+ * Fork in the middle of everything: what the child's words hold is what the parent's may hold at any time. Precondition: all is
+ * planned, and nothing has begun.
+ */
+function forkCall(world: World, unsteady: Unsteady): DrawnCall {
+  const { process, regions } = world.pick(world.subjects);
+  const planned = regions.map((region) => region.inherited());
+  let child: Process | undefined;
+  return {
+    name: 'fork',
+    async run() {
+      child = await process.fork();
+    },
+    async after() {
+      if (child === undefined) return;
+      // Of what was being unmapped nobody knows whether the child has it.
+      if (regions.some((region) => unsteady.mayLack(region))) await child.exit();
+      else await adopt(world, child, planned);
+    },
+  };
 }
 
 const callWorld = ({ random, freshAddress }: World): Pick<CallWorld, 'random' | 'taken' | 'freshAddress'> => ({

@@ -4,7 +4,7 @@ import type { Process } from '../machine/types.js';
 import { Region, type RegionKind, type Subject } from './region.js';
 import type { World } from './world.js';
 
-const SUBJECTS_MAX = 4;
+export const SUBJECTS_MAX = 4;
 const REGIONS_MAX = 5;
 const HUGE_PAGES = 512;
 const HUGE_BYTES = HUGE_PAGES * PAGE_SIZE;
@@ -75,7 +75,11 @@ async function forkSubject(world: World, { process, regions }: Subject): Promise
       child = forked;
     }),
   );
-  if (child === undefined) return;
+  if (child !== undefined) await adopt(world, child, regions);
+}
+
+/** A child of fork joins the others. @param regions of its parent, with what they may have held when it forked */
+export async function adopt(world: World, child: Process, regions: readonly Region[]): Promise<void> {
   world.subjects.push({ process: child, regions: regions.map((region) => region.inherited()), mirrors: new Map() });
   // Its copies of the mirrors act on the parent's memory.
   for (const mirror of child.mirrors) await world.attempt(mirror.close());

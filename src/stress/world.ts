@@ -10,7 +10,7 @@ import type { Subject } from './region.js';
 const FIRST_ADDRESS = 2 ** 40;
 const HUGE = 2 ** 21;
 /** Longest time that an episode may take, in milliseconds: far more than a busy computer needs for it. */
-const EPISODE_MAX_MS = 180_000;
+const EPISODE_MAX_MS = 60_000;
 
 /** Something that must not be; ends the round. */
 export class Found extends Error {
