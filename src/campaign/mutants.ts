@@ -48,6 +48,8 @@ export interface MutantsResult {
 const DOOR = new URL('../../workers/hunt.js', import.meta.url);
 /** Executions of one hunt of the control: they are shared out. */
 const CONTROL_SHARE = 10_000;
+/** For a mutant that no run can tell: as many as nearly all the others take. */
+const UNREACHED_BUDGET = 5000;
 /** Time for a hunt: a hundred times what it takes. */
 const timeoutMs = (budget: number): number => 600_000 + budget * 100;
 
@@ -64,7 +66,10 @@ export async function huntMutants(options: MutantsOptions): Promise<MutantsResul
     name: 'control',
     task: task({}, Math.min(CONTROL_SHARE, control - at * CONTROL_SHARE), seed + at),
   }));
-  const mutants = wanted.map(({ id }) => ({ name: id, task: task({ forget: [id] }, budget, seed) }));
+  const mutants = wanted.map(({ id, unreached }) => {
+    const most = unreached === undefined ? budget : Math.min(budget, UNREACHED_BUDGET);
+    return { name: id, task: task({ forget: [id] }, most, seed) };
+  });
   const results = await runAll([...mutants, ...controls], jobs, options.onProgress ?? (() => {}));
   const rows = wanted.map((site, at) => rowOf(site, results[at]!));
   const ofControl = results.slice(wanted.length);

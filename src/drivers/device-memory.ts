@@ -71,7 +71,10 @@ export class DeviceMemory {
   #clock = 0;
   #used = 0;
   #framesInChunks = 0;
+  /** No more pages are handed out. */
   #closed = false;
+  /** The same, while the chunks go. */
+  #releasing = false;
 
   constructor(options: DeviceMemoryOptions) {
     this.#options = options;
@@ -118,16 +121,16 @@ export class DeviceMemory {
    */
   allocPage(mirror: number): Page {
     if (injects(this.#options.kernel, 'device-page')) return NULL_PAGE;
-    let frame = this.#closed ? NO_FRAME : this.#frames.take();
-    if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.take();
+    let frame = this.#shut ? NO_FRAME : this.#frames.take();
+    if (frame === NO_FRAME && !this.#shut && this.grow() === 0) frame = this.#frames.take();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, 1, mirror);
   }
 
   /** The same of 2 MiB: the first page of a large folio. */
   allocFolio(mirror: number): Page {
     if (injects(this.#options.kernel, 'device-block')) return NULL_PAGE;
-    let frame = this.#closed ? NO_FRAME : this.#frames.takeBlock();
-    if (frame === NO_FRAME && !this.#closed && this.grow() === 0) frame = this.#frames.takeBlock();
+    let frame = this.#shut ? NO_FRAME : this.#frames.takeBlock();
+    if (frame === NO_FRAME && !this.#shut && this.grow() === 0) frame = this.#frames.takeBlock();
     return frame === NO_FRAME ? NULL_PAGE : this.#handOut(frame, BLOCK_PAGES, mirror);
   }
 
@@ -215,9 +218,9 @@ export class DeviceMemory {
     return oldest < 0 ? null : this.#block(oldest);
   }
 
-  /** Try this block last: somebody holds its pages. */
+  /** Try this block last: somebody holds its pages. It may be gone meanwhile, with its chunk. */
   postpone(first: Page): void {
-    this.#blockStamp[Math.floor(this.frameOf(first) / BLOCK_PAGES)] = ++this.#clock;
+    if (this.owns(first)) this.#blockStamp[Math.floor(this.frameOf(first) / BLOCK_PAGES)] = ++this.#clock;
   }
 
   /** Every block with pages in use. */
@@ -225,6 +228,10 @@ export class DeviceMemory {
     for (let block = 0; block < this.#blockUsed.length; block++) {
       if (this.#blockUsed[block] > 0 || !this.#options.kernel.sites.evictNothing) yield this.#block(block);
     }
+  }
+
+  get #shut(): boolean {
+    return this.#closed || this.#releasing;
   }
 
   /** Hand out no more pages. */
@@ -239,9 +246,8 @@ export class DeviceMemory {
   /** Give back all pagemaps; the next page that is wanted begins anew. Waits for the last page of each. */
   *releaseChunks(): Sleeps<void> {
     const { kernel } = this.#options;
-    const closed = this.#closed;
     // Nobody may take a page of what is going away.
-    this.#closed = true;
+    this.#releasing = true;
     for (const { pgmap, resource } of this.#chunks) {
       if (resource === null && kernel.sites.unmapByKind) {
         const region = kernel.sites.releaseOwnRegion ? null : regionOf(pgmap, this.#options.name);
@@ -256,7 +262,7 @@ export class DeviceMemory {
     this.#byPgmap.length = 0;
     this.#frames.clear();
     this.#framesInChunks = 0;
-    this.#closed = closed;
+    this.#releasing = false;
   }
 
   #block(block: number): { readonly first: Page; readonly pages: number } {

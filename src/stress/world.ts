@@ -118,14 +118,19 @@ export class World {
   }
 }
 
+/** Lines of a stack that are told. */
+const STACK_LINES = 5;
+
 /** What an error says about the machine. */
 export function foundBy(error: unknown): Found {
   if (error instanceof Found) return error;
-  const { message } = error instanceof Error ? error : new Error(String(error));
+  const { message, stack = '' } = error instanceof Error ? error : new Error(String(error));
   if (error instanceof InvariantViolation) return new Found({ invariant: 'kernel', message });
-  const code = error instanceof PfnlessError ? error.code : 'no code';
-  return new Found({
-    invariant: code === 'ERR_PFNLESS_DEADLOCK' ? 'liveness' : 'errors',
-    message: `${message} (${code})`,
-  });
+  if (error instanceof PfnlessError) {
+    const invariant = error.code === 'ERR_PFNLESS_DEADLOCK' ? 'liveness' : 'errors';
+    return new Found({ invariant, message: `${message} (${error.code})` });
+  }
+  // Nothing that pfnless says: where it comes from is all there is to go by.
+  const lines = stack.split('\n').slice(1, 1 + STACK_LINES);
+  return new Found({ invariant: 'errors', message: [message, ...lines.map((line) => line.trim())].join(' ') });
 }

@@ -434,7 +434,7 @@ it('a coherent page and a device private page with the same number are told apar
     ...nothing,
     type: 'MEMORY_DEVICE_PRIVATE',
     nrPages: NUMBER + 1,
-    ops: { migrateToRam: () => waitUntil('nothing', () => true) as never },
+    ops: { migrateToRam: () => waitUntil('nothing', () => true) as never, folioFree() {} },
   };
   const open: DevPagemap = {
     ...nothing,

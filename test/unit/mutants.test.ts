@@ -20,10 +20,10 @@ const reproOf = (command: string) => parseRepro(/^npx pfnless replay '(.*)'$/.ex
 
 describe('hunt', () => {
   test.each([
-    ['canary', 'every-byte-reads-back'],
+    ['canary', 'sanitizer'],
     ['leaf-to-page-private', /./],
     ['migration-read-family', 'last-writer'],
-    ['try-to-migrate-family', 'deadlock'],
+    ['try-to-migrate-family', 'rmap'],
     ['restore-pmd-private-first', 'kernel-log'],
     ['release-own-region', 'assertion'],
   ])('%s is caught, and what is printed shows it again in twelve operations', (id, invariant) => {

@@ -104,7 +104,6 @@ describe('kernels that forget', () => {
   test.each([
     ['remove-migration-pte-number', /device-private-write entry has offset 0x\w+, which names no page/],
     ['entry-to-page', /has offset 0x0, page \d+, but the kernel makes page 0 of it/],
-    ['leaf-to-page-private', /has offset 0x0, page \d+, but the kernel makes page \d+ of it/],
   ])('%s', (id, message) => {
     const { failure } = explore(MOVED, { strategy: 'round-robin', sites: { forget: [id] } });
     expect(failure).toMatchObject({ invariant: 'number-kinds', message: expect.stringMatching(message) });
