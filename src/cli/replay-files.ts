@@ -3,6 +3,7 @@
  * stand in the order of the files, and of several files that cannot be read it is the first that is named.
  */
 import { statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { MessageChannel } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import { type ErrorCode, PfnlessError } from '../base/errors.js';
@@ -10,25 +11,31 @@ import type { ReplayOptions } from '../conformance/replay-trace.js';
 import { type ReplayShard, replayShard, type ShardAnswer, type ShardResult } from './replay-shard.js';
 
 const DOOR = new URL('../../workers/conform.js', import.meta.url);
-/** Traces for which one more thread pays: starting it takes as long as replaying some. */
-const FILES_PER_JOB = 8;
+/** Traces for which one more thread pays: each compiles everything anew, and that takes as long as replaying so many. */
+const FILES_PER_THREAD = 400;
+/** No more threads than replay has any use for. */
+const THREADS_MAX = 8;
+
+/** As many threads as this computer runs at a time, but no more than pay. */
+export const threadsFor = (files: readonly string[]): number =>
+  Math.min(availableParallelism(), THREADS_MAX, Math.ceil(files.length / FILES_PER_THREAD));
 
 /**
- * @param jobs threads at the most
+ * @param threads at the most: there are none without a file
  * @param onFile called with the name of each file when its turn comes
  * @throws PfnlessError ERR_PFNLESS_FILE for the first file that is no trace
  */
 export async function replayFiles(
   files: readonly string[],
   options: ReplayOptions,
-  jobs: number,
+  threads: number,
   onFile: (file: string) => void,
 ): Promise<ShardResult> {
-  const threads = Math.min(jobs, Math.ceil(files.length / FILES_PER_JOB));
-  if (threads <= 1) return await replayShard(files, options, onFile);
-  const pool = new Piscina({ filename: DOOR.href, minThreads: threads, maxThreads: threads });
+  if (threads <= 1 || files.length === 1) return await replayShard(files, options, onFile);
+  const shards = shardsOf(files, Math.min(threads, files.length));
+  const pool = new Piscina({ filename: DOOR.href, minThreads: shards.length, maxThreads: shards.length });
   try {
-    const answers = await Promise.all(shardsOf(files, threads).map((shard) => runShard(pool, shard, options, onFile)));
+    const answers = await Promise.all(shards.map((shard) => runShard(pool, shard, options, onFile)));
     return joined(files, answers);
   } finally {
     await pool.destroy();

@@ -1,6 +1,5 @@
 /** `pfnless conform`: replay golden traces of a real kernel, compare every result and every state. */
 
-import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Divergence, TraceReport } from '../../conformance/replay-trace.js';
@@ -9,19 +8,17 @@ import { formatCount, formatMs, renderTable } from '../../report/table.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
-import { replayFiles } from '../replay-files.js';
+import { replayFiles, threadsFor } from '../replay-files.js';
 
 interface ConformFlags {
   readonly json?: boolean;
   readonly all?: boolean;
   readonly addressing: Addressing;
   readonly executor: ExecutorKind;
-  readonly jobs: number;
+  readonly jobs?: number;
 }
 
 const JOBS_MAX = 64;
-/** As many threads as this computer runs at a time, but no more than replay has any use for. */
-const availableJobs = (): number => Math.min(availableParallelism(), 8);
 /** Divergences that the table shows; `--json` has all. */
 const SHOWN_MAX = 10;
 
@@ -36,14 +33,14 @@ export function addConformCommand(program: Command, exit: (code: number) => void
         .default('offset'),
     )
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
-    .option('--jobs <n>', 'threads, each with a machine of its own', wholeNumber(1, JOBS_MAX), availableJobs())
+    .option('--jobs <n>', 'threads, each with a machine of its own (default: as many as pay)', wholeNumber(1, JOBS_MAX))
     .option('--all', 'go on after the first divergence of a trace')
     .option('--json', 'print one JSON object')
     .action(async (files: string[], flags: ConformFlags) => exit(await conform(files, flags)));
 }
 
 async function conform(files: readonly string[], flags: ConformFlags): Promise<number> {
-  const { addressing, executor, jobs, json = false, all = false } = flags;
+  const { addressing, executor, jobs = threadsFor(files), json = false, all = false } = flags;
   const progress = await startProgress('reading traces');
   let begun = 0;
   const onFile = (file: string): void => progress.update(`${begun++} of ${files.length} traces: ${basename(file)}`);
