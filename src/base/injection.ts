@@ -59,6 +59,11 @@ export const INJECTION_POINTS = Object.freeze({
     where: 'drivers/test-hmm',
     odds: 50,
   },
+  'memory-failure': {
+    summary: 'a page of RAM fails, and what it holds is lost',
+    where: 'mm/memory-failure',
+    odds: 3,
+  },
   'device-crash': {
     summary: 'the thread of a device dies, and its memory with it',
     where: 'transport/worker-link',

@@ -1,14 +1,12 @@
 /** The axes along which machines grow: migrated memory, mappings, pagemaps, processes, devices. */
 import { PAGE_SIZE } from '../abi/address.js';
-import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
+import type { Page, VirtAddr } from '../base/brand.js';
 import { formatBytes } from '../base/bytes.js';
 import type { Mirror, VirtRange } from '../machine/types.js';
-import type { DevPagemap } from '../mm/dev-pagemap.js';
-import type { Kernel } from '../mm/kernel.js';
-import { memremapDevicePrivatePagemap, memremapPages } from '../mm/memremap.js';
 import { vmaLookup } from '../mm/vma.js';
 import { nsPer, nsPerAsync } from './clock.js';
 import type { Axis } from './growth.js';
+import { addPagemap } from './pagemap.js';
 import { bootForBench, migrateAll, requireEqual } from './rig.js';
 
 const MIB = 2 ** 20;
@@ -79,23 +77,6 @@ export const vmaAxis: Axis = {
 
 const PAGEMAP_PAGES = 512;
 
-function addPagemap(kernel: Kernel): DevPagemap {
-  const bytes = PAGEMAP_PAGES * PAGE_SIZE;
-  const resource = kernel.seriesApplied ? null : kernel.iomem.requestFreeMemRegion(bytes, 'bench');
-  if (typeof resource === 'string') requireEqual('free physical address space', resource, 0);
-  const pgmap: DevPagemap = {
-    type: 'MEMORY_DEVICE_PRIVATE',
-    owner: kernel,
-    ops: { migrateToRam: () => requireEqual('a fault', 'came', 'of nobody') as never, folioFree: () => {} },
-    nrPages: PAGEMAP_PAGES,
-    range: resource === null || typeof resource === 'string' ? null : resource,
-    ...{ pages: NULL_PAGE, id: 0, ref: null },
-  };
-  const errno = kernel.seriesApplied ? memremapDevicePrivatePagemap(kernel, pgmap) : memremapPages(kernel, pgmap);
-  requireEqual('errno of memremap', errno, 0);
-  return pgmap;
-}
-
 export const pagemapAxis: Axis = {
   name: 'pagemaps',
   unit: 'ns from an entry to its page and back',
@@ -108,7 +89,7 @@ export const pagemapAxis: Axis = {
       chunk: 8 * MIB,
     });
     const { kernel } = state;
-    const pages = Array.from({ length: size }, () => addPagemap(kernel).pages);
+    const pages = Array.from({ length: size }, () => addPagemap(kernel, PAGEMAP_PAGES).pgmap.pages);
     const type = kernel.addressing.devicePrivateType(true);
     let at = 0;
     return {

@@ -13,7 +13,7 @@ import { strikeDevices } from './hostility.js';
 import { contentText, LOST } from './last-writer.js';
 import { adopt, SUBJECTS_MAX } from './population.js';
 import { NO_WRITER, type Region, type Subject } from './region.js';
-import { wordsOn } from './residence.js';
+import { lostWords } from './residence.js';
 import { Found, type World } from './world.js';
 
 const WORD_BYTES = 4;
@@ -269,9 +269,9 @@ async function resolve(world: World): Promise<void> {
   }
 }
 
-/** Words that the page tables say are on a device that has died are lost; others are not. */
+/** Words that the page tables say are on a device that has died, or in memory that has failed, are lost; others are not. */
 export function noteLosses(world: World): void {
-  for (const { region, word } of wordsOn(world.state, world.subjects, ({ link }) => link.lost !== null)) {
+  for (const { region, word } of lostWords(world.state, world.subjects)) {
     if (region.last.content(word) !== LOST) world.lost++;
     region.last.set(word, LOST);
   }

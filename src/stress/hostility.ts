@@ -1,6 +1,13 @@
-/** What is done to devices as a whole, where it is enabled: they are reset, pulled out, or die with what is on them. */
+/**
+ * What is done to devices as a whole, where it is enabled: they are reset, pulled out, or die with what is on them; and to memory, which
+ * fails.
+ */
+import { NULL_PAGE, type Page } from '../base/brand.js';
+import { cpuEntryAt } from '../check/page-tables.js';
 import type { MachineDevice } from '../machine/state.js';
-import { type Place, wordsOn } from './residence.js';
+import type { Kernel } from '../mm/kernel.js';
+import { pageIsAnon } from '../mm/page.js';
+import { type Place, wordsOn, wordsWhere } from './residence.js';
 import { Found, type World } from './world.js';
 
 /**
@@ -71,3 +78,37 @@ export async function killQuietly(world: World): Promise<void> {
   const message = `${victim.spec.name} has died, and where 0x${Number(address).toString(16)} of process ${pid} is has changed by that`;
   throw new Found({ invariant: 'lost-data', message });
 }
+
+/**
+ * Let a page of RAM fail at a quiet moment: who has it loses it, and nobody else anything; or nobody, where it can be read again.
+ * @throws Found when it is otherwise
+ */
+export async function failMemoryQuietly(world: World): Promise<void> {
+  const { machine, state, subjects } = world;
+  const { kernel } = state;
+  const inRam = [...wordsWhere(state, subjects, ({ kind, page }) => kind === 'present' && isPrivateRam(kernel, page))];
+  if (inRam.length === 0) return;
+  const { subject, region, word } = world.pick(inRam);
+  const mm = [...kernel.mms].find(({ pid }) => pid === subject.process.pid)!;
+  const { page } = cpuEntryAt(kernel, mm, region.addressOf(word))!;
+  const failed = (): string[] =>
+    Array.from(
+      wordsWhere(state, subjects, ({ kind }) => kind === 'hwpoison'),
+      keyOf,
+    );
+  const users = Array.from(
+    wordsWhere(state, subjects, (entry) => entry.kind === 'present' && entry.page === page),
+    keyOf,
+  );
+  const before = failed();
+  // What somebody holds may stay in use, and mapped.
+  if (!(await world.attempt(machine.hardOfflinePage(kernel.memmap.pageToPfn(page))))) return;
+  const lost = failed().filter((key) => !before.includes(key));
+  if (lost.length === 0 || lost.join() === users.join()) return;
+  const message = `page ${page} has failed: ${lost.length} words are lost by it, and ${users.length} were in it`;
+  throw new Found({ invariant: 'lost-data', message });
+}
+
+/** Anonymous: what fails in a page cache is a matter of the file. */
+const isPrivateRam = ({ memmap, zeroPage }: Kernel, page: Page): boolean =>
+  page !== NULL_PAGE && page !== zeroPage && memmap.ramFrame(page) >= 0 && pageIsAnon(memmap.words, page);

@@ -10,7 +10,7 @@ import type { MachineSpec } from '../machine/spec.js';
 import type { Violation } from '../machine/types.js';
 import type { KernelOptions } from '../mm/kernel.js';
 import { discardLosses, runEpisode, sweep } from './episode.js';
-import { killQuietly } from './hostility.js';
+import { failMemoryQuietly, killQuietly } from './hostility.js';
 import { changePopulation, exitSubject } from './population.js';
 import { Found, foundBy, World } from './world.js';
 
@@ -112,9 +112,11 @@ async function checkAll(world: World): Promise<void> {
   const { injector, random } = world;
   injector.armed = true;
   const dies = injector.fires('device-crash');
+  const fails = injector.fires('memory-failure');
   injector.armed = false;
   // Before anybody looks at all words, which brings them home.
   if (dies) await killQuietly(world);
+  if (fails) await failMemoryQuietly(world);
   await sweep(world);
   await requireSound(world);
   if (random.below(DISCARD_ODDS) === 0) await discardLosses(world);
@@ -136,8 +138,9 @@ async function settle(world: World, framesAtStart: number): Promise<number> {
   const { SwapFree, SwapTotal } = machine.meminfo();
   if (SwapFree !== SwapTotal) leftOver(`${SwapTotal - SwapFree} KiB of swap are in use`);
   for (const { name, usedPages } of devices) if (usedPages > 0) leftOver(`${usedPages} pages of ${name} are in use`);
-  if (freeRamPages !== framesAtStart) leftOver(`${framesAtStart - freeRamPages} frames of RAM are not back`);
-  return framesAtStart - freeRamPages;
+  const leaked = framesAtStart - freeRamPages - world.state.kernel.memoryFailures.poisoned;
+  if (leaked !== 0) leftOver(`${leaked} frames of RAM are not back`);
+  return leaked;
 }
 
 const leftOver = (what: string): never => {

@@ -15,11 +15,11 @@ import type { Machine, VirtRange } from '#src/machine/types';
 
 const PAGE = 4096;
 const MIB = 2 ** 20;
-/** Nobody asks for these: who runs a machine does them to a device (src/stress). */
-const DONE_TO_DEVICES: readonly InjectionId[] = ['device-reset', 'device-unplug', 'device-crash'];
+/** Nobody asks for these: who runs a machine does them to a device or to memory (src/stress). */
+const DONE_BY_USERS: readonly InjectionId[] = ['device-reset', 'device-unplug', 'device-crash', 'memory-failure'];
 /** Asked by CPUs that run by themselves: host-cpu.test.ts. */
 const OF_CPUS: readonly InjectionId[] = ['shootdown-late'];
-const ASKED = INJECTION_IDS.filter((point) => ![...DONE_TO_DEVICES, ...OF_CPUS].includes(point));
+const ASKED = INJECTION_IDS.filter((point) => ![...DONE_BY_USERS, ...OF_CPUS].includes(point));
 
 describe('the injector', () => {
   const firings = (injector: SeededInjector, point: InjectionId, times: number): number[] =>

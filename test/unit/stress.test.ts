@@ -111,10 +111,13 @@ describe('a round', () => {
     expect(await run()).toEqual(await run());
   });
 
-  test('devices that die: what was on them is lost, and nothing else', async () => {
+  test.each([
+    ['devices that die: what was on them', ['device-crash', 'device-reset', 'device-unplug']],
+    ['memory that fails: what it held', ['memory-failure']],
+  ] as const)('%s is lost, and nothing else', async (_, inject) => {
     let lost = 0;
     for (let seed = 39; lost === 0 && seed < 80; seed++) {
-      const result = await round({ seed }, ['device-crash', 'device-reset', 'device-unplug'], 12);
+      const result = await round({ seed }, inject, 12);
       expect(result.violations).toEqual([]);
       lost += result.lost;
     }
