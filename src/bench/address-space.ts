@@ -5,7 +5,7 @@ import type { VirtAddr } from '../base/brand.js';
 import type { Addressing } from '../machine/types.js';
 import { type HmmRange, type HmmResult, hmmRangeFault } from '../mm/hmm.js';
 import type { Kernel } from '../mm/kernel.js';
-import type { MmStruct } from '../mm/mm-struct.js';
+import { type MmStruct, mmOfPid } from '../mm/mm-struct.js';
 import { mmuIntervalNotifierInsert, mmuIntervalNotifierRemove, mmuIntervalReadBegin } from '../mm/mmu-notifier.js';
 import type { Sleeps } from '../sync/task.js';
 import { atomicLoads, TWO_ATOMICS } from './bases.js';
@@ -72,7 +72,7 @@ async function lookUpRig(addressing: Addressing): Promise<Rig> {
   const range = await process.mmap({ length: BYTES });
   const mirror = await process.mirror(0);
   await fillRange(process, range);
-  const mm = [...kernel.mms].find(({ pid }) => pid === process.pid)!;
+  const mm = mmOfPid(kernel, process.pid)!;
   const notifier = mmuIntervalNotifierInsert(mm, range.start, range.start + BYTES, { *invalidate() {} });
   const request = {
     ...{ notifier, start: range.start, end: (range.start + BYTES) as VirtAddr, hmmPfns: makeHmmPfns(PAGES) },

@@ -3,7 +3,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { FAULT_BATCH_MAX } from '../abi/packet.js';
 import type { Addressing, VirtRange } from '../machine/types.js';
 import type { Kernel } from '../mm/kernel.js';
-import type { MmStruct } from '../mm/mm-struct.js';
+import { type MmStruct, mmOfPid } from '../mm/mm-struct.js';
 import { copyFromUser } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import { ROUND_TRIP_AND_COPY } from './bases.js';
@@ -32,7 +32,7 @@ async function cpuFaultRig(addressing: Addressing): Promise<Rig> {
   const range = await process.mmap({ length: BYTES });
   const mirror = await process.mirror(0);
   await fillRange(process, range);
-  const mm = [...kernel.mms].find(({ pid }) => pid === process.pid)!;
+  const mm = mmOfPid(kernel, process.pid)!;
   return {
     async round() {
       await migrateAll(mirror, range, 'device');

@@ -3,6 +3,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatBytes } from '../base/bytes.js';
 import type { Mirror, VirtRange } from '../machine/types.js';
+import { mmOfPid } from '../mm/mm-struct.js';
 import { vmaLookup } from '../mm/vma.js';
 import { nsPer, nsPerAsync } from './clock.js';
 import type { Axis } from './growth.js';
@@ -60,7 +61,7 @@ export const vmaAxis: Axis = {
     const pageAt = (i: number): VirtRange => ({ start: (start + i * 2 * PAGE_SIZE) as VirtAddr, length: PAGE_SIZE });
     // Every second page has another protection, so that no two merge.
     for (let i = 0; i < size; i++) await process.mprotect(pageAt(i), 'r');
-    const mm = [...state.kernel.mms].find(({ pid }) => pid === process.pid)!;
+    const mm = mmOfPid(state.kernel, process.pid)!;
     let at = 0;
     return {
       sample: async () =>

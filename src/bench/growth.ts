@@ -3,6 +3,7 @@
  * back, several times, so that warming up and drift fall on all sizes alike; the exponent is the slope of the cost over the size,
  * both logarithmic: 0 is flat, 1 is linear.
  */
+import { PfnlessError } from '../base/errors.js';
 import type { Addressing } from '../machine/types.js';
 import { deviceAxis, migratedBytesAxis, pagemapAxis, processAxis, vmaAxis } from './growth-axes.js';
 import { median, medianAbsoluteDeviation } from './statistics.js';
@@ -54,11 +55,22 @@ export interface GrowthOptions {
 
 const AXES: readonly Axis[] = [migratedBytesAxis, vmaAxis, pagemapAxis, processAxis, deviceAxis];
 
-/** @throws InvariantViolation when the work was not done, or done wrongly */
+/**
+ * @throws InvariantViolation when the work was not done, or done wrongly
+ * @throws PfnlessError ERR_PFNLESS_ARGUMENT when the filter leaves nothing
+ */
 export async function runGrowth(options: GrowthOptions = {}): Promise<GrowthResult[]> {
   const { addressing = 'offset', filter = '', sizeMax = Number.POSITIVE_INFINITY, samples = 7, onProgress } = options;
   const results: GrowthResult[] = [];
-  for (const axis of AXES.filter(({ name }) => name.includes(filter))) {
+  const chosen = AXES.filter(({ name }) => name.includes(filter));
+  if (chosen.length === 0) {
+    const names = AXES.map(({ name }) => name).join('; ');
+    throw new PfnlessError(
+      'ERR_PFNLESS_ARGUMENT',
+      `nothing that grows has "${filter}" in its name; there are: ${names}`,
+    );
+  }
+  for (const axis of chosen) {
     const points: GrowthPoint[] = [];
     // The smallest once more before it counts: the first machine of a kind finds everything cold.
     const sizes = axis.sizes.filter((size) => size <= sizeMax);

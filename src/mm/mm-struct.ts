@@ -66,6 +66,12 @@ export function createMm(kernel: Kernel, pid: number): MmStruct | undefined {
   return mm;
 }
 
+/** The address space of the process with this number, while it has one. */
+export function mmOfPid({ mms }: Kernel, pid: number): MmStruct | undefined {
+  for (const mm of mms) if (mm.pid === pid) return mm;
+  return undefined;
+}
+
 /** `exit_mmap()`: unmap everything and give the page tables back. Idempotent. */
 export function* exitMm(kernel: Kernel, mm: MmStruct): Sleeps<void> {
   if (mm.exiting) return;

@@ -3,7 +3,6 @@
  * fails.
  */
 import { NULL_PAGE, type Page } from '../base/brand.js';
-import { cpuEntryAt } from '../check/page-tables.js';
 import type { MachineDevice } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import { pageIsAnon } from '../mm/page.js';
@@ -88,9 +87,7 @@ export async function failMemoryQuietly(world: World): Promise<void> {
   const { kernel } = state;
   const inRam = [...wordsWhere(state, subjects, ({ kind, page }) => kind === 'present' && isPrivateRam(kernel, page))];
   if (inRam.length === 0) return;
-  const { subject, region, word } = world.pick(inRam);
-  const mm = [...kernel.mms].find(({ pid }) => pid === subject.process.pid)!;
-  const { page } = cpuEntryAt(kernel, mm, region.addressOf(word))!;
+  const { page } = world.pick(inRam).entry;
   const failed = (): string[] =>
     Array.from(
       wordsWhere(state, subjects, ({ kind }) => kind === 'hwpoison'),

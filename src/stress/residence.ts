@@ -1,6 +1,7 @@
 /** Where the pages of regions are, from the page tables alone: what a device that dies, or memory that fails, takes with it is looked up here. */
 import { type CpuEntry, cpuEntryAt } from '../check/page-tables.js';
 import type { MachineDevice, MachineState } from '../machine/state.js';
+import { mmOfPid } from '../mm/mm-struct.js';
 import type { Region, Subject } from './region.js';
 
 /** A word that is used, by whom, and where. */
@@ -8,6 +9,8 @@ export interface Place {
   readonly subject: Subject;
   readonly region: Region;
   readonly word: number;
+  /** What the page table says of it. */
+  readonly entry: CpuEntry;
 }
 
 /** Words whose entries are meant. */
@@ -17,12 +20,12 @@ export function* wordsWhere(
   isMeant: (entry: CpuEntry) => boolean,
 ): Generator<Place, void, void> {
   for (const subject of subjects) {
-    const mm = [...kernel.mms].find(({ pid }) => pid === subject.process.pid);
+    const mm = mmOfPid(kernel, subject.process.pid);
     if (mm === undefined) continue;
     for (const region of subject.regions) {
       for (let word = 0; word < region.words; word++) {
         const entry = cpuEntryAt(kernel, mm, region.addressOf(word));
-        if (entry !== null && isMeant(entry)) yield { subject, region, word };
+        if (entry !== null && isMeant(entry)) yield { subject, region, word, entry };
       }
     }
   }

@@ -88,6 +88,10 @@ describe('measuring', () => {
 });
 
 describe('growth', () => {
+  test('a filter that leaves nothing is refused', async () => {
+    await expect(runGrowth({ filter: 'nonsense' })).rejects.toMatchObject({ code: 'ERR_PFNLESS_ARGUMENT' });
+  });
+
   // Limits of the command are for a quiet computer and the whole axis; what is quadratic shows on a short one, too.
   test.each([
     ['mappings', 10_000],

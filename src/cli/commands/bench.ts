@@ -88,6 +88,12 @@ async function bench(flags: BenchFlags): Promise<number> {
       '--growth has nothing to compare: exponents have limits of their own',
     );
   }
+  if (page !== undefined && (growth || flags.filter !== undefined)) {
+    throw new PfnlessError(
+      'ERR_PFNLESS_ARGUMENT',
+      '--page measures everything: it goes with neither --growth nor --filter',
+    );
+  }
   // Before minutes of measuring, not after.
   const earlier = compare === undefined ? null : parseEarlierRun(readText(compare), compare);
   const host = benchHost();
