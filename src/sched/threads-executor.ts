@@ -2,10 +2,10 @@
  * Kernel tasks on this thread, devices on their own. Counterpart: the loop of a device's worker, and inline-executor.ts.
  *
  * One word wakes the kernel: the host doorbell, which a device rings after it put something into a ring or advanced a
- * fence. What a device does besides (control calls, its death) arrives through the event loop. So while a foreground
- * task is unfinished the pump goes round: run what is ready; nothing is: spin on the doorbell, park on it for up to a
- * millisecond, look again, and only if there is still nothing let the event loop take a turn. Fault, service and fault
- * replay never wait for a turn. A pump that never runs dry takes one every few milliseconds, so that Ctrl-C is seen: the
+ * fence. What a device does besides (control calls, its death) arrives through the event loop, and the doorbell is rung for an
+ * answer, too. So while a foreground task is unfinished the pump goes round: run what is ready; nothing is: spin on the
+ * doorbell; if it was rung since the event loop had its last turn, let it have one; else park on the doorbell for up to a
+ * millisecond, look again, and only if there is still nothing take a turn. Fault, service and fault replay never wait for one. A pump that never runs dry takes one every few milliseconds, so that Ctrl-C is seen: the
  * time counts, as a resumed task may run for long, and it counts from pump to pump, as a caller may start task after task
  * without the event loop ever being reached.
  *
@@ -51,6 +51,8 @@ export class ThreadsExecutor implements Executor {
   /** The event loop should have a turn now, although there is work. */
   #turnDue = false;
   #lastTurnMs = 0;
+  /** The doorbell before the last turn. */
+  #rungAtTurn = 0;
   #points = 0;
 
   /** @param hostDoorbell memory of a HOST_DOORBELL record */
@@ -141,18 +143,27 @@ export class ThreadsExecutor implements Executor {
   }
 
   async #turn(): Promise<void> {
+    this.#rungAtTurn = load32(this.#doorbell, DOORBELL);
     await takeTurn();
     this.#turnDue = false;
     this.#lastTurnMs = clockMs();
   }
 
-  /** Nothing is ready: wait for the doorbell, spinning, then parked. Returns whether something is ready now. */
+  /**
+   * Nothing is ready: wait for the doorbell, spinning, then parked. Returns whether something is ready now; false is the time to
+   * look at the event loop. Many rings are for nobody who waits here: they neither end the spinning nor cost a turn, but one
+   * that came since the last turn may announce a message, so there is a turn before the pump parks.
+   */
   #sleep(): boolean {
-    const rung = load32(this.#doorbell, DOORBELL);
+    let rung = load32(this.#doorbell, DOORBELL);
     if (this.#tasks.anyReady()) return true;
     for (let load = 0; load < SPIN_LOADS; load++) {
-      if (load32(this.#doorbell, DOORBELL) !== rung) return this.#tasks.anyReady();
+      const now = load32(this.#doorbell, DOORBELL);
+      if (now === rung) continue;
+      rung = now;
+      if (this.#tasks.anyReady()) return true;
     }
+    if (rung !== this.#rungAtTurn) return false;
     store32(this.#doorbell, SLEEPING, 1);
     waitWord(this.#doorbell, DOORBELL, rung, this.#parkMs);
     store32(this.#doorbell, SLEEPING, 0);
