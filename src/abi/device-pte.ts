@@ -33,4 +33,6 @@ export const MEMORY_RAM: MemoryId = 0;
 export const memoryOfDevice = (device: number): MemoryId => 1 + device;
 
 export const devicePteWord = (memory: MemoryId, flags: number): number => (memory << DEVICE_PTE_MEMORY_SHIFT) | flags;
+/** Bits of the memory's number. */
+export const DEVICE_PTE_MEMORY_MASK = 0xff << DEVICE_PTE_MEMORY_SHIFT;
 export const devicePteMemory = (word: number): MemoryId => (word >>> DEVICE_PTE_MEMORY_SHIFT) & 0xff;

@@ -10,7 +10,7 @@ import { COPY_FAIL, COPY_LATE_SHIFT, COPY_PACKET, COPY_ZERO } from '../abi/packe
 import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import { pageRefAdd } from '../sync/page-ref.js';
+import { pageRefAddRun } from '../sync/page-ref.js';
 import { RingConsumer } from '../sync/ring.js';
 import { store32 } from '../sync/word.js';
 import { type DeviceMemory, WINDOW_PAGES, windowOffset } from './memory.js';
@@ -123,13 +123,8 @@ export class CopyEngine {
     const { words } = this.#ring;
     for (const first of [words[at + WORD.sourcePage]! >>> 0, words[at + WORD.targetPage]! >>> 0]) {
       if (first === 0) continue;
-      for (let page = first; page < first + pages; page++) {
-        const count = pageRefAdd(this.#memmap, page as Page, delta);
-        assert(
-          count > (delta > 0 ? 1 : 0),
-          () => `copy engine: struct page ${page} is free under its copy (count ${count})`,
-        );
-      }
+      const others = pageRefAddRun(this.#memmap, first as Page, pages, delta);
+      assert(others > 0, () => `copy engine: a struct page of ${first}..${first + pages - 1} is free under its copy`);
     }
   }
 }

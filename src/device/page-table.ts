@@ -105,7 +105,7 @@ export class DevicePageTables {
         if ((old & DEVICE_PTE_VALID) === 0) {
           if (old === 0) added++;
           else this.#parked--;
-          store32(words, at + 1, frame + page);
+          words[at + 1] = frame + page;
         } else if (words[at + 1]! >>> 0 !== frame + page || devicePteMemory(old) !== devicePteMemory(word)) {
           this.#refuse(addr + page * PAGE_SIZE, at, frame + page, word);
         }
@@ -145,28 +145,43 @@ export class DevicePageTables {
 
   /** Flag word of an address's parked entry, 0 for none. */
   readParked(root: number, addr: number): number {
-    const at = walk(this.#words, root, addr);
+    const at = this.#entry(root, addr);
     const word = at === 0 ? 0 : this.#words[at]!;
     return (word & DEVICE_PTE_PARKED) === 0 ? 0 : word;
   }
 
   /** A parked entry is valid again: its page did not move. */
   unpark(root: number, addr: number): void {
-    const at = walk(this.#words, root, addr);
+    const at = this.#entry(root, addr);
     store32(this.#words, at, (this.#words[at]! & ~DEVICE_PTE_PARKED) | DEVICE_PTE_VALID);
     this.#parked--;
   }
 
   /** Flag word of an address's entry, 0 for none. */
   read(root: number, addr: number): number {
-    const at = walk(this.#words, root, addr);
+    const at = this.#entry(root, addr);
     const word = at === 0 ? 0 : this.#words[at]!;
     return (word & DEVICE_PTE_VALID) === 0 ? 0 : word;
   }
 
   /** Frame of an entry. Precondition: `read` or `readParked` gave a word. */
   frameOf(root: number, addr: number): number {
-    return this.#words[walk(this.#words, root, addr) + 1]! >>> 0;
+    return this.#words[this.#entry(root, addr) + 1]! >>> 0;
+  }
+
+  /** Is there a valid entry for every page of [start, end), whose flag word has `value` in the bits of `mask`? */
+  everyEntry(root: number, start: number, end: number, mask: number, value: number): boolean {
+    const words = this.#words;
+    const wanted = value | DEVICE_PTE_VALID;
+    for (let addr = start; addr < end; ) {
+      let at = this.#entry(root, addr);
+      if (at === 0) return false;
+      const stop = Math.min(end, (Math.floor(addr / PMD_SIZE) + 1) * PMD_SIZE);
+      for (; addr < stop; addr += PAGE_SIZE, at += 2) {
+        if ((words[at]! & (mask | DEVICE_PTE_VALID)) !== wanted) return false;
+      }
+    }
+    return true;
   }
 
   /** Tables retired so far: the mark to remember before an invalidation is sent, for `reclaim`. */
@@ -202,6 +217,18 @@ export class DevicePageTables {
     if (this.#unused + DEVICE_TABLE_WORDS > this.#words.length) return 0;
     this.#unused += DEVICE_TABLE_WORDS;
     return this.#unused - DEVICE_TABLE_WORDS;
+  }
+
+  /** What `walk` finds: whoever writes the tables needs no atomics to read them. */
+  #entry(root: number, addr: number): number {
+    const words = this.#words;
+    let table = root;
+    for (let level = ROOT_LEVEL; level > 0; level--) {
+      const at = table + entryOffset(addr, level);
+      if ((words[at]! & DEVICE_PTE_VALID) === 0) return 0;
+      table = words[at + 1]!;
+    }
+    return table + entryOffset(addr, 0);
   }
 
   /** The leaf table of an address, made if need be; 0 when there is no memory for it. */

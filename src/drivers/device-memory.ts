@@ -8,7 +8,7 @@ import { HPAGE_PMD_ORDER, PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
-import { assert } from '../base/errors.js';
+import { assert, InvariantViolation } from '../base/errors.js';
 import { injects } from '../base/injection.js';
 import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
@@ -22,7 +22,6 @@ import { maskCompoundHeads, pagePgmapId, prepCompoundPage } from '../mm/page.js'
 import type { Resource } from '../mm/resource.js';
 import { folioTrylock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { store32 } from '../sync/word.js';
 import { BLOCK_PAGES, FrameAllocator } from './frame-allocator.js';
 
 const REFCOUNT = STRUCT_PAGE.word.refcount;
@@ -144,10 +143,10 @@ export class DeviceMemory {
     const chunk = this.#chunkOf(frame);
     const page = (chunk.pgmap.pages + (frame - chunk.firstFrame)) as Page;
     chunk.pgmap.ref!.get(pages);
-    store32(words, (page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT, 1);
+    words[(page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT] = 1;
     if (pages > 1) prepCompoundPage(words, page, HPAGE_PMD_ORDER);
     if (pages > 1 && !this.#options.kernel.sites.alignedMemmap) maskCompoundHeads(words, page, HPAGE_PMD_ORDER);
-    assert(folioTrylock(words, page), () => `free device page ${page} is locked`);
+    if (!folioTrylock(words, page)) throw new InvariantViolation(`free device page ${page} is locked`);
     this.#mirrors[frame] = mirror;
     const block = Math.floor(frame / BLOCK_PAGES);
     this.#blockUsed[block] += pages;
@@ -157,7 +156,8 @@ export class DeviceMemory {
   }
 
   #chunkOf(frame: number): Chunk {
-    return this.#chunks.find((each) => frame >= each.firstFrame && frame < each.firstFrame + each.pages)!;
+    for (const chunk of this.#chunks) if (frame < chunk.firstFrame + chunk.pages) return chunk;
+    throw new InvariantViolation(`frame ${frame} of ${this.#options.name} is in no chunk`);
   }
 
   /** Add a chunk: 0, ENOMEM (no struct pages, or all of the device's memory is in chunks), ERANGE (no address space). */

@@ -12,8 +12,8 @@ import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import {
   DEVICE_PTE_ATOMIC,
   DEVICE_PTE_EXCLUSIVE,
+  DEVICE_PTE_MEMORY_MASK,
   DEVICE_PTE_WRITE,
-  devicePteMemory,
   devicePteWord,
   MEMORY_RAM,
   type MemoryId,
@@ -119,13 +119,15 @@ export class Dmirror {
     return this.#options.tables.read(this.root, addr);
   }
 
+  /** Are all pages of [start, end) mapped, with all of these flags (DEVICE_PTE_*)? */
+  mapsAll(start: number, end: number, flags = 0): boolean {
+    return this.#options.tables.everyEntry(this.root, start, end, flags, flags);
+  }
+
   /** Are all pages of [start, end) mapped, and in the device's own memory? */
   mapsOwnMemory(start: number, end: number): boolean {
-    for (let addr = start; addr < end; addr += PAGE_SIZE) {
-      const word = this.read(addr);
-      if (word === 0 || devicePteMemory(word) !== this.#options.ownMemory) return false;
-    }
-    return true;
+    const { tables, ownMemory } = this.#options;
+    return tables.everyEntry(this.root, start, end, DEVICE_PTE_MEMORY_MASK, devicePteWord(ownMemory, 0));
   }
 
   frameOf(addr: number): number {

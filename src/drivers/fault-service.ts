@@ -337,9 +337,5 @@ function apart({ start, end, access }: Run, test: (at: number) => boolean): Run[
 /** Does the device's page table allow the access on every page already? */
 function satisfied(dmirror: Dmirror, start: number, end: number, access: Access): boolean {
   const needed = access === ACCESS_READ ? 0 : access === ACCESS_ATOMIC ? DEVICE_PTE_ATOMIC : DEVICE_PTE_WRITE;
-  for (let at = start; at < end; at += PAGE_SIZE) {
-    const word = dmirror.read(at);
-    if (word === 0 || (word & needed) !== needed) return false;
-  }
-  return true;
+  return dmirror.mapsAll(start, end, needed);
 }

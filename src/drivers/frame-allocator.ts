@@ -58,7 +58,8 @@ export class FrameAllocator {
       if (this.#open === NONE) return NONE;
     }
     const end = (this.#open + 1) * BLOCK_PAGES;
-    let frame = this.#free.indexOf(1, this.#cursor);
+    // Mostly the next one: the search is a call.
+    let frame = this.#free[this.#cursor] === 1 ? this.#cursor : this.#free.indexOf(1, this.#cursor);
     if (frame < 0 || frame >= end) frame = this.#free.indexOf(1, this.#open * BLOCK_PAGES);
     this.#cursor = frame + 1;
     this.#free[frame] = 0;

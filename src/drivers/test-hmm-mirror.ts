@@ -76,11 +76,7 @@ export class TestHmmMirror implements DriverMirror {
       end: (round) => endToDevice(migration, dmirror, round),
       stopsStarved: false,
     });
-    if (outcome.errno !== 0) return outcome;
-    for (let addr: number = start; addr < end; addr += PAGE_SIZE) {
-      if (dmirror.read(addr) === 0) return { ...outcome, errno: 'ENOENT' };
-    }
-    return outcome;
+    return outcome.errno === 0 && !dmirror.mapsAll(start, end) ? { ...outcome, errno: 'ENOENT' } : outcome;
   }
 
   /** Pages that are not on this device are passed over. ENOMEM: RAM ran out. */

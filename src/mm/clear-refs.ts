@@ -16,7 +16,7 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -85,7 +85,7 @@ function visitTables(kernel: Kernel, { mm, start, end }: VmArea, visit: (at: num
     lockTable(kernel, table);
     const last = table + pteIndex(stop - 1);
     for (let at = table + pteIndex(from); at <= last; at++) {
-      if ((load32(halves, 2 * at) | load32(halves, 2 * at + 1)) !== 0) visit(at);
+      if ((peek32(halves, 2 * at) | peek32(halves, 2 * at + 1)) !== 0) visit(at);
     }
     unlockTable(kernel, table);
     from = nextMappedLeaf(kernel, mm, stop, end);
@@ -95,11 +95,11 @@ function visitTables(kernel: Kernel, { mm, start, end }: VmArea, visit: (at: num
 /** `clear_soft_dirty()`: of whatever kind the entry is. */
 function clearSoftDirtyPte(kernel: Kernel, at: number): void {
   const { halves, words } = kernel.ram;
-  if (!lowPresent(load32(halves, 2 * at))) {
+  if (!lowPresent(peek32(halves, 2 * at))) {
     and32(halves, 2 * at, ~LOW_SWP_SOFT_DIRTY);
     return;
   }
-  const high = load32(halves, 2 * at + 1);
+  const high = peek32(halves, 2 * at + 1);
   const low = getAndClearPteLow(words, at);
   setPteHalves(words, at, low & ~(LOW_WRITE | LOW_SOFT_DIRTY), high);
 }
@@ -107,9 +107,9 @@ function clearSoftDirtyPte(kernel: Kernel, at: number): void {
 /** Accessed bit and PG_referenced of a present page. */
 function clearYoung(kernel: Kernel, at: number): void {
   const { halves } = kernel.ram;
-  const low = load32(halves, 2 * at);
+  const low = peek32(halves, 2 * at);
   if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return;
-  const page = pageOfHalves(kernel, low, load32(halves, 2 * at + 1));
+  const page = pageOfHalves(kernel, low, peek32(halves, 2 * at + 1));
   and32(halves, 2 * at, ~LOW_ACCESSED);
   if (page !== NULL_PAGE) pageClearFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_referenced);
 }

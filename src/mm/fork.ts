@@ -25,7 +25,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, load32, readPte, setPteHalves } from '../sync/word.js';
+import { and32, peek32, readPte, setPteHalves } from '../sync/word.js';
 import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
 import { copyHighpage } from './highmem.js';
@@ -173,8 +173,8 @@ function copyTable(kernel: Kernel, child: VmArea, parent: VmArea, from: VirtAddr
 
 function copyEntry(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAddr, from: number, to: number): boolean {
   const { halves } = kernel.ram;
-  const low = load32(halves, 2 * from);
-  const high = load32(halves, 2 * from + 1);
+  const low = peek32(halves, 2 * from);
+  const high = peek32(halves, 2 * from + 1);
   if ((low | high) === 0) return true;
   if (lowPresent(low)) return copyPresent(kernel, child, parent, addr, from, to);
   if (kernel.addressing.swapTypes.kindOf[highType(high)] !== 'device-exclusive') {
@@ -189,8 +189,8 @@ function copyEntry(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAddr
 /** `copy_present_ptes()`. False when a pinned page cannot be copied. */
 function copyPresent(kernel: Kernel, child: VmArea, parent: VmArea, addr: VirtAddr, from: number, to: number): boolean {
   const { memmap, ram } = kernel;
-  let low = load32(ram.halves, 2 * from);
-  const high = load32(ram.halves, 2 * from + 1);
+  let low = peek32(ram.halves, 2 * from);
+  const high = peek32(ram.halves, 2 * from + 1);
   if ((low & LOW_SPECIAL) === 0) {
     const page = memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (!pageIsAnon(memmap.words, page)) {
@@ -231,8 +231,8 @@ function copyPinned(kernel: Kernel, child: VmArea, addr: VirtAddr, to: number, o
 /** `copy_nonpresent_pte()`: entries that allow writing become read-only on both sides. */
 function copyLeaf(kernel: Kernel, child: VmArea, from: number, to: number): void {
   const { addressing, memmap, ram } = kernel;
-  const low = load32(ram.halves, 2 * from);
-  let high = load32(ram.halves, 2 * from + 1);
+  const low = peek32(ram.halves, 2 * from);
+  let high = peek32(ram.halves, 2 * from + 1);
   const type = highType(high);
   const kind = addressing.swapTypes.kindOf[type];
   const number = halvesNumber(low, high);

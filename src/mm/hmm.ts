@@ -40,7 +40,7 @@ import { softleafFromPte } from '../abi/softleaf.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { load32, peek32, readPte } from '../sync/word.js';
+import { peek32, readPte } from '../sync/word.js';
 import { findHugePmd, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import { handleMmFault } from './memory.js';
@@ -174,8 +174,8 @@ function walkTable(kernel: Kernel, range: HmmRange, vma: VmArea, from: number, s
 
 /** `hmm_vma_handle_pmd()`, `hmm_vma_handle_absent_pmd()`: pages behind one huge entry. */
 function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, at: number): Stop | null {
-  const low = load32(kernel.ram.halves, 2 * at);
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = peek32(kernel.ram.halves, 2 * at);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   const present = lowPresent(low);
   const page = pageOfPmd(kernel, low, high);
   if (present || isOwnPrivate(kernel, range, high, page)) {

@@ -21,7 +21,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
 import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { compareExchangePte, getAndClearPteLow, load32, or32, readPte } from '../sync/word.js';
+import { compareExchangePte, getAndClearPteLow, or32, peek32, readPte } from '../sync/word.js';
 import {
   allocDeposit,
   changeHugePmd,
@@ -100,8 +100,8 @@ export function* handleHugeFault(
   const at = allocPmd(kernel, vma.mm, addr);
   if (at === NO_TABLE) return VM_FAULT_OOM;
   const { halves, words } = kernel.ram;
-  const low = load32(halves, 2 * at);
-  const high = load32(halves, 2 * at + 1);
+  const low = peek32(halves, 2 * at);
+  const high = peek32(halves, 2 * at + 1);
   if ((low | high) === 0) {
     return hugeAllowed(kernel, vma, addr) ? doHugePmdAnonymousPage(kernel, vma, addr, at, write) : VM_FAULT_FALLBACK;
   }
@@ -171,10 +171,10 @@ function* doHugePmdWpPage(
   write: boolean,
 ): Sleeps<VmFault> {
   const { halves } = kernel.ram;
-  const low = load32(halves, 2 * at);
+  const low = peek32(halves, 2 * at);
   if (isHugeZero(low)) {
     if (yield* replaceHugeZero(kernel, vma, addr, orig)) return 0;
-  } else if (canReuseHugeFolio(kernel, vma, pageOfPmd(kernel, low, load32(halves, 2 * at + 1)))) {
+  } else if (canReuseHugeFolio(kernel, vma, pageOfPmd(kernel, low, peek32(halves, 2 * at + 1)))) {
     if (write) or32(halves, 2 * at, LOW_WRITE | LOW_ACCESSED | LOW_MKDIRTY);
     return 0;
   }
@@ -228,7 +228,7 @@ function* doHugePmdDevicePrivate(
 ): Sleeps<VmFault> {
   const { words } = kernel.memmap;
   const { halves } = kernel.ram;
-  const page = pageOfPmd(kernel, load32(halves, 2 * at), load32(halves, 2 * at + 1));
+  const page = pageOfPmd(kernel, peek32(halves, 2 * at), peek32(halves, 2 * at + 1));
   if (!folioTrylock(words, page)) {
     yield* migrationEntryWait(kernel, at, page, orig);
     return 0;

@@ -35,7 +35,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { assert } from '../base/errors.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { getHugeZero } from './huge-zero.js';
 import type { Kernel } from './kernel.js';
 import { setMigrationEntry } from './migration-entry.js';
@@ -92,7 +92,7 @@ export function findHugePmd(kernel: Kernel, mm: MmStruct, addr: number): number 
   const at = findPmd(kernel, mm, addr);
   if (at === NO_TABLE) return NO_TABLE;
   const { halves } = kernel.ram;
-  return isHuge(load32(halves, 2 * at), load32(halves, 2 * at + 1)) ? at : NO_TABLE;
+  return isHuge(peek32(halves, 2 * at), peek32(halves, 2 * at + 1)) ? at : NO_TABLE;
 }
 
 /** `is_huge_zero_pmd()`, of the low half of a present entry. */
@@ -148,8 +148,8 @@ export function* splitHugePmd(kernel: Kernel, vma: VmArea, addr: number, freeze 
  */
 export function splitHugePmdLocked(kernel: Kernel, vma: VmArea, at: number, start: VirtAddr, freeze: boolean): void {
   const { memmap, ram } = kernel;
-  const high = load32(ram.halves, 2 * at + 1);
-  const seen = load32(ram.halves, 2 * at);
+  const high = peek32(ram.halves, 2 * at + 1);
+  const seen = peek32(ram.halves, 2 * at);
   const table = withdrawTable(kernel, tableOf(at));
   const first = tableOfPage(kernel, table);
   // Hardware may set accessed and dirty until the entry is cleared.
@@ -220,7 +220,7 @@ function splitMigration(kernel: Kernel, first: number, low: number, high: number
 /** `zap_huge_pmd()`: clear the entry; returns the page whose reference the caller has to drop, 0 for none. */
 export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   const { memmap, ram } = kernel;
-  const high = load32(ram.halves, 2 * at + 1);
+  const high = peek32(ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(ram.words, at);
   freeDeposit(kernel, mm, withdrawTable(kernel, tableOf(at)));
   const page = pageOfPmd(kernel, low, high);
@@ -239,8 +239,8 @@ export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
  */
 export function copyHugePmd(kernel: Kernel, child: VmArea, from: number, to: number): 'copied' | 'split' | 'nomem' {
   const { addressing, memmap, ram } = kernel;
-  let low = load32(ram.halves, 2 * from);
-  let high = load32(ram.halves, 2 * from + 1);
+  let low = peek32(ram.halves, 2 * from);
+  let high = peek32(ram.halves, 2 * from + 1);
   const table = allocDeposit(kernel, child.mm);
   if (table === NULL_PAGE) return 'nomem';
   const page = pageOfPmd(kernel, low, high);
@@ -284,8 +284,8 @@ export function copyHugePmd(kernel: Kernel, child: VmArea, from: number, to: num
 /** `change_huge_pmd()`: the entry gets what the VMA allows by now. Returns whether a translation may be in a TLB. */
 export function changeHugePmd(kernel: Kernel, vma: VmArea, at: number): boolean {
   const { halves, words } = kernel.ram;
-  const high = load32(halves, 2 * at + 1);
-  const seen = load32(halves, 2 * at);
+  const high = peek32(halves, 2 * at + 1);
+  const seen = peek32(halves, 2 * at);
   if (!lowPresent(seen)) {
     changeLeaf(kernel, at, seen, high);
     return false;
@@ -297,8 +297,8 @@ export function changeHugePmd(kernel: Kernel, vma: VmArea, at: number): boolean 
 /** `move_huge_pmd()`: false where the target is taken, so that the small entries have to be moved. */
 export function moveHugePmd(kernel: Kernel, vma: VmArea, from: number, to: number, addr: VirtAddr): boolean {
   const { halves, words } = kernel.ram;
-  if ((load32(halves, 2 * to) | load32(halves, 2 * to + 1)) !== 0) return false;
-  const high = load32(halves, 2 * from + 1);
+  if ((peek32(halves, 2 * to) | peek32(halves, 2 * to + 1)) !== 0) return false;
+  const high = peek32(halves, 2 * from + 1);
   const low = getAndClearPteLow(words, from);
   if (tableOf(from) !== tableOf(to)) depositTable(kernel, tableOf(to), withdrawTable(kernel, tableOf(from)));
   const present = lowPresent(low);
@@ -318,7 +318,7 @@ export function setPmdMigrationEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr
   const { words } = memmap;
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   if (exclusive && pageMaybeDmaPinned(words, page)) return false;
-  const high = load32(ram.halves, 2 * at + 1);
+  const high = peek32(ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(ram.words, at);
   const present = lowPresent(low);
   if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PMD_SIZE) as VirtAddr);
@@ -334,8 +334,8 @@ export function setPmdMigrationEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr
 export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: Page): void {
   const { addressing, memmap, ram, sites } = kernel;
   const { words } = memmap;
-  const low = load32(ram.halves, 2 * at);
-  const high = load32(ram.halves, 2 * at + 1);
+  const low = peek32(ram.halves, 2 * at);
+  const high = peek32(ram.halves, 2 * at + 1);
   const kind = kindOf(kernel, high);
   const write = isMigrationWrite(kernel, kind);
   pageRefAdd(words, to, 1);

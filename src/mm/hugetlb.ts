@@ -25,7 +25,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, getAndClearPteLow, load32, or32, setPteHalves } from '../sync/word.js';
+import { and32, getAndClearPteLow, or32, peek32, setPteHalves } from '../sync/word.js';
 import { vmFilePut } from './filemap.js';
 import { findHugePmd, hugeAlignDown, isHugeAligned, pageOfPmd, setHugePresent } from './huge-pmd.js';
 import { takeHugetlb } from './hugetlb-pool.js';
@@ -124,7 +124,7 @@ export function* hugetlbFault(
   if (at === NO_TABLE) return VM_FAULT_OOM;
   if (findHugePmd(kernel, vma.mm, start) === NO_TABLE && !hugetlbNoPage(kernel, vma, start, at)) return VM_FAULT_SIGBUS;
   const { halves } = kernel.ram;
-  if ((write || unshare) && (load32(halves, 2 * at) & LOW_WRITE) === 0) {
+  if ((write || unshare) && (peek32(halves, 2 * at) & LOW_WRITE) === 0) {
     return yield* hugetlbWp(kernel, vma, start, at, write);
   }
   or32(halves, 2 * at, write ? LOW_ACCESSED | LOW_DIRTY : LOW_ACCESSED);
@@ -194,7 +194,7 @@ function* hugetlbWp(kernel: Kernel, vma: VmArea, start: VirtAddr, at: number, wr
 }
 
 const pageAt = (kernel: Kernel, at: number): Page =>
-  pageOfPmd(kernel, load32(kernel.ram.halves, 2 * at), load32(kernel.ram.halves, 2 * at + 1));
+  pageOfPmd(kernel, peek32(kernel.ram.halves, 2 * at), peek32(kernel.ram.halves, 2 * at + 1));
 
 function copyHuge({ memmap, ram }: Kernel, to: Page, from: Page): void {
   for (let i = 0; i < HPAGE_PMD_NR; i++) {
@@ -261,7 +261,7 @@ export function copyHugetlb(kernel: Kernel, child: VmArea, parent: VmArea): bool
     if (pageTryDupAnonRmapPmd(kernel, page)) {
       pageRefAdd(memmap.words, page, 1);
       const low = and32(ram.halves, 2 * from, ~LOW_WRITE) & ~LOW_WRITE;
-      setPteHalves(ram.words, to, low, load32(ram.halves, 2 * from + 1));
+      setPteHalves(ram.words, to, low, peek32(ram.halves, 2 * from + 1));
     } else {
       const copy = takeHugetlb(hugetlb, memmap.words, false);
       if (copy === NULL_PAGE) return false;
@@ -278,7 +278,7 @@ export function copyHugetlb(kernel: Kernel, child: VmArea, parent: VmArea): bool
 export function changeHugetlb(kernel: Kernel, vma: VmArea, start: number, end: number): void {
   const { halves, words } = kernel.ram;
   for (const [addr, at] of entries(kernel, vma.mm, start, end)) {
-    const high = load32(halves, 2 * at + 1);
+    const high = peek32(halves, 2 * at + 1);
     lockTable(kernel, tableOf(at));
     setPteHalves(words, at, (getAndClearPteLow(words, at) & ~PROTECTION) | vmaPageProt(vma), high);
     flushTlbRange(kernel, vma.mm, addr, (addr + PMD_SIZE) as VirtAddr);
@@ -292,7 +292,7 @@ export function moveHugetlb(kernel: Kernel, { mm }: VmArea, from: number, to: nu
   for (const [addr, at] of entries(kernel, mm, from, from + length)) {
     const target = allocPmd(kernel, mm, addr - from + to);
     if (target === NO_TABLE) return addr - from;
-    const high = load32(halves, 2 * at + 1);
+    const high = peek32(halves, 2 * at + 1);
     lockTable(kernel, tableOf(at));
     setPteHalves(words, target, getAndClearPteLow(words, at) | LOW_SOFT_DIRTY, high);
     setPteHalves(words, at, 0, 0);

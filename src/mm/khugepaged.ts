@@ -10,7 +10,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioLocked, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { load32, setPteHalves } from '../sync/word.js';
+import { peek32, setPteHalves } from '../sync/word.js';
 import { allocHugeFolio, mapAnonFolio } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -88,7 +88,7 @@ function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Fai
 /** A huge page of RAM (or one that is about to be one), not one on a device. */
 function isMapped(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
   const at = findHugePmd(kernel, mm, addr);
-  return lowPresent(load32(kernel.ram.halves, 2 * at));
+  return lowPresent(peek32(kernel.ram.halves, 2 * at));
 }
 
 /** `hpage_collapse_scan_pmd()`, `__collapse_huge_page_isolate()`: may every page of the table be replaced by a copy? */
@@ -96,8 +96,8 @@ function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boo
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   for (let at = table; at < table + HPAGE_PMD_NR; at++) {
-    const low = load32(halves, 2 * at);
-    const high = load32(halves, 2 * at + 1);
+    const low = peek32(halves, 2 * at);
+    const high = peek32(halves, 2 * at + 1);
     if (entryHasWp(kernel, low, high)) return 'EINVAL';
     if ((low | high) === 0 || (lowPresent(low) && (low & LOW_SPECIAL) !== 0)) {
       // A userfaultfd may want to hear of what is not there yet.
@@ -147,8 +147,8 @@ function* bringBack(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<boolea
     const table = leafTable(kernel, mm, addr);
     const vma = vmaLookup(mm, addr);
     if (table === NO_TABLE || vma === undefined) return false;
-    const low = load32(halves, 2 * (table + i));
-    if ((low | load32(halves, 2 * (table + i) + 1)) === 0 || lowPresent(low)) continue;
+    const low = peek32(halves, 2 * (table + i));
+    if ((low | peek32(halves, 2 * (table + i) + 1)) === 0 || lowPresent(low)) continue;
     const outcome = yield* handleMmFault(kernel, vma, (addr + i * PAGE_SIZE) as VirtAddr, false);
     if ((outcome & VM_FAULT_ERROR) !== 0) return false;
   }
@@ -167,8 +167,8 @@ function exchange(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex
   // Nobody may write to the old pages once they are being copied.
   flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
   for (let i = 0; i < HPAGE_PMD_NR; i++) {
-    const low = load32(ram.halves, 2 * (table + i));
-    const high = load32(ram.halves, 2 * (table + i) + 1);
+    const low = peek32(ram.halves, 2 * (table + i));
+    const high = peek32(ram.halves, 2 * (table + i) + 1);
     setPteHalves(ram.words, table + i, 0, 0);
     const target = memmap.ramFrame((folio + i) as Page);
     if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) {

@@ -15,7 +15,7 @@ import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, load32, setPteHalves } from '../sync/word.js';
+import { and32, peek32, setPteHalves } from '../sync/word.js';
 import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from './huge-pmd.js';
 import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -194,9 +194,9 @@ function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): 
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   const at = findHugePmd(kernel, mm, addr);
-  const low = load32(halves, 2 * at);
+  const low = peek32(halves, 2 * at);
   if (!lowPresent(low) || isHugeZero(low)) return;
-  const page = pageOfPmd(kernel, low, load32(halves, 2 * at + 1));
+  const page = pageOfPmd(kernel, low, peek32(halves, 2 * at + 1));
   if (folioMapcount(words, page) !== 1 || !folioTrylock(words, page)) return;
   if (stop - addr < PMD_SIZE) {
     pageRefAdd(words, page, 1);
@@ -244,8 +244,8 @@ function freePte(kernel: Kernel, mm: MmStruct, at: number, partOfFolio: boolean)
   if (partOfFolio) return;
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
-  const low = load32(halves, 2 * at);
-  const high = load32(halves, 2 * at + 1);
+  const low = peek32(halves, 2 * at);
+  const high = peek32(halves, 2 * at + 1);
   if (!lowPresent(low)) {
     freeLeaf(kernel, mm, at, low, high);
     return;

@@ -149,6 +149,9 @@ export class DevicePrivateSpace {
     if (!isDevicePrivatePage(words, page)) {
       this.#warn(`device_private_page_to_offset: page ${page} is not device private`);
     }
+    const index = page - this.#hitPage;
+    if (index >= 0 && index < this.#hitPages) return (this.#hitOffset + index) as DevicePrivateOffset;
+
     const compound = words[(page << SHIFT) + COMPOUND_HEAD];
     const head = compound === 0 ? page : compound >>> 1;
     const pgmap = this.#registry.get(words[(head << SHIFT) + PGMAP]);

@@ -27,7 +27,7 @@ import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import {
   findHugePmd,
   isHugeAligned,
@@ -133,8 +133,8 @@ function removeMigrationPte(
   const { words } = memmap;
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
-  const low = load32(kernel.ram.halves, 2 * at);
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = peek32(kernel.ram.halves, 2 * at);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   // What has failed may look like zeroes only.
   if (useZeroPage && !pageTestFlag(words, to, PG_hwpoison) && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
     mapZeroPage(kernel, vma, at, low);
@@ -284,8 +284,8 @@ function hugePmdOf(kernel: Kernel, vma: VmArea, index: number, folio: Page, mode
   if (addr < vma.start || !isHugeAligned(addr)) return NO_TABLE;
   const at = findHugePmd(kernel, vma.mm, addr);
   if (at === NO_TABLE) return NO_TABLE;
-  const low = load32(kernel.ram.halves, 2 * at);
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = peek32(kernel.ram.halves, 2 * at);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   const kind = lowPresent(low) ? null : kernel.addressing.swapTypes.kindOf[highType(high)];
   if (kind !== null && isDevicePrivate(kind)) {
     const { pmdWalkMigration, pmdWalkNumber } = kernel.sites;
@@ -316,7 +316,7 @@ function tryToMigrateOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page
  */
 function unmapForMigration(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page): void {
   const { words } = kernel.memmap;
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(kernel.ram.words, at);
   const present = lowPresent(low);
   if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);

@@ -10,7 +10,7 @@ import {
 } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { findHugePmd, isHugeAligned, moveHugePmd, splitHugePmd } from './huge-pmd.js';
 import { isHugetlb, moveHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -88,8 +88,8 @@ function moveEntries(kernel: Kernel, from: number, to: number, pages: number, lo
   const { halves, words } = kernel.ram;
   let flush = false;
   for (let i = 0; i < pages; i++) {
-    const high = load32(halves, 2 * (from + i) + 1);
-    if ((load32(halves, 2 * (from + i)) | high) === 0) continue;
+    const high = peek32(halves, 2 * (from + i) + 1);
+    if ((peek32(halves, 2 * (from + i)) | high) === 0) continue;
     let low = getAndClearPteLow(words, from + i);
     const present = lowPresent(low);
     flush ||= present;

@@ -4,7 +4,7 @@ import type { Result } from '../abi/errno.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { load32 } from '../sync/word.js';
+import { peek32 } from '../sync/word.js';
 import { changeHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
 import { changeHugetlb, hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -121,8 +121,8 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number): 
   let flush = false;
   lockTable(kernel, table);
   for (let at = table + pteIndex(from), addr = from; addr < stop; at++, addr += PAGE_SIZE) {
-    const high = load32(halves, 2 * at + 1);
-    const seen = load32(halves, 2 * at);
+    const high = peek32(halves, 2 * at + 1);
+    const seen = peek32(halves, 2 * at);
     if ((seen | high) === 0) continue;
     if (!lowPresent(seen)) {
       changeLeaf(kernel, at, seen, high);

@@ -10,7 +10,6 @@ import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-p
 import { NULL_PAGE, type Page, type Pfn } from '../base/brand.js';
 import { assert, InvariantViolation } from '../base/errors.js';
 import { pageRefCount } from '../sync/page-ref.js';
-import { store32 } from '../sync/word.js';
 import type { Memmap } from './memmap.js';
 
 const { PG_buddy, PG_hwpoison, PG_isolated, PG_locked, PG_private, PG_reserved, PG_writeback } = PAGE_FLAGS;
@@ -107,7 +106,7 @@ export class PageAllocator {
     const page = this.#take(order);
     if (page !== NULL_PAGE) {
       for (let i = 0; i < 1 << order; i++) this.#prepareNew((page + i) as Page);
-      store32(this.#words, (page << SHIFT) + REFCOUNT, 1);
+      this.#words[(page << SHIFT) + REFCOUNT] = 1;
     }
     return page;
   }
@@ -134,7 +133,7 @@ export class PageAllocator {
       for (let i = 0; i < used; i++) {
         const single = (page + i) as Page;
         this.#prepareNew(single);
-        store32(this.#words, (single << SHIFT) + REFCOUNT, 1);
+        this.#words[(single << SHIFT) + REFCOUNT] = 1;
         out[at + done++] = single;
       }
     }
@@ -181,7 +180,7 @@ export class PageAllocator {
     }
     this.#prepareNew(page);
     this.#words[(page << SHIFT) + FLAGS] = PG_hwpoison;
-    store32(this.#words, (page << SHIFT) + REFCOUNT, 1);
+    this.#words[(page << SHIFT) + REFCOUNT] = 1;
   }
 
   /** `put_page_back_buddy()`: a page that had failed when it was freed is free after all. */

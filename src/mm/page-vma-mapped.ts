@@ -15,7 +15,7 @@ import {
   lowPresent,
 } from '../abi/pte-halves.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { load32 } from '../sync/word.js';
+import { peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -34,7 +34,7 @@ export function pageVmaMapped(kernel: Kernel, vma: VmArea, addr: VirtAddr, page:
   if (table === NO_TABLE) return NO_TABLE;
   const { halves } = kernel.ram;
   const at = 2 * (table + pteIndex(addr));
-  return checkPte(kernel, load32(halves, at), load32(halves, at + 1), page, mode) ? table : NO_TABLE;
+  return checkPte(kernel, peek32(halves, at), peek32(halves, at + 1), page, mode) ? table : NO_TABLE;
 }
 
 /** Does one huge entry map the whole large folio of `head` at an address? */
@@ -42,7 +42,7 @@ export function hugeEntryMaps(kernel: Kernel, mm: MmStruct, addr: VirtAddr, head
   const at = findHugePmd(kernel, mm, addr);
   if (at === NO_TABLE) return false;
   const { halves } = kernel.ram;
-  return checkPte(kernel, load32(halves, 2 * at), load32(halves, 2 * at + 1), head, 'mapped');
+  return checkPte(kernel, peek32(halves, 2 * at), peek32(halves, 2 * at + 1), head, 'mapped');
 }
 
 /** `check_pte()` of an entry given by its halves. */
@@ -73,18 +73,18 @@ function entryAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
 export function entryMayWrite(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
   const at = entryAt(kernel, mm, addr);
   if (at === NO_TABLE) return false;
-  const low = load32(kernel.ram.halves, 2 * at);
+  const low = peek32(kernel.ram.halves, 2 * at);
   if (lowPresent(low)) return (low & LOW_WRITE) !== 0;
-  return kernel.addressing.swapTypes.kindOf[highType(load32(kernel.ram.halves, 2 * at + 1))] === 'device-private-write';
+  return kernel.addressing.swapTypes.kindOf[highType(peek32(kernel.ram.halves, 2 * at + 1))] === 'device-private-write';
 }
 
 /** Is a page of a coherent device mapped at an address? */
 export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
   const at = entryAt(kernel, mm, addr);
   if (at === NO_TABLE) return false;
-  const low = load32(kernel.ram.halves, 2 * at);
+  const low = peek32(kernel.ram.halves, 2 * at);
   if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return false;
-  const page = kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, 2 * at + 1)) as Pfn);
+  const page = kernel.memmap.pfnToPage(halvesPfn(low, peek32(kernel.ram.halves, 2 * at + 1)) as Pfn);
   return isDeviceCoherentPage(kernel.memmap.words, page);
 }
 
@@ -92,8 +92,8 @@ export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): 
 export function devicePrivatePageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
   const at = entryAt(kernel, mm, addr);
   if (at === NO_TABLE) return NULL_PAGE;
-  const low = load32(kernel.ram.halves, 2 * at);
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = peek32(kernel.ram.halves, 2 * at);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   if ((low | high) === 0 || lowPresent(low)) return NULL_PAGE;
   const type = highType(high);
   if (!isDevicePrivate(kernel.addressing.swapTypes.kindOf[type])) return NULL_PAGE;
@@ -106,9 +106,9 @@ export function normalPageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page
   const table = leafTable(kernel, mm, addr);
   if (table === NO_TABLE) return NULL_PAGE;
   const at = 2 * (table + pteIndex(addr));
-  const low = load32(kernel.ram.halves, at);
+  const low = peek32(kernel.ram.halves, at);
   if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return NULL_PAGE;
-  return kernel.memmap.pfnToPage(halvesPfn(low, load32(kernel.ram.halves, at + 1)) as Pfn);
+  return kernel.memmap.pfnToPage(halvesPfn(low, peek32(kernel.ram.halves, at + 1)) as Pfn);
 }
 
 /** Does a page of a file, or of shared memory, stand at an address? */

@@ -12,7 +12,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
-import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { folioLock, vmFileGet, vmFilePut } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -126,7 +126,7 @@ function mayWrite(kernel: Kernel, vma: VmArea, index: number, page: Page): boole
   const addr = rmapAddress(vma, index);
   const table = pageVmaMapped(kernel, vma, addr, page, 'mapped');
   return (
-    table !== NO_TABLE && (load32(kernel.ram.halves, 2 * (table + pteIndex(addr))) & (LOW_WRITE | LOW_DIRTY)) !== 0
+    table !== NO_TABLE && (peek32(kernel.ram.halves, 2 * (table + pteIndex(addr))) & (LOW_WRITE | LOW_DIRTY)) !== 0
   );
 }
 
@@ -137,9 +137,9 @@ function cleanEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): bo
   const { halves, words } = kernel.ram;
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
-  const found = (load32(halves, 2 * at) & (LOW_WRITE | LOW_DIRTY)) !== 0;
+  const found = (peek32(halves, 2 * at) & (LOW_WRITE | LOW_DIRTY)) !== 0;
   if (found) {
-    const high = load32(halves, 2 * at + 1);
+    const high = peek32(halves, 2 * at + 1);
     const low = getAndClearPteLow(words, at);
     flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
     setPteHalves(words, at, low & ~(LOW_WRITE | LOW_DIRTY), high);

@@ -15,7 +15,7 @@ import { NULL_PAGE, type Page, type Pfn, type Pte, type VirtAddr } from '../base
 import { assert } from '../base/errors.js';
 import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
-import { load32, setPte } from '../sync/word.js';
+import { peek32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
@@ -61,13 +61,13 @@ export function freeTable(kernel: Kernel, page: Page): void {
 
 /** The table that the upper entry at `at` points to. Precondition: it is one of a table. */
 function tableBelow({ ram, memmap }: Kernel, at: number): TableIndex {
-  const pfn = halvesPfn(load32(ram.halves, 2 * at), load32(ram.halves, 2 * at + 1)) as Pfn;
+  const pfn = halvesPfn(peek32(ram.halves, 2 * at), peek32(ram.halves, 2 * at + 1)) as Pfn;
   return memmap.ramFrame(memmap.pfnToPage(pfn)) * PTRS_PER_TABLE;
 }
 
 /** Does an upper entry (or its low half) point to a table? Otherwise it is none, maps a huge page, or stands for one. */
 const pointsToTable = (kernel: Kernel, at: number): boolean =>
-  (load32(kernel.ram.halves, 2 * at) & (LOW_PRESENT | LOW_HUGE)) === LOW_PRESENT;
+  (peek32(kernel.ram.halves, 2 * at) & (LOW_PRESENT | LOW_HUGE)) === LOW_PRESENT;
 
 /** Is an upper entry none? Nobody but us writes upper tables. */
 const isNone = ({ ram }: Kernel, at: number): boolean => (ram.halves[2 * at] | ram.halves[2 * at + 1]) === 0;

@@ -19,7 +19,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import { load32, peek32 } from '../sync/word.js';
+import { peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -68,8 +68,8 @@ export function visitEntries(
     if (table === NO_TABLE) {
       const huge = findHugePmd(kernel, mm, at);
       if (huge !== NO_TABLE) {
-        const low = load32(halves, 2 * huge);
-        visit((at - start) / PAGE_SIZE, low, load32(halves, 2 * huge + 1), (stop - at) / PAGE_SIZE, true);
+        const low = peek32(halves, 2 * huge);
+        visit((at - start) / PAGE_SIZE, low, peek32(halves, 2 * huge + 1), (stop - at) / PAGE_SIZE, true);
         at = stop;
       } else {
         at = nextMappedLeaf(kernel, mm, at, end);
@@ -219,5 +219,5 @@ function entryAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): { low: number; h
   const huge = table === NO_TABLE;
   const at = huge ? findHugePmd(kernel, mm, addr) : table + pteIndex(addr);
   if (at === NO_TABLE) return { low: 0, high: 0, huge: false };
-  return { low: load32(kernel.ram.halves, 2 * at), high: load32(kernel.ram.halves, 2 * at + 1), huge };
+  return { low: peek32(kernel.ram.halves, 2 * at), high: peek32(kernel.ram.halves, 2 * at + 1), huge };
 }

@@ -18,7 +18,7 @@ import {
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Pfn } from '../base/brand.js';
-import { getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import { pageIsAnon, pageTestFlag } from './page.js';
 import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
@@ -29,7 +29,7 @@ const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
 /** `pte_modify()`: the present entry at `at` gets what the VMA allows. Precondition: page table lock held. */
 export function changePte(kernel: Kernel, vma: VmArea, at: number): void {
   const { halves, words } = kernel.ram;
-  const high = load32(halves, 2 * at + 1);
+  const high = peek32(halves, 2 * at + 1);
   // Hardware may set accessed and dirty until the entry is cleared.
   setPteHalves(words, at, changedPresentLow(kernel, vma, getAndClearPteLow(words, at), high), high);
 }

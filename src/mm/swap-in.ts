@@ -24,7 +24,7 @@ import { type SwapEntry, swapEntry, swapEntryOfPte } from '../abi/swap-entry.js'
 import { NULL_PAGE, type Page, type Pte } from '../base/brand.js';
 import { folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { load32, readPte, setPteHalves } from '../sync/word.js';
+import { peek32, readPte, setPteHalves } from '../sync/word.js';
 import { reclaimAndRetry } from './alloc.js';
 import type { FaultSite } from './file-fault.js';
 import { folioLock } from './filemap.js';
@@ -93,7 +93,7 @@ function mapSwappedPage(
   write: boolean,
 ): void {
   const { words } = kernel.memmap;
-  const low = load32(kernel.ram.halves, 2 * at);
+  const low = peek32(kernel.ram.halves, 2 * at);
   kernel.swap.drop(entry);
   // The area is as fast as RAM: to keep a copy in it would save nothing (SWP_SYNCHRONOUS_IO).
   folioFreeSwap(kernel, page);

@@ -8,7 +8,7 @@ import { halvesPfn } from '../abi/pte-halves.js';
 import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import { markEntry } from '../cpu/walk.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { load32 } from '../sync/word.js';
+import { peek32 } from '../sync/word.js';
 import { kmapLocalPage } from './highmem.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -110,7 +110,7 @@ export function translateOn(kernel: Kernel, tlb: CpuTlb, mm: MmStruct, addr: Vir
   const low = markEntry(halves, at, write);
   if (low === 0) return -1;
   // Only this thread exchanges entries, so the high half belongs to the low one.
-  const first = kernel.memmap.pfnToPage(halvesPfn(low, load32(halves, 2 * at + 1)) as Pfn);
+  const first = kernel.memmap.pfnToPage(halvesPfn(low, peek32(halves, 2 * at + 1)) as Pfn);
   const page = (huge ? first + pteIndex(addr) : first) as Page;
   // A clean entry is cached read-only, so that the first store walks again and sets the dirty bit.
   tlb.fill(vpn, page, write);

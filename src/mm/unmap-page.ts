@@ -26,7 +26,7 @@ import { NO_SWAP_ENTRY, swapArea, swapSlot } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, getAndClearPteLow, load32, setPteHalves } from '../sync/word.js';
+import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import {
@@ -93,7 +93,7 @@ export function folioReferenced(kernel: Kernel, folio: Page): number {
   const { halves } = kernel.ram;
   let referenced = 0;
   for (const { at } of rmapEntries(kernel, folio)) {
-    const low = load32(halves, 2 * at);
+    const low = peek32(halves, 2 * at);
     if (!lowPresent(low) || (low & LOW_ACCESSED) === 0) continue;
     // No flush, as on x86: a translation in a TLB may hide accesses for a while.
     and32(halves, 2 * at, ~LOW_ACCESSED);
@@ -156,7 +156,7 @@ function tryToUnmapOne(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, 
 /** Precondition: page table lock held, the entry at `at` maps `page`. Returns false with the entry as it was. */
 function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, page: Page, mode: UnmapMode): boolean {
   const { words } = kernel.memmap;
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(kernel.ram.words, at);
   if (lowPresent(low)) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
   if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);

@@ -17,7 +17,7 @@ import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { LOW_SWP_UFFD_WP, LOW_UFFD_WP, lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { and32, getAndClearPteLow, load32, or32, setPteHalves } from '../sync/word.js';
+import { and32, getAndClearPteLow, or32, peek32, setPteHalves } from '../sync/word.js';
 import { reclaimAndRetry } from './alloc.js';
 import { findHugePmd, splitHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -94,8 +94,8 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number, c
 /** One entry, of whichever level. Returns whether a translation may be in a TLB. */
 function changeEntry(kernel: Kernel, vma: VmArea, at: number, change: WpChange): boolean {
   const { halves, words } = kernel.ram;
-  const high = load32(halves, 2 * at + 1);
-  const seen = load32(halves, 2 * at);
+  const high = peek32(halves, 2 * at + 1);
+  const seen = peek32(halves, 2 * at);
   const protect = change === 'protect';
   if ((seen | high) === 0) {
     if (protect && usesWpMarkers(vma)) setWpMarker(kernel, at);

@@ -6,7 +6,7 @@ import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntryOfPte } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPte, load32, readPte } from '../sync/word.js';
+import { getAndClearPte, peek32, readPte } from '../sync/word.js';
 import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -71,8 +71,8 @@ export function* zapRange(
     lockTable(kernel, table);
     let kept = false;
     for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
-      const low = keepMarkers ? load32(kernel.ram.halves, 2 * entry) : 0;
-      const high = keepMarkers ? load32(kernel.ram.halves, 2 * entry + 1) : 0;
+      const low = keepMarkers ? peek32(kernel.ram.halves, 2 * entry) : 0;
+      const high = keepMarkers ? peek32(kernel.ram.halves, 2 * entry + 1) : 0;
       const page = zapPte(kernel, mm, entry);
       if (keepMarkers) kept = installWpMarker(kernel, entry, low, high) || kept;
       if (page !== 0) gathered.push(page);

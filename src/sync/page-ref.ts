@@ -1,10 +1,11 @@
 /**
- * References and the lock of a struct page, shared by the kernel and the copy engines. Linux: include/linux/page_ref.h,
- * mm/filemap.c folio_trylock(). A folio has one count and one lock, on its head: any of its pages may be named.
+ * References and the lock of a struct page. Linux: include/linux/page_ref.h, mm/filemap.c folio_trylock(). A folio has one
+ * count and one lock, on its head: any of its pages may be named. Copy engines change counts, on threads of their own; locks are
+ * taken and dropped on the kernel's thread alone, which changes the other flags beside them.
  */
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
-import { add32, and32, compareExchange32, load32, or32 } from './word.js';
+import { add32, compareExchange32, load32 } from './word.js';
 
 const REFCOUNT = STRUCT_PAGE.word.refcount;
 const COMPOUND_HEAD = STRUCT_PAGE.word.compoundHead;
@@ -27,6 +28,23 @@ export const pageRefCount = (memmap: Int32Array, page: Page): number => load32(m
 export const pageRefAdd = (memmap: Int32Array, page: Page, delta: number): number =>
   add32(memmap, countOf(memmap, page), delta) + delta;
 
+/**
+ * Add `delta` references to each of `pages` neighbours that somebody holds: to a folio once, for all of its pages.
+ * @returns the lowest count that a folio had besides
+ */
+export function pageRefAddRun(memmap: Int32Array, first: Page, pages: number, delta: 1 | -1): number {
+  let lowest = Number.POSITIVE_INFINITY;
+  for (let page = first as number, end = page + pages; page < end; ) {
+    const head = folioHead(memmap, page as Page);
+    const from = page++;
+    while (page < end && folioHead(memmap, page as Page) === head) page++;
+    const at = (head << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT;
+    const before = add32(memmap, at, delta * (page - from));
+    lowest = Math.min(lowest, delta > 0 ? before : before - (page - from));
+  }
+  return lowest;
+}
+
 /** `get_page_unless_zero()`: a page with no holder is free or frozen and must not be revived. */
 export function getPageUnlessZero(memmap: Int32Array, page: Page): boolean {
   const at = countOf(memmap, page);
@@ -38,10 +56,13 @@ export function getPageUnlessZero(memmap: Int32Array, page: Page): boolean {
   return false;
 }
 
-export const folioTrylock = (memmap: Int32Array, page: Page): boolean =>
-  (or32(memmap, lockOf(memmap, page), LOCKED) & LOCKED) === 0;
-export const folioUnlock = (memmap: Int32Array, page: Page): void => {
-  and32(memmap, lockOf(memmap, page), ~LOCKED);
+export const folioTrylock = (memmap: Int32Array, page: Page): boolean => {
+  const at = lockOf(memmap, page);
+  const flags = memmap[at]!;
+  memmap[at] = flags | LOCKED;
+  return (flags & LOCKED) === 0;
 };
-export const folioLocked = (memmap: Int32Array, page: Page): boolean =>
-  (load32(memmap, lockOf(memmap, page)) & LOCKED) !== 0;
+export const folioUnlock = (memmap: Int32Array, page: Page): void => {
+  memmap[lockOf(memmap, page)]! &= ~LOCKED;
+};
+export const folioLocked = (memmap: Int32Array, page: Page): boolean => (memmap[lockOf(memmap, page)]! & LOCKED) !== 0;

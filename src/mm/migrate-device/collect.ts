@@ -25,7 +25,7 @@ import { type Mpfn, NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../../
 import { injects } from '../../base/injection.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../../sync/task.js';
-import { getAndClearPteLow, load32 } from '../../sync/word.js';
+import { getAndClearPteLow, peek32 } from '../../sync/word.js';
 import { findHugePmd, isHugeZero, setPmdMigrationEntry } from '../huge-pmd.js';
 import type { Kernel } from '../kernel.js';
 import { setMigrationEntry } from '../migration-entry.js';
@@ -130,8 +130,8 @@ function* collectHuge(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
   const { vma } = args;
   const pages = (stop - from) / PAGE_SIZE;
   const at = findHugePmd(kernel, vma.mm, from);
-  const low = load32(kernel.ram.halves, 2 * at);
-  const high = load32(kernel.ram.halves, 2 * at + 1);
+  const low = peek32(kernel.ram.halves, 2 * at);
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
   if (lowPresent(low) && isHugeZero(low) && (args.flags & MIGRATE_VMA_SELECT_SYSTEM) !== 0) {
     collectHole(args, pages);
     return true;
@@ -211,8 +211,8 @@ function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: 
   let flush = false;
   lockTable(kernel, table);
   for (let addr: number = from, at = table + pteIndex(from); addr < stop; addr += PAGE_SIZE, at++) {
-    const low = load32(halves, 2 * at);
-    let mpfn = selectPte(kernel, args, low, load32(halves, 2 * at + 1));
+    const low = peek32(halves, 2 * at);
+    let mpfn = selectPte(kernel, args, low, peek32(halves, 2 * at + 1));
     if (mpfn !== HOLE && mpfn !== NOTHING) {
       const page = kernel.addressing.migratePfnToPage(mpfn);
       if (isLargeFolio(words, folioHead(words, page))) {

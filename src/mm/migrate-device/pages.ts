@@ -26,7 +26,7 @@ import { assert } from '../../base/errors.js';
 import { injects } from '../../base/injection.js';
 import { pageRefAdd, pageRefCount } from '../../sync/page-ref.js';
 import type { Sleeps } from '../../sync/task.js';
-import { load32, setPteHalves } from '../../sync/word.js';
+import { peek32, setPteHalves } from '../../sync/word.js';
 import { hugeFits } from '../huge-memory.js';
 import { allocDeposit, findHugePmd, isHugeZero, setHugePresent, splitHugePmd } from '../huge-pmd.js';
 import type { Kernel } from '../kernel.js';
@@ -174,7 +174,7 @@ function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: 
   if (!vmaIsAnonymous(vma)) return false;
   const huge = leafTable(kernel, vma.mm, addr) === NO_TABLE ? findHugePmd(kernel, vma.mm, addr) : NO_TABLE;
   if (huge !== NO_TABLE) {
-    const low = load32(kernel.ram.halves, 2 * huge);
+    const low = peek32(kernel.ram.halves, 2 * huge);
     if (!lowPresent(low) || !isHugeZero(low)) return false;
     yield* splitHugePmd(kernel, vma, addr);
   }
@@ -187,9 +187,9 @@ function* insertPage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, page: 
   const at = table + pteIndex(addr);
   const { halves, words: entries } = kernel.ram;
   lockTable(kernel, table);
-  const low = load32(halves, 2 * at);
+  const low = peek32(halves, 2 * at);
   const zero = lowPresent(low) && (low & LOW_SPECIAL) !== 0;
-  const free = zero || (low | load32(halves, 2 * at + 1)) === 0;
+  const free = zero || (low | peek32(halves, 2 * at + 1)) === 0;
   if (free) {
     vma.mm.rssAnon++;
     accountToNode(words, page);
@@ -223,9 +223,9 @@ function insertHugePage(kernel: Kernel, migrate: MigrateVma, addr: VirtAddr, fol
   if ((!isPrivate && !isDeviceCoherentPage(words, folio)) || !vmaIsAnonymous(vma) || !hugeFits(vma, addr)) return false;
   const at = allocPmd(kernel, mm, addr);
   if (at === NO_TABLE) return false;
-  const low = load32(ram.halves, 2 * at);
+  const low = peek32(ram.halves, 2 * at);
   const zero = lowPresent(low) && isHugeZero(low) && findHugePmd(kernel, mm, addr) !== NO_TABLE;
-  if (!zero && (low | load32(ram.halves, 2 * at + 1)) !== 0) {
+  if (!zero && (low | peek32(ram.halves, 2 * at + 1)) !== 0) {
     if (!sites.insertHugeFreeTable) allocDeposit(kernel, mm);
     if (!sites.insertHugeUnlock) lockTable(kernel, tableOf(at));
     return false;
