@@ -2,7 +2,9 @@
  * MIGRATE_PFN_* words: what `migrate_vma` passes between core mm and a driver. Linux: include/linux/migrate.h, with
  * bit 5 as the series adds it. The word has 46 significant bits and is therefore a plain number.
  */
+
 import type { DevicePrivateOffset, Mpfn, Pfn } from '../base/brand.js';
+import { HPAGE_PMD_NR } from './address.js';
 import { bit, bits, defineBits } from './layout.js';
 
 export const MPFN = defineBits('migrate pfn', 64, {
@@ -31,6 +33,8 @@ export const migrateOffset = (offset: DevicePrivateOffset): Mpfn =>
 
 /** The number, of whichever kind the flags say. */
 export const mpfnNumber = (mpfn: Mpfn): number => Math.floor(mpfn / NUMBER_UNIT);
+/** Pages that a word stands for; the words that follow it are 0 for all of them but the first. */
+export const mpfnPages = (mpfn: number): number => ((mpfn & MIGRATE_PFN_COMPOUND) === 0 ? 1 : HPAGE_PMD_NR);
 /** Set flag bits. `mpfn | flags` would cut the word to 32 bits. */
 export const mpfnSet = (mpfn: Mpfn, flags: number): Mpfn => (mpfn + (flags & ~(mpfn & FLAG_MASK))) as Mpfn;
 /** Clear flag bits. */

@@ -4,7 +4,7 @@
  * dmirror_devmem_fault_alloc_and_copy().
  */
 import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
-import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, mpfnSet } from '../abi/mpfn.js';
+import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, mpfnPages, mpfnSet } from '../abi/mpfn.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -48,7 +48,7 @@ export const hasPageToMove = (mpfn: number): boolean => (mpfn & MOVABLE_PAGE) ==
 /** Pages that have moved by the word at `i`: none, one, or those of a large folio. */
 export function movedPages(src: Float64Array, dst: Float64Array, i: number): number {
   if ((src[i] & MIGRATE_PFN_MIGRATE) === 0 || dst[i] === 0) return 0;
-  return (dst[i] & MIGRATE_PFN_COMPOUND) !== 0 ? BLOCK_PAGES : 1;
+  return mpfnPages(dst[i]);
 }
 
 /** What has moved: in pages, and in words (a large folio has one). */
@@ -60,7 +60,7 @@ export interface Moved {
 export function countMigrated(src: Float64Array, dst: Float64Array, npages: number): Moved {
   let pages = 0;
   let words = 0;
-  for (let i = 0; i < npages; i++) {
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     const moved = movedPages(src, dst, i);
     pages += moved;
     if (moved > 0) words++;
@@ -71,7 +71,7 @@ export function countMigrated(src: Float64Array, dst: Float64Array, npages: numb
 /** Pages behind the words of `src` that may migrate, huge ones counted whole. */
 export function pagesToMove(src: Float64Array): number {
   let pages = 0;
-  for (const word of src) if (hasPageToMove(word)) pages += (word & MIGRATE_PFN_COMPOUND) !== 0 ? BLOCK_PAGES : 1;
+  for (const word of src) if (hasPageToMove(word)) pages += mpfnPages(word);
   return pages;
 }
 
@@ -99,7 +99,7 @@ export function allocSystemPages(
   };
   let wanted = 0;
   let refuse = singly;
-  for (let i = 0; i < npages; i++) {
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     if (!canMove(i)) continue;
     if ((src[i] & MIGRATE_PFN_COMPOUND) === 0) {
       wanted++;
@@ -117,11 +117,11 @@ export function allocSystemPages(
   }
   const targets = new Float64Array(wanted);
   const allocated = buddy.allocBulk(wanted, targets);
-  for (let i = 0, used = 0; i < npages && used < allocated; i++) {
+  for (let i = 0, used = 0; i < npages && used < allocated; i += mpfnPages(src[i])) {
     const mpfn = src[i] as Mpfn;
     if (!canMove(i) || dst[i] !== 0) continue;
     const first = addressing.migratePfnToPage(mpfn);
-    const pages = (mpfn & MIGRATE_PFN_COMPOUND) !== 0 ? BLOCK_PAGES : 1;
+    const pages = mpfnPages(mpfn);
     for (let j = 0; j < pages && used < allocated; j++) {
       const source = (first + j) as Page;
       const target = targets[used++] as Page;

@@ -5,7 +5,7 @@
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM } from '../abi/device-pte.js';
 import { VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
-import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, mpfnSet } from '../abi/mpfn.js';
+import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_WRITE, mpfnPages, mpfnSet } from '../abi/mpfn.js';
 import { pteNone, ptePfn, ptePresent, pteWrite } from '../abi/pte.js';
 import { softleafFromPte } from '../abi/softleaf.js';
 import { type Mpfn, NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
@@ -149,7 +149,7 @@ const canCome = ({ kernel, owner, memory }: MigrationContext, source: Page): boo
 /** Pages and holes that may move. */
 function candidates({ src, npages, cpages }: MigrateVma): number {
   let pages = cpages;
-  for (let i = 0; i < npages; i++) if ((src[i] & MIGRATE_PFN_COMPOUND) !== 0) pages += BLOCK_PAGES - 1;
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) pages += mpfnPages(src[i]) - 1;
   return pages;
 }
 

@@ -1,5 +1,5 @@
 /** Phase 4, **finalize**: mappings come back and locks are dropped. Linux: migrate_vma_finalize(), migrate_device_finalize(). */
-import { MIGRATE_PFN_MIGRATE } from '../../abi/mpfn.js';
+import { MIGRATE_PFN_MIGRATE, mpfnPages } from '../../abi/mpfn.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
 import { folioUnlock } from '../../sync/page-ref.js';
@@ -18,7 +18,7 @@ export function migrateDeviceFinalize(
   faultPage: Page,
 ): void {
   const { words } = kernel.memmap;
-  for (let i = 0; i < npages; i++) {
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     const from = src[i] as Mpfn;
     const page = kernel.addressing.migratePfnToPage(from);
     const target = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);

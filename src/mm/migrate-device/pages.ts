@@ -7,6 +7,7 @@ import {
   migratePfn,
   mpfnClear,
   mpfnNumber,
+  mpfnPages,
   mpfnSet,
 } from '../../abi/mpfn.js';
 import {
@@ -79,7 +80,7 @@ export function* migrateDevicePages(
   migrate: MigrateVma | null,
 ): Sleeps<void> {
   let notified: MmuNotifierRange | null = null;
-  for (let i = 0; i < npages; i++) {
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     let from = src[i] as Mpfn;
     const to = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
     const asOne = (dst[i] & MIGRATE_PFN_COMPOUND) !== 0;

@@ -2,7 +2,7 @@
  * Phase 1b, **unmap**: make sure that nobody maps or holds the collected pages. Linux: migrate_device_unmap().
  * A page with a reference too many (pinned, under I/O) goes back to where it was.
  */
-import { MIGRATE_PFN_MIGRATE, mpfnClear } from '../../abi/mpfn.js';
+import { MIGRATE_PFN_MIGRATE, mpfnClear, mpfnPages } from '../../abi/mpfn.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
 import { folioUnlock, pageRefCount } from '../../sync/page-ref.js';
@@ -32,7 +32,7 @@ export function* migrateDeviceUnmap(
   const { words } = kernel.memmap;
   let ready = 0;
   let restore = 0;
-  for (let i = 0; i < npages; i++) {
+  for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     const mpfn = src[i] as Mpfn;
     const page = kernel.addressing.migratePfnToPage(mpfn);
     if (page === NULL_PAGE) {
