@@ -32,6 +32,8 @@ export class Memmap {
 
   readonly #slots: RangeTree<'vmemmap' | 'array'>;
   readonly #slotCount: number;
+  /** End of the slots that were ever handed out. */
+  #usedEnd = 0;
   /** First slot of each section's vmemmap, 0 where there is none. */
   readonly #sectionPage: Int32Array;
   /** The section of the last look-up: its first PFN and struct page. */
@@ -136,7 +138,10 @@ export class Memmap {
     return (start ?? NULL_PAGE) as Page;
   }
 
+  /** A slot that was never used is zero already: writing that would only make the computer find memory for it. */
   #zero(first: Page, pages: number): void {
-    this.words.fill(0, first * (STRUCT_PAGE_BYTES / 4), (first + pages) * (STRUCT_PAGE_BYTES / 4));
+    const end = first + pages;
+    this.words.fill(0, first * (STRUCT_PAGE_BYTES / 4), Math.min(end, this.#usedEnd) * (STRUCT_PAGE_BYTES / 4));
+    this.#usedEnd = Math.max(end, this.#usedEnd);
   }
 }
