@@ -12,7 +12,14 @@ import type { DriverInspection } from '../drivers/driver.js';
 import type { Checker, MachineDevice, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { type CpuEntry, cpuEntries, type DeviceEntry, deviceEntries, placeText } from './page-tables.js';
+import {
+  type CpuEntry,
+  cpuEntries,
+  type DeviceEntry,
+  type DeviceTables,
+  deviceEntries,
+  placeText,
+} from './page-tables.js';
 
 /** What the CPU's entry lets the device map: memory, frame, and whether for writing. */
 interface Allowed {
@@ -73,13 +80,13 @@ function wrong(entry: DeviceEntry, cpu: Allowed | null): string | null {
 }
 
 /** Views of tables: making one takes longer than a walk. */
-const views = new WeakMap<SharedArrayBuffer, Int32Array>();
+const views = new WeakMap<SharedArrayBuffer, DeviceTables>();
 
-function tablesOf({ link }: MachineDevice): Int32Array {
+function tablesOf({ link }: MachineDevice): DeviceTables {
   const { pageTables } = link.memories;
   const known = views.get(pageTables);
   if (known !== undefined) return known;
-  const view = new Int32Array(pageTables);
+  const view = { words: new Int32Array(pageTables), floats: new Float64Array(pageTables) };
   views.set(pageTables, view);
   return view;
 }

@@ -18,10 +18,10 @@ import type { SoftLeafKind } from '../abi/softleaf.js';
 import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
+import { nextWord } from '../base/next-word.js';
 import type { SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { nextWord } from './scan.js';
 
 const SPANS = [PGDIR_SIZE, PUD_SIZE, PMD_SIZE, PAGE_SIZE] as const;
 const LEAF = SPANS.length - 1;
@@ -86,9 +86,9 @@ export function cpuEntries(kernel: Kernel, mm: MmStruct, shared?: SharedFindings
 }
 
 function addEntries(kernel: Kernel, mm: MmStruct, table: number, level: number, base: number, found: CpuEntry[]): void {
-  const { halves } = kernel.ram;
+  const { floats, halves } = kernel.ram;
   const end = table + PTRS_PER_TABLE;
-  for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+  for (let at = nextWord(floats, table, end); at < end; at = nextWord(floats, at + 1, end)) {
     const low = halves[2 * at]!;
     const high = halves[2 * at + 1]!;
     const address = (base + (at - table) * SPANS[level]!) as VirtAddr;
@@ -133,9 +133,9 @@ function tablesBelow(kernel: Kernel, table: number, level: number): number {
     tables++;
     page = depositedAt(kernel, kernel.memmap.ramFrame(page) * PTRS_PER_TABLE);
   }
-  const { halves } = kernel.ram;
+  const { floats, halves } = kernel.ram;
   const end = table + PTRS_PER_TABLE;
-  for (let at = nextWord(halves, table, end); at < end; at = nextWord(halves, at + 1, end)) {
+  for (let at = nextWord(floats, table, end); at < end; at = nextWord(floats, at + 1, end)) {
     const low = halves[2 * at]!;
     if (pointsToTable(low)) tables += tablesBelow(kernel, tableBelow(kernel, low, halves[2 * at + 1]!), level + 1);
   }
@@ -147,6 +147,12 @@ function depositedAt({ memmap }: Kernel, table: number): Page {
   return memmap.words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.lruNext] as Page;
 }
 
+/** The memory of a device's page tables: its words, and the same as doubles, an entry each. */
+export interface DeviceTables {
+  readonly words: Int32Array;
+  readonly floats: Float64Array;
+}
+
 /** One valid entry of a device's leaf tables. */
 export interface DeviceEntry {
   readonly address: VirtAddr;
@@ -155,22 +161,29 @@ export interface DeviceEntry {
 }
 
 /** Every valid leaf entry below the table at word `root`, by address. */
-export function deviceEntries(words: Int32Array, root: number): readonly DeviceEntry[] {
+export function deviceEntries(tables: DeviceTables, root: number): readonly DeviceEntry[] {
   const found: DeviceEntry[] = [];
-  addDeviceEntries(words, root, 0, 0, found);
+  addDeviceEntries(tables, root, 0, 0, found);
   return found;
 }
 
-function addDeviceEntries(words: Int32Array, table: number, level: number, base: number, found: DeviceEntry[]): void {
+function addDeviceEntries(
+  tables: DeviceTables,
+  table: number,
+  level: number,
+  base: number,
+  found: DeviceEntry[],
+): void {
+  const { words, floats } = tables;
   const start = table / 2;
   const end = start + PTRS_PER_TABLE;
-  for (let at = nextWord(words, start, end); at < end; at = nextWord(words, at + 1, end)) {
+  for (let at = nextWord(floats, start, end); at < end; at = nextWord(floats, at + 1, end)) {
     const word = words[2 * at]!;
     if ((word & DEVICE_PTE_VALID) === 0) continue;
     const next = words[2 * at + 1]! >>> 0;
     const address = base + (at - start) * SPANS[level]!;
     if (level === LEAF) found.push({ address: address as VirtAddr, word, frame: next });
-    else addDeviceEntries(words, next, level + 1, address, found);
+    else addDeviceEntries(tables, next, level + 1, address, found);
   }
 }
 

@@ -13,21 +13,6 @@ const REFCOUNT = STRUCT_PAGE.word.refcount;
 const PINCOUNT = STRUCT_PAGE.word.pincount;
 const ENTIRE_MAPCOUNT = STRUCT_PAGE.word.entireMapcount;
 
-/** The first of the 64-bit words `at` to `end - 1`, given as 32-bit halves, that is not zero; `end` if there is none. */
-export function nextWord(halves: Int32Array, at: number, end: number): number {
-  // Eight words at a time: checkers do little else.
-  for (; at + 8 <= end; at += 8) {
-    const half = 2 * at;
-    const first = halves[half]! | halves[half + 1]! | halves[half + 2]! | halves[half + 3]!;
-    const second = halves[half + 4]! | halves[half + 5]! | halves[half + 6]! | halves[half + 7]!;
-    const third = halves[half + 8]! | halves[half + 9]! | halves[half + 10]! | halves[half + 11]!;
-    const fourth = halves[half + 12]! | halves[half + 13]! | halves[half + 14]! | halves[half + 15]!;
-    if ((first | second | third | fourth) !== 0) break;
-  }
-  while (at < end && (halves[2 * at]! | halves[2 * at + 1]!) === 0) at++;
-  return at;
-}
-
 /** The first page from `page` to `end - 1` that has one of these flags; `end` if there is none. */
 export function nextFlagged(memmap: Int32Array, page: Page, end: number, flags: number): Page {
   let at: number = page;

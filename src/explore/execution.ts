@@ -6,7 +6,6 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { assert, InvariantViolation, PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { failedPages, ramUse } from '../check/ram.js';
-import { nextWord } from '../check/scan.js';
 import { createFile } from '../mm/file.js';
 import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
@@ -33,9 +32,6 @@ export const STEPS_MAX = 20_000;
  * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
  */
 export const FAULTS_PER_PAGE_MAX = 64;
-
-/** Pairs of 32-bit words in a page. */
-const WORD_PAIRS = PAGE_SIZE / 8;
 
 /** What must hold whenever a task stops. */
 const ALWAYS = ALL_CHECKERS.filter(({ always }) => always);
@@ -252,15 +248,13 @@ export class Execution {
     const used = this.#plan.offsetsOf(process.family);
     const out = new Uint8Array(PAGE_SIZE);
     const words = new Uint32Array(out.buffer);
-    const halves = new Int32Array(out.buffer);
     for (const page of this.#plan.watched) {
       history.begin = history.tick();
       const { fault } = yield* copyFromUser(kernel, mm, addressOf(page), out);
       history.end = history.tick();
       this.#plan.recordPage(history, process, page, fault === 0 ? words : null);
       if (fault !== 0) continue;
-      for (let at = nextWord(halves, 0, WORD_PAIRS); at < WORD_PAIRS; at = nextWord(halves, at + 1, WORD_PAIRS)) {
-        const word = words[2 * at] !== 0 && !used.includes(8 * at) ? 2 * at : 2 * at + 1;
+      for (let word = 0; word < words.length; word++) {
         if (words[word] === 0 || used.includes(4 * word)) continue;
         const message = `page ${page} of process ${process.index + 1} holds 0x${words[word]!.toString(16)} at byte ${4 * word}, where nobody stored`;
         report({ invariant: 'every-byte-reads-back', message });

@@ -14,6 +14,7 @@ import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-p
 import { NULL_PAGE, type Page, type Pfn, type Pte, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { injects } from '../base/injection.js';
+import { nextWord } from '../base/next-word.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import { peek32, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
@@ -224,16 +225,16 @@ function freeLevel(
   ceiling: number,
 ): void {
   const span = UPPER_SPANS[level];
-  const first = Math.max(0, Math.floor((floor - base) / span));
-  const last = Math.min(PTRS_PER_TABLE - 1, Math.floor((ceiling - 1 - base) / span));
-  for (let index = first; index <= last; index++) {
-    if (isNone(kernel, table + index)) continue;
-    const start = base + index * span;
-    assert(pointsToTable(kernel, table + index), 'page tables are freed under a huge page');
-    const child = tableBelow(kernel, table + index);
+  const { floats } = kernel.ram;
+  const first = table + Math.max(0, Math.floor((floor - base) / span));
+  const end = table + Math.min(PTRS_PER_TABLE, Math.ceil((ceiling - base) / span));
+  for (let at = nextWord(floats, first, end); at < end; at = nextWord(floats, at + 1, end)) {
+    const start = base + (at - table) * span;
+    assert(pointsToTable(kernel, at), 'page tables are freed under a huge page');
+    const child = tableBelow(kernel, at);
     if (level + 1 < UPPER_SPANS.length) freeLevel(kernel, mm, child, level + 1, start, floor, ceiling);
     if (start < floor || start + span > ceiling) continue;
-    setPte(kernel.ram.words, table + index, 0n as Pte);
+    setPte(kernel.ram.words, at, 0n as Pte);
     flushTlbTables(kernel, mm);
     freeTable(kernel, pageOfTable(kernel, child));
     mm.tables--;

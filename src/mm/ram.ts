@@ -16,8 +16,8 @@ export class Ram {
   readonly words: BigUint64Array;
   /** The words as 32-bit halves, the low half of word w at 2 * w (abi/pte-halves.ts). */
   readonly halves: Int32Array;
-  /** The same words where only their bits count: to fill and to compare. */
-  readonly #floats: Float64Array;
+  /** The same words where only their bits count: to fill, to compare, and to find those that are not zero. */
+  readonly floats: Float64Array;
 
   /** @param frames frames of 4 KiB, holes of the physical map inside sections included (they are never touched) */
   constructor(frames: number) {
@@ -25,7 +25,7 @@ export class Ram {
     this.frames = frames;
     this.words = new BigUint64Array(this.buffer);
     this.halves = new Int32Array(this.buffer);
-    this.#floats = new Float64Array(this.buffer);
+    this.floats = new Float64Array(this.buffer);
   }
 
   /** Bytes of one frame. There is no view of all bytes: an engine's arrays end at 2^32 elements, RAM may not. */
@@ -35,16 +35,16 @@ export class Ram {
 
   zeroFrame(frame: FrameIndex): void {
     const at = frame * PTRS_PER_TABLE;
-    this.#floats.fill(0, at, at + PTRS_PER_TABLE);
+    this.floats.fill(0, at, at + PTRS_PER_TABLE);
   }
 
   copyFrame(from: FrameIndex, to: FrameIndex): void {
-    this.#floats.copyWithin(to * PTRS_PER_TABLE, from * PTRS_PER_TABLE, (from + 1) * PTRS_PER_TABLE);
+    this.floats.copyWithin(to * PTRS_PER_TABLE, from * PTRS_PER_TABLE, (from + 1) * PTRS_PER_TABLE);
   }
 
   poisonFrame(frame: FrameIndex): void {
     const at = frame * PTRS_PER_TABLE;
-    this.#floats.fill(POISON, at, at + PTRS_PER_TABLE);
+    this.floats.fill(POISON, at, at + PTRS_PER_TABLE);
   }
 
   /** Does the frame hold nothing but zeroes? (As integers: minus zero is not zero.) */
@@ -57,7 +57,7 @@ export class Ram {
 
   /** Has nobody written the frame since `poisonFrame`? */
   isPoisoned(frame: FrameIndex): boolean {
-    const floats = this.#floats;
+    const floats = this.floats;
     const end = (frame + 1) * PTRS_PER_TABLE;
     for (let at = frame * PTRS_PER_TABLE; at < end; at++) if (floats[at] !== POISON) return false;
     return true;
