@@ -1,12 +1,11 @@
 /** Taking mappings away. Linux: the zap path of mm/memory.c. */
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
-import { pteDirty, pteNone, ptePfn, ptePresent, pteSpecial } from '../abi/pte.js';
-import { softleafFromPte } from '../abi/softleaf.js';
+import { halvesNumber, halvesPfn, highType, LOW_DIRTY, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
-import { swapEntryOfPte } from '../abi/swap-entry.js';
-import type { Page, VirtAddr } from '../base/brand.js';
+import { swapEntry } from '../abi/swap-entry.js';
+import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { getAndClearPte, peek32, readPte } from '../sync/word.js';
+import { getAndClearPteLow, peek32 } from '../sync/word.js';
 import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -27,7 +26,6 @@ import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { rssAdd, rssAddMigrating } from './rss.js';
-import { leafKind } from './softleaf.js';
 import { freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
@@ -97,37 +95,39 @@ function zapHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr): void {
 
 /** Clear one entry; returns the page whose reference the caller has to drop, 0 for none. */
 function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
-  const { words } = kernel.ram;
-  if (pteNone(readPte(words, at))) return 0;
-  const pte = getAndClearPte(words, at);
-  if (ptePresent(pte)) {
-    if (pteSpecial(pte)) return 0;
-    const page = kernel.memmap.pfnToPage(ptePfn(pte));
-    if (pteDirty(pte)) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
+  const { halves, words } = kernel.ram;
+  const high = peek32(halves, 2 * at + 1);
+  if ((peek32(halves, 2 * at) | high) === 0) return 0;
+  const low = getAndClearPteLow(words, at);
+  if (lowPresent(low)) {
+    if ((low & LOW_SPECIAL) !== 0) return 0;
+    const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
+    if ((low & LOW_DIRTY) !== 0) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
     pageRemoveRmap(kernel, page);
     rssAdd(kernel.memmap.words, mm, page, -1);
     return page;
   }
-  const entry = softleafFromPte(pte);
-  switch (leafKind(kernel, entry)) {
+  const type = highType(high);
+  const number = halvesNumber(low, high);
+  switch (kernel.addressing.swapTypes.kindOf[type]) {
     case 'device-private-read':
     case 'device-private-write':
     case 'device-exclusive': {
-      const page = kernel.addressing.softleafToPage(entry);
+      const page = kernel.addressing.leafToPage(type, number);
       pageRemoveRmap(kernel, page);
       mm.rssAnon--;
       return page;
     }
     case 'swap':
       mm.swapents--;
-      freeSwapAndCache(kernel, swapEntryOfPte(pte));
+      freeSwapAndCache(kernel, swapEntry(type, number));
       return 0;
     case 'marker':
     case 'hwpoison':
       return 0;
     default:
       // A migration entry holds no reference: the migration finds it gone and leaves the page unmapped.
-      rssAddMigrating(kernel.memmap.words, mm, kernel.addressing.softleafToPage(entry), -1);
+      rssAddMigrating(kernel.memmap.words, mm, kernel.addressing.leafToPage(type, number), -1);
       return 0;
   }
 }
