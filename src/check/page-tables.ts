@@ -2,7 +2,7 @@
  * Walks of the CPU's and the devices' page tables for checkers: from the words in memory alone, with no help from mm or the
  * drivers, so that a mistake of theirs cannot hide itself. At rest only.
  */
-import { PAGE_SIZE, PGDIR_SIZE, PMD_SIZE, PTRS_PER_TABLE, PUD_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, PGDIR_SIZE, PMD_SIZE, PTRS_PER_TABLE, PUD_SIZE, TASK_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_VALID } from '../abi/device-pte.js';
 import {
   halvesNumber,
@@ -75,28 +75,51 @@ const pointsToTable = (low: number): boolean => (low & (LOW_PRESENT | LOW_HUGE))
 const tableBelow = (kernel: Kernel, low: number, high: number): number =>
   kernel.memmap.ramFrame(kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn)) * PTRS_PER_TABLE;
 
-/** Every entry of an address space that is not none, by address. The walk is made once for all who share it. */
+/**
+ * Every entry of an address space that is not none, by address. The walk is made once for all who share it. Between two steps it goes
+ * where mappings are: empty tables are all that it would find elsewhere, mostly, and what it would not is found at rest.
+ */
 export function cpuEntries(kernel: Kernel, mm: MmStruct, shared?: SharedFindings): readonly CpuEntry[] {
   const known = shared?.get(mm) as readonly CpuEntry[] | undefined;
   if (known !== undefined) return known;
   const found: CpuEntry[] = [];
-  addEntries(kernel, mm, kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE, 0, 0, found);
+  const root = kernel.memmap.ramFrame(mm.pgd) * PTRS_PER_TABLE;
+  if (shared?.betweenSteps) {
+    for (const { start, end } of mm.vmas) addEntries(kernel, mm, root, 0, 0, start, end, found);
+  } else {
+    addEntries(kernel, mm, root, 0, 0, 0, TASK_SIZE, found);
+  }
   shared?.set(mm, found);
   return found;
 }
 
-function addEntries(kernel: Kernel, mm: MmStruct, table: number, level: number, base: number, found: CpuEntry[]): void {
+/** Those of addresses in [start, stop). `base` is the first address of the table. */
+function addEntries(
+  kernel: Kernel,
+  mm: MmStruct,
+  table: number,
+  level: number,
+  base: number,
+  start: number,
+  stop: number,
+  found: CpuEntry[],
+): void {
   const { floats, halves } = kernel.ram;
-  const end = table + PTRS_PER_TABLE;
-  for (let at = nextWord(floats, table, end); at < end; at = nextWord(floats, at + 1, end)) {
+  const span = SPANS[level]!;
+  const first = table + Math.max(0, Math.floor((start - base) / span));
+  const end = table + Math.min(PTRS_PER_TABLE, Math.ceil((stop - base) / span));
+  for (let at = nextWord(floats, first, end); at < end; at = nextWord(floats, at + 1, end)) {
     const low = halves[2 * at]!;
     const high = halves[2 * at + 1]!;
-    const address = (base + (at - table) * SPANS[level]!) as VirtAddr;
-    if (level === LEAF) found.push(describe(kernel, mm, address, low, high, -1));
-    else if (pointsToTable(low)) addEntries(kernel, mm, tableBelow(kernel, low, high), level + 1, address, found);
-    else {
+    const address = base + (at - table) * span;
+    if (level === LEAF) {
+      found.push(describe(kernel, mm, address as VirtAddr, low, high, -1));
+    } else if (pointsToTable(low)) {
+      addEntries(kernel, mm, tableBelow(kernel, low, high), level + 1, address, start, stop, found);
+    } else {
       for (let i = 0; i < PTRS_PER_TABLE; i++) {
-        found.push(describe(kernel, mm, (address + i * PAGE_SIZE) as VirtAddr, low, high, i));
+        const each = address + i * PAGE_SIZE;
+        if (each >= start && each < stop) found.push(describe(kernel, mm, each as VirtAddr, low, high, i));
       }
     }
   }

@@ -6,6 +6,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import { assert, InvariantViolation, PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { failedPages, ramUse } from '../check/ram.js';
+import { SharedFindings } from '../machine/state.js';
 import { createFile } from '../mm/file.js';
 import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
@@ -194,7 +195,7 @@ export class Execution {
     const { stepper, state } = this.#world;
     stepper.drive(STEPS_MAX, 'rest');
     return (
-      this.#check() ??
+      this.#check('at rest') ??
       this.#readBack() ??
       this.#takeDown(() => {
         const { kernel, devices } = state;
@@ -213,9 +214,9 @@ export class Execution {
     );
   }
 
-  #check(checkers = ALL_CHECKERS): Finding | null {
-    const shared = new Map<object, unknown>();
-    for (const { invariant, look } of checkers) {
+  #check(when: 'between steps' | 'at rest'): Finding | null {
+    const shared = new SharedFindings(when);
+    for (const { invariant, look } of when === 'at rest' ? ALL_CHECKERS : ALWAYS) {
       for (const message of look(this.#world.state, shared)) return { invariant, message };
     }
     return null;
@@ -223,7 +224,7 @@ export class Execution {
 
   /** What devices do breaks nothing that is looked at here; if it did, the next look would see it. */
   #lookAlways(): void {
-    const finding = this.#check(ALWAYS);
+    const finding = this.#check('between steps');
     if (finding !== null) throw new Found(finding);
   }
 

@@ -27,10 +27,18 @@ export interface MachineState {
   readonly heldPages: Map<Page, number>;
 }
 
-/** An outsider that looks for what must not be. Nothing is in flight while it looks. */
-/** By what it is about. A new one for each moment: it is out of date as soon as anything moves. */
-export type SharedFindings = Map<object, unknown>;
+/** What checkers find out, by what it is about. A new one for each moment: it is out of date as soon as anything moves. */
+export class SharedFindings extends Map<object, unknown> {
+  /** The moment lies between two steps, not at rest: there are many of them, so a look has to be short. */
+  readonly betweenSteps: boolean;
 
+  constructor(when: 'between steps' | 'at rest' = 'at rest') {
+    super();
+    this.betweenSteps = when === 'between steps';
+  }
+}
+
+/** An outsider that looks for what must not be. Nothing is in flight while it looks. */
 export interface Checker {
   readonly invariant: string;
   /** What must hold, for people. */
