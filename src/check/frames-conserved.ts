@@ -14,15 +14,17 @@ export const framesConserved: Checker = {
   always: true,
   *look({ kernel }) {
     const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, failed: 0, lost: 0 };
+    let all = 0;
     for (const page of ramPages(kernel)) {
       const use = ramUse(kernel, page);
-      count[use] += use === 'free' ? freeBlockPages(kernel, page) : 1;
+      const frames = use === 'free' ? freeBlockPages(kernel, page) : 1;
+      count[use] += frames;
+      all += frames;
     }
     if (count.lost > 0) yield `${count.lost} frames are neither free nor in use`;
     if (count.free !== kernel.buddy.freePagesCount) {
       yield `${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${count.free}`;
     }
-    const all = Object.values(count).reduce((sum, frames) => sum + frames, 0);
     if (all !== kernel.totalRamPages) yield `there are ${all} frames, at boot there were ${kernel.totalRamPages}`;
     let tables = 0;
     for (const mm of kernel.mms) tables += mm.tables;

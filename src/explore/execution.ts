@@ -34,6 +34,14 @@ export const STEPS_MAX = 20_000;
  */
 export const FAULTS_PER_PAGE_MAX = 64;
 
+/** Room for a page that is read back: one for all, as nobody reads two at a time. */
+const READ_BACK = pageBuffer();
+
+function pageBuffer(): { readonly page: Uint8Array; readonly words: Uint32Array } {
+  const page = new Uint8Array(PAGE_SIZE);
+  return { page, words: new Uint32Array(page.buffer) };
+}
+
 /** What must hold whenever a task stops. */
 const ALWAYS = ALL_CHECKERS.filter(({ always }) => always);
 
@@ -247,8 +255,7 @@ export class Execution {
     const { kernel } = this.#world.state;
     const history = this.#history;
     const used = this.#plan.offsetsOf(process.family);
-    const out = new Uint8Array(PAGE_SIZE);
-    const words = new Uint32Array(out.buffer);
+    const { page: out, words } = READ_BACK;
     for (const page of this.#plan.watched) {
       history.begin = history.tick();
       const { fault } = yield* copyFromUser(kernel, mm, addressOf(page), out);

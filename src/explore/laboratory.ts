@@ -18,10 +18,17 @@ export interface Run extends ExecutionResult {
   readonly fingerprint: number;
 }
 
+/** The machine that a program needs. */
+interface Needed {
+  readonly spec: WorldSpec;
+  readonly key: string;
+}
+
 export class Laboratory {
   readonly #addressing: MachineSpec['addressing'];
   readonly #sites: SiteChoice;
   readonly #worlds = new Map<string, World>();
+  readonly #needed = new WeakMap<Program, Needed>();
 
   constructor(addressing: MachineSpec['addressing'], sites: SiteChoice = {}) {
     this.#addressing = addressing;
@@ -30,16 +37,27 @@ export class Laboratory {
 
   /** The next execution of a strategy that has begun it. */
   run(plan: Plan, recorder: Recorder, trace: ((entry: TraceEntry) => void) | null = null): Run {
-    const spec = worldSpecOf(plan.program, this.#addressing, this.#sites);
-    const key = worldKey(spec);
+    const { spec, key } = this.#neededBy(plan.program);
     const world = this.#worlds.get(key) ?? boot(spec);
     if (!(world instanceof World)) return { ...NOTHING, finding: world };
     // Whatever goes wrong, a world in which it did is never used again.
     this.#worlds.delete(key);
     const result = new Execution(world, plan, trace).run(recorder);
     if (result.finding === null) this.#worlds.set(key, world);
+    const { finding, results, steps, cpuFaults, accesses } = result;
     const { switches, fingerprint } = recorder;
-    return { ...result, schedule: trimmed(recorder.answers), switches, fingerprint };
+    // Spelled out: a spread copies by name, for every execution.
+    return { finding, results, steps, cpuFaults, accesses, schedule: trimmed(recorder.answers), switches, fingerprint };
+  }
+
+  #neededBy(program: Program): Needed {
+    let needed = this.#needed.get(program);
+    if (needed === undefined) {
+      const spec = worldSpecOf(program, this.#addressing, this.#sites);
+      needed = { spec, key: worldKey(spec) };
+      this.#needed.set(program, needed);
+    }
+    return needed;
   }
 
   /** @throws PfnlessError ERR_PFNLESS_SYNTAX when the schedule does not fit, unless `lenient` */
