@@ -10,6 +10,7 @@ import { add32, compareExchange32, load32 } from './word.js';
 const REFCOUNT = STRUCT_PAGE.word.refcount;
 const COMPOUND_HEAD = STRUCT_PAGE.word.compoundHead;
 const FLAGS = STRUCT_PAGE.word.flags;
+const ORDER = STRUCT_PAGE.word.order;
 const LOCKED = PAGE_FLAGS.PG_locked;
 
 /** `page_folio()`: the page that speaks for all pages of a folio. */
@@ -36,11 +37,12 @@ export function pageRefAddRun(memmap: Int32Array, first: Page, pages: number, de
   let lowest = Number.POSITIVE_INFINITY;
   for (let page = first as number, end = page + pages; page < end; ) {
     const head = folioHead(memmap, page as Page);
-    const from = page++;
-    while (page < end && folioHead(memmap, page as Page) === head) page++;
-    const at = (head << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT;
-    const before = add32(memmap, at, delta * (page - from));
-    lowest = Math.min(lowest, delta > 0 ? before : before - (page - from));
+    const slot = head << STRUCT_PAGE_WORD_SHIFT;
+    const folioEnd = head + ((memmap[slot + FLAGS]! & PAGE_FLAGS.PG_head) === 0 ? 1 : 1 << memmap[slot + ORDER]!);
+    const stop = Math.min(end, folioEnd);
+    const before = add32(memmap, slot + REFCOUNT, delta * (stop - page));
+    lowest = Math.min(lowest, delta > 0 ? before : before - (stop - page));
+    page = stop;
   }
   return lowest;
 }
