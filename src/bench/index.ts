@@ -43,7 +43,7 @@ export interface BenchOptions {
   onProgress?(name: string): void;
 }
 
-const EFFORT: Effort = { warmUp: 4, samples: 15 };
+export const EFFORT: Effort = { warmUpMs: 2000, samples: 25 };
 
 /**
  * @throws InvariantViolation when a benchmark produced a wrong result

@@ -42,8 +42,9 @@ export interface Measurement {
 }
 
 export interface Effort {
-  /** Rounds that do not count, and rounds that do. */
-  readonly warmUp: number;
+  /** Rounds do not count for so many milliseconds: what is measured is compiled, and its memory found, before the first that does. */
+  readonly warmUpMs: number;
+  /** Rounds that count. */
   readonly samples: number;
 }
 
@@ -53,7 +54,7 @@ const INSTRUCTIONS_A_NS = 3;
 export async function measure(
   benchmark: Benchmark,
   addressings: readonly Addressing[],
-  { warmUp, samples }: Effort,
+  { warmUpMs, samples }: Effort,
 ): Promise<Measurement> {
   const base = (await benchmark.base?.start()) ?? null;
   const rigs: { addressing: Addressing; rig: Rig; rounds: (readonly number[])[] }[] = [];
@@ -63,14 +64,17 @@ export async function measure(
       if (rig !== null) rigs.push({ addressing, rig, rounds: [] });
     }
     const bases: number[] = [];
-    for (let round = -warmUp; round < samples; round++) {
+    const startMs = performance.now();
+    for (let round = 0, counted = 0; counted < samples; round++) {
+      const counts = performance.now() - startMs >= warmUpMs;
+      if (counts) counted++;
       const baseNs = base === null ? 1 : await base.sample();
-      if (round >= 0) bases.push(baseNs);
+      if (counts) bases.push(baseNs);
       // Each goes first in its turn.
       const order = round % 2 === 0 ? rigs : [...rigs].reverse();
       for (const { rig, rounds } of order) {
         const times = await rig.round();
-        if (round >= 0) rounds.push(times);
+        if (counts) rounds.push(times);
       }
     }
     for (const { rig } of rigs) await rig.verify?.();

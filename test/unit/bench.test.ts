@@ -6,7 +6,7 @@ import { runBenchmarks, runGrowth } from '#src/bench/index';
 import { type BenchResult, measure } from '#src/bench/measure';
 import { benchmarkPage } from '#src/bench/page';
 
-const ONCE = { warmUp: 0, samples: 3 };
+const ONCE = { warmUpMs: 0, samples: 3 };
 
 describe('measuring', () => {
   test('ratios are of rounds, goals are judged, and each machine is verified and let go of', async () => {
@@ -74,7 +74,7 @@ describe('measuring', () => {
     ['CPU fault', ['CPU fault-back', 'CPU fault-back']],
     ['boot', ['boot and dispose', 'boot and dispose']],
   ])('the benchmarks of "%s" do their work', async (filter, names) => {
-    const { results } = await runBenchmarks({ filter, effort: { warmUp: 0, samples: 1 } });
+    const { results } = await runBenchmarks({ filter, effort: { warmUpMs: 0, samples: 1 } });
     expect(results.map(({ name }) => name)).toEqual(names);
     for (const { value, ratio } of results) {
       expect(value).toBeGreaterThan(0);

@@ -7,6 +7,7 @@ import {
   benchmarkPage,
   type Comparison,
   compareRuns,
+  EFFORT,
   type GrowthResult,
   type Measurement,
   parseEarlierRun,
@@ -31,7 +32,6 @@ interface BenchFlags {
   readonly json?: boolean;
 }
 
-const WARM_UP = 4;
 const SAMPLES_MIN = 3;
 const SAMPLES_MAX = 10_000;
 
@@ -72,7 +72,7 @@ export function addBenchCommand(program: Command, exit: (code: number) => void):
         .default('both'),
     )
     .option('--filter <text>', 'only what has this in its name')
-    .option('--samples <n>', 'of each benchmark', wholeNumber(SAMPLES_MIN, SAMPLES_MAX), 15)
+    .option('--samples <n>', 'of each benchmark', wholeNumber(SAMPLES_MIN, SAMPLES_MAX), EFFORT.samples)
     .option('--growth', 'instead: how costs grow with memory, mappings, pagemaps, processes, devices')
     .option('--compare <file>', 'fail if something is slower than in this output of --json')
     .option('--page <file>', 'measure all of it and write the page that BENCHMARKS.md is')
@@ -117,7 +117,7 @@ async function benchmarks({ addressing, filter, samples }: BenchFlags): Promise<
   return runBenchmarks({
     addressings: addressing === 'both' ? ['offset', 'legacy'] : [addressing],
     ...(filter === undefined ? {} : { filter }),
-    effort: { warmUp: WARM_UP, samples },
+    effort: { ...EFFORT, samples },
     onProgress: (name) => progress.update(name),
   }).finally(() => progress.stop());
 }
