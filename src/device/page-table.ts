@@ -270,7 +270,9 @@ export class DevicePageTables {
       } else {
         this.#parked--;
       }
-      store32(words, at, 0);
+      // No device looks at what is parked.
+      if ((words[at]! & DEVICE_PTE_VALID) === 0) words[at] = 0;
+      else store32(words, at, 0);
       emptied++;
     }
     this.#live[table / DEVICE_TABLE_WORDS]! -= emptied;

@@ -85,7 +85,8 @@ export class FrameAllocator {
   /** Precondition: the frames are in use, and in one block. */
   give(first: number, frames: number): void {
     const block = Math.floor(first / BLOCK_PAGES);
-    this.#free.fill(1, first, first + frames);
+    if (frames === 1) this.#free[first] = 1;
+    else this.#free.fill(1, first, first + frames);
     const was = this.#freeIn[block];
     this.#freeIn[block] = was + frames;
     if (this.#isWhole(block)) this.#whole.push(block);

@@ -330,7 +330,7 @@ export function setPmdMigrationEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr
   return true;
 }
 
-/** `remove_migration_pmd()`: map the folio `to` where the migration entry at `at` stands. Takes a reference. */
+/** `remove_migration_pmd()`: map the folio `to` where the migration entry at `at` stands. The mapping needs a reference. */
 export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: Page): void {
   const { addressing, memmap, ram, sites } = kernel;
   const { words } = memmap;
@@ -338,7 +338,6 @@ export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: 
   const high = peek32(ram.halves, 2 * at + 1);
   const kind = kindOf(kernel, high);
   const write = isMigrationWrite(kernel, kind);
-  pageRefAdd(words, to, 1);
   folioEntireMapcountAdd(words, to, 1);
   if (pageIsAnon(words, to) && !isMigrationRead(kernel, kind)) pageSetFlag(words, to, PG_anon_exclusive);
   if (!sites.restorePmdPrivateFirst) setHugePresent(kernel, vma, at, to, 0);

@@ -80,27 +80,42 @@ const { PG_anon_exclusive, PG_dirty, PG_hwpoison } = PAGE_FLAGS;
  * @param useZeroPage where the page holds nothing but zeroes, map the zero page instead (RMP_USE_SHARED_ZEROPAGE)
  */
 export function removeMigrationPtes(kernel: Kernel, from: Page, to: Page, useZeroPage = false): void {
+  pageRefAdd(kernel.memmap.words, to, restoreMappings(kernel, from, to, useZeroPage));
+}
+
+/**
+ * The same, but for the references: returns how many mappings there are now, each of which has to have one. Whoever holds some that it
+ * needs no more hands them over (as `migrate_device_finalize()` could), which is cheaper than new ones.
+ */
+export function restoreMappings(kernel: Kernel, from: Page, to: Page, useZeroPage = false): number {
   const { words, floats } = kernel.memmap;
+  let mapped = 0;
   const anonVma = pageAnonVma(kernel, to);
   const index = pageIndex(words, floats, to);
   const pages = folioNrPages(words, to);
   if (anonVma === undefined) {
-    for (const vma of pageFileVmas(kernel, to))
-      removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, false);
-    return;
+    for (const vma of pageFileVmas(kernel, to)) {
+      mapped += removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, false);
+    }
+    return mapped;
   }
   let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + pages);
   for (; at !== undefined; at = anonVma.tree.next(at, index, index + pages)) {
     const vma = at.value;
     if (pages === 1) {
-      removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, useZeroPage);
+      mapped += removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, useZeroPage);
       continue;
     }
-    if (restoreHuge(kernel, vma, index, from, to)) continue;
+    if (restoreHuge(kernel, vma, index, from, to)) {
+      mapped++;
+      continue;
+    }
     for (let i = firstMapped(vma, index); i < endMapped(vma, index, pages); i++) {
-      removeMigrationPte(kernel, vma, rmapAddress(vma, index + i), (from + i) as Page, (to + i) as Page, false);
+      const addr = rmapAddress(vma, index + i);
+      mapped += removeMigrationPte(kernel, vma, addr, (from + i) as Page, (to + i) as Page, false);
     }
   }
+  return mapped;
 }
 
 /** Of a folio whose first page has the offset `index`: the first page that the VMA may map, and the one after the last. */
@@ -118,6 +133,7 @@ function restoreHuge(kernel: Kernel, vma: VmArea, index: number, from: Page, to:
   return true;
 }
 
+/** Returns how many mappings came back: one or none. */
 function removeMigrationPte(
   kernel: Kernel,
   vma: VmArea,
@@ -125,27 +141,28 @@ function removeMigrationPte(
   from: Page,
   to: Page,
   useZeroPage: boolean,
-): void {
+): 0 | 1 {
   const { addressing, memmap, sites } = kernel;
   const sought = sites.migrationWalkKind ? from : memmap.pfnToPage(addressing.pageNumber(from) as Pfn);
   const table = pageVmaMapped(kernel, vma, addr, sought, 'migration');
-  if (table === NO_TABLE) return;
+  if (table === NO_TABLE) return 0;
   const { words } = memmap;
   const at = table + pteIndex(addr);
   lockTable(kernel, table);
   const low = peek32(kernel.ram.halves, 2 * at);
   const high = peek32(kernel.ram.halves, 2 * at + 1);
   // What has failed may look like zeroes only.
-  if (useZeroPage && !pageTestFlag(words, to, PG_hwpoison) && kernel.ram.isZero(kernel.memmap.ramFrame(to))) {
+  const isZero = useZeroPage && !pageTestFlag(words, to, PG_hwpoison) && kernel.ram.isZero(memmap.ramFrame(to));
+  if (isZero) {
     mapZeroPage(kernel, vma, at, low);
   } else {
     const kind = addressing.swapTypes.kindOf[highType(high)];
-    pageRefAdd(words, to, 1);
     if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kernel, kind));
     else pageAddFileRmap(kernel, to);
     restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kernel, kind));
   }
   unlockTable(kernel, table);
+  return isZero ? 0 : 1;
 }
 
 /** `try_to_map_unused_to_zeropage()`. */

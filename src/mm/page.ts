@@ -14,9 +14,8 @@ import {
   ZONE_DEVICE,
 } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
-import { assert } from '../base/errors.js';
+import { InvariantViolation } from '../base/errors.js';
 import { folioHead } from '../sync/page-ref.js';
-import { load32 } from '../sync/word.js';
 
 const { word } = STRUCT_PAGE;
 const SHIFT = STRUCT_PAGE_WORD_SHIFT;
@@ -73,8 +72,11 @@ export const isZoneDevicePage = (memmap: Int32Array, page: Page): boolean =>
   (memmap[(page << SHIFT) + ZONE] & 0xff) === ZONE_DEVICE;
 
 /** `lruvec_stat_mod_folio()`: what a node counts of its pages. There is nothing to count here, but the node has to be one. */
-export const accountToNode = (memmap: Int32Array, page: Page): void =>
-  assert(memmap[(page << SHIFT) + ZONE] >= 0, () => `page ${page} is accounted to a node that does not exist`);
+export function accountToNode(memmap: Int32Array, page: Page): void {
+  if (memmap[(page << SHIFT) + ZONE] < 0) {
+    throw new InvariantViolation(`page ${page} is accounted to a node that does not exist`);
+  }
+}
 
 /** `folio_test_large()`. */
 export const isLargeFolio = (memmap: Int32Array, head: Page): boolean =>
@@ -155,7 +157,7 @@ export const pageMaybeDmaPinned = (memmap: Int32Array, page: Page): boolean => {
   const head = folioHead(memmap, page);
   return isLargeFolio(memmap, head)
     ? pagePincount(memmap, head) > 0
-    : load32(memmap, (head << SHIFT) + REFCOUNT) >= GUP_PIN_COUNTING_BIAS;
+    : memmap[(head << SHIFT) + REFCOUNT] >= GUP_PIN_COUNTING_BIAS;
 };
 /** FOLL_PIN references of the page's folio. */
 export const pagePincount = (memmap: Int32Array, page: Page): number =>

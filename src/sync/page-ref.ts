@@ -23,7 +23,8 @@ const countOf = (memmap: Int32Array, page: Page): number =>
   (folioHead(memmap, page) << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT;
 const lockOf = (memmap: Int32Array, page: Page): number => (folioHead(memmap, page) << STRUCT_PAGE_WORD_SHIFT) + FLAGS;
 
-export const pageRefCount = (memmap: Int32Array, page: Page): number => load32(memmap, countOf(memmap, page));
+/** As it is at the moment: copy engines come and go. */
+export const pageRefCount = (memmap: Int32Array, page: Page): number => memmap[countOf(memmap, page)]!;
 
 /** Add references to a page that somebody holds. Returns the new count. */
 export const pageRefAdd = (memmap: Int32Array, page: Page, delta: number): number =>

@@ -4,7 +4,7 @@
  * Linux: include/linux/percpu-refcount.h. Not modelled: the per-CPU counters themselves, and switching back to live. Lives on the
  * kernel's thread only, so a plain number counts.
  */
-import { assert } from '../base/errors.js';
+import { assert, InvariantViolation } from '../base/errors.js';
 import { type Sleeps, waitUntil } from './task.js';
 
 export class PercpuRef {
@@ -19,13 +19,17 @@ export class PercpuRef {
 
   /** Precondition: somebody holds a reference. */
   get(n = 1): void {
-    assert(this.#count > 0, () => `${this.name}: ${n} references taken after the last was dropped`);
+    // Once a page of device memory: a message in a closure would be made each time.
+    if (this.#count <= 0)
+      throw new InvariantViolation(`${this.name}: ${n} references taken after the last was dropped`);
     this.#count += n;
   }
 
   put(n = 1): void {
-    assert(this.#count >= n, () => `${this.name}: ${n} references dropped but ${this.#count} held`);
-    assert(this.#dying || this.#count > n, () => `${this.name}: the initial reference was dropped without kill()`);
+    if (this.#count < n) throw new InvariantViolation(`${this.name}: ${n} references dropped but ${this.#count} held`);
+    if (!this.#dying && this.#count === n) {
+      throw new InvariantViolation(`${this.name}: the initial reference was dropped without kill()`);
+    }
     this.#count -= n;
   }
 

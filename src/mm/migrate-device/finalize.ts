@@ -2,9 +2,9 @@
 import { MIGRATE_PFN_MIGRATE, mpfnPages } from '../../abi/mpfn.js';
 import { PAGE_FLAGS } from '../../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
-import { folioUnlock } from '../../sync/page-ref.js';
+import { folioUnlock, pageRefAdd } from '../../sync/page-ref.js';
 import type { Kernel } from '../kernel.js';
-import { removeMigrationPtes } from '../migrate.js';
+import { restoreMappings } from '../migrate.js';
 import { isFaultFolio, isZoneDevicePage, pageClearFlag, pageSetFlag } from '../page.js';
 import { putPage } from '../put-page.js';
 
@@ -34,11 +34,16 @@ export function migrateDeviceFinalize(
       pageClearFlag(words, survivor, PG_isolated);
       pageSetFlag(words, survivor, PG_lru);
     }
-    removeMigrationPtes(kernel, page, survivor);
+    const mapped = restoreMappings(kernel, page, survivor);
     if (migrated) pageClearFlag(words, page, PG_isolated);
     if (!isFaultFolio(words, page, faultPage)) folioUnlock(words, page);
-    putPage(kernel, page);
-    if (survivor !== page) release(kernel, survivor);
+    if (survivor !== page) {
+      folioUnlock(words, survivor);
+      putPage(kernel, page);
+    }
+    // The migration's reference becomes that of a mapping, if there is one.
+    if (mapped > 1) pageRefAdd(words, survivor, mapped - 1);
+    else if (mapped === 0) putPage(kernel, survivor);
   }
 }
 
