@@ -117,10 +117,11 @@ export const deviceMappings: Checker = {
   statement: 'each device mapping is a subset of what the CPU page table allows',
   always: true,
   *look({ kernel, devices }, shared) {
-    const all = devices.flatMap((device): Inspected[] => {
+    const all: Inspected[] = [];
+    for (const device of devices) {
       const inspection = device.driver.inspect?.();
-      return inspection === undefined ? [] : [{ device, inspection }];
-    });
+      if (inspection !== undefined) all.push({ device, inspection });
+    }
     for (const inspected of all) {
       if (inspected.device.link.lost) continue;
       for (const { mm, root } of inspected.inspection.contexts) yield* lookAt(kernel, inspected, all, mm, root, shared);

@@ -69,6 +69,7 @@ class TestHmm implements DeviceDriver {
   readonly #bound = new Map<number, Promise<void> | true>();
   /** The mirrors of each address space. */
   readonly #byMm = new Map<MmStruct, Dmirror[]>();
+  #inspection: DriverInspection | null = null;
   #nextContext = 1;
   #evicted = 0;
 
@@ -133,6 +134,7 @@ class TestHmm implements DeviceDriver {
     const walked = (): boolean => this.#bound.size > 0;
     const dmirror = new Dmirror({ mm, context, root, tables, queue, owner, ownMemory, walked });
     this.mirrors.set(context, { dmirror, onFault });
+    this.#inspection = null;
     this.#byMm.set(mm, [...(this.#byMm.get(mm) ?? []), dmirror]);
     const { migration, link } = this;
     const device: MirroredDevice = {
@@ -185,6 +187,7 @@ class TestHmm implements DeviceDriver {
   *#forget(dmirror: Dmirror): Sleeps<void> {
     yield* dmirror.unregister();
     this.mirrors.delete(dmirror.context);
+    this.#inspection = null;
     this.#bound.delete(dmirror.context);
     const others = (this.#byMm.get(dmirror.mm) ?? []).filter((each) => each !== dmirror);
     if (others.length > 0) this.#byMm.set(dmirror.mm, others);
@@ -253,12 +256,14 @@ class TestHmm implements DeviceDriver {
     };
   }
 
+  /** The same answer until a mirror comes or goes: checkers ask after every step. */
   inspect(): DriverInspection {
-    return {
+    this.#inspection ??= {
       contexts: Array.from(this.mirrors.values(), ({ dmirror: { mm, root } }) => ({ mm, root })),
       owner: this.owner,
       frameOf: (page) => (this.memory.owns(page) ? this.memory.frameOf(page) : null),
     };
+    return this.#inspection;
   }
 
   /** A number that no mirror has, one after the other, so that it is long before a number comes again. */
