@@ -6,6 +6,7 @@
  * Does not see: stale entries in a device's TLB; drivers without `inspect`. Suspended for devices that are lost, and where devices
  * are threads while anything is in flight.
  */
+import { TASK_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_WRITE, devicePteMemory, MEMORY_RAM, memoryOfDevice } from '../abi/device-pte.js';
 import type { Page } from '../base/brand.js';
 import type { DriverInspection } from '../drivers/driver.js';
@@ -91,6 +92,19 @@ function tablesOf({ link }: MachineDevice): DeviceTables {
   return view;
 }
 
+/** Where an address space has ever had mappings, as one range: there its devices may still have some. */
+const reaches = new WeakMap<MmStruct, { start: number; end: number }>();
+
+function reachOf(mm: MmStruct): { readonly start: number; readonly end: number } {
+  let reach = reaches.get(mm);
+  if (reach === undefined) reaches.set(mm, (reach = { start: TASK_SIZE, end: 0 }));
+  for (const { start, end } of mm.vmas) {
+    if (start < reach.start) reach.start = start;
+    if (end > reach.end) reach.end = end;
+  }
+  return reach;
+}
+
 function* lookAt(
   kernel: Kernel,
   inspected: Inspected,
@@ -103,7 +117,10 @@ function* lookAt(
   // Both walks go by address. A mirror may outlive its process, in a child that inherited it: its tables are gone.
   const ofCpu = kernel.mms.has(mm) ? cpuEntries(kernel, mm, shared) : [];
   let at = 0;
-  for (const entry of deviceEntries(tablesOf(device), root)) {
+  const { start, end } = reachOf(mm);
+  const tables = tablesOf(device);
+  const ofDevice = shared?.betweenSteps ? deviceEntries(tables, root, start, end) : deviceEntries(tables, root);
+  for (const entry of ofDevice) {
     while (at < ofCpu.length && ofCpu[at]!.address < entry.address) at++;
     const cpu = ofCpu[at];
     const isThere = cpu?.address === entry.address;

@@ -183,10 +183,15 @@ export interface DeviceEntry {
   readonly frame: number;
 }
 
-/** Every valid leaf entry below the table at word `root`, by address. */
-export function deviceEntries(tables: DeviceTables, root: number): readonly DeviceEntry[] {
+/** Every valid leaf entry of addresses in [start, stop), below the table at word `root`, by address. */
+export function deviceEntries(
+  tables: DeviceTables,
+  root: number,
+  start = 0,
+  stop: number = TASK_SIZE,
+): readonly DeviceEntry[] {
   const found: DeviceEntry[] = [];
-  addDeviceEntries(tables, root, 0, 0, found);
+  addDeviceEntries(tables, root, 0, 0, start, stop, found);
   return found;
 }
 
@@ -195,18 +200,22 @@ function addDeviceEntries(
   table: number,
   level: number,
   base: number,
+  start: number,
+  stop: number,
   found: DeviceEntry[],
 ): void {
   const { words, floats } = tables;
-  const start = table / 2;
-  const end = start + PTRS_PER_TABLE;
-  for (let at = nextWord(floats, start, end); at < end; at = nextWord(floats, at + 1, end)) {
+  const span = SPANS[level]!;
+  const zero = table / 2;
+  const first = zero + Math.max(0, Math.floor((start - base) / span));
+  const end = zero + Math.min(PTRS_PER_TABLE, Math.ceil((stop - base) / span));
+  for (let at = nextWord(floats, first, end); at < end; at = nextWord(floats, at + 1, end)) {
     const word = words[2 * at]!;
     if ((word & DEVICE_PTE_VALID) === 0) continue;
     const next = words[2 * at + 1]! >>> 0;
-    const address = base + (at - start) * SPANS[level]!;
+    const address = base + (at - zero) * span;
     if (level === LEAF) found.push({ address: address as VirtAddr, word, frame: next });
-    else addDeviceEntries(tables, next, level + 1, address, found);
+    else addDeviceEntries(tables, next, level + 1, address, start, stop, found);
   }
 }
 
