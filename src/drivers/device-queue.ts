@@ -206,7 +206,7 @@ export class DeviceQueue {
   *#waitFence(word: number, sequence: number, what: string): Sleeps<boolean> {
     const reached = (): boolean => fenceReached(load32(this.#header, word), sequence);
     this.#link.looked?.();
-    if (reached()) return true;
+    for (let looks = this.#link.patience ?? 0; looks >= 0; looks--) if (reached()) return true;
     const number = sequence - (this.#sentBefore.get(word) ?? 0);
     yield* waitUntil(`${what} fence ${number} of ${this.#link.name}`, () => this.lost || reached());
     return reached();

@@ -17,6 +17,11 @@ export interface DeviceLink {
   ring(): void;
   /** The kernel looks at a fence of the device: for explorations, which want to know which steps touch which device. */
   looked?(): void;
+  /**
+   * Worker: how often to look at a fence before the task that waits for it is put aside, and that much of the time of everybody
+   * else: a device that is awake answers sooner than a task is put aside and resumed. Inline: nothing would come of it.
+   */
+  readonly patience?: number;
   /** Inline: let the engine do one step; did it make progress? Worker: always false, it runs by itself. */
   step(): boolean;
   /** Inline: is there something that `step` could do now? */

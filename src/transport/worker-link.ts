@@ -17,6 +17,9 @@ import { Lifeline } from './lifeline.js';
 
 const DOOR = new URL('../../workers/device.js', import.meta.url);
 
+/** Some 3 microseconds: a page is copied in less. */
+const PATIENCE = 600;
+
 export interface WorkerLinkOptions {
   readonly config: DeviceConfig;
   readonly memories: DeviceMemories;
@@ -38,6 +41,7 @@ class WorkerLink implements DeviceLink {
   readonly control: DeviceControl;
   readonly memories: DeviceMemories;
   readonly runnable = false;
+  readonly patience = PATIENCE;
   readonly #worker: Worker;
   readonly #life = new Lifeline();
   readonly #queue: Int32Array;
