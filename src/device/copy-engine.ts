@@ -103,18 +103,19 @@ export class CopyEngine {
     const { words } = this.#ring;
     const memories = words[at + WORD.memories]!;
     const targetFrame = (words[at + WORD.targetFrame]! >>> 0) + from;
-    const target = this.#memory.window((memories >>> 8) & 0xff, targetFrame)!.u8;
+    const target = this.#memory.window((memories >>> 8) & 0xff, targetFrame)!;
     const targetAt = windowOffset(targetFrame);
     const room = Math.min(count, WINDOW_PAGES - (targetFrame % WINDOW_PAGES));
     if ((memories & COPY_ZERO) !== 0) {
-      target.fill(0, targetAt, targetAt + room * PAGE_SIZE);
+      // As doubles: filling shared memory byte by byte takes five times as long.
+      target.f64.fill(0, targetAt / 8, (targetAt + room * PAGE_SIZE) / 8);
       return room;
     }
     const sourceFrame = (words[at + WORD.sourceFrame]! >>> 0) + from;
     const source = this.#memory.window(memories & 0xff, sourceFrame)!.u8;
     const sourceAt = windowOffset(sourceFrame);
     const pages = Math.min(room, WINDOW_PAGES - (sourceFrame % WINDOW_PAGES));
-    target.set(source.subarray(sourceAt, sourceAt + pages * PAGE_SIZE), targetAt);
+    target.u8.set(source.subarray(sourceAt, sourceAt + pages * PAGE_SIZE), targetAt);
     return pages;
   }
 

@@ -141,7 +141,7 @@ export class Memmap {
   /** A slot that was never used is zero already: writing that would only make the computer find memory for it. */
   #zero(first: Page, pages: number): void {
     const end = first + pages;
-    this.words.fill(0, first * (STRUCT_PAGE_BYTES / 4), Math.min(end, this.#usedEnd) * (STRUCT_PAGE_BYTES / 4));
+    this.floats.fill(0, first * (STRUCT_PAGE_BYTES / 8), Math.min(end, this.#usedEnd) * (STRUCT_PAGE_BYTES / 8));
     this.#usedEnd = Math.max(end, this.#usedEnd);
   }
 }
