@@ -5,6 +5,7 @@
  */
 import { PfnlessError } from '../base/errors.js';
 import type { Addressing } from '../machine/types.js';
+import { takeTurn } from '../sched/turn.js';
 import { deviceAxis, migratedBytesAxis, pagemapAxis, processAxis, vmaAxis } from './growth-axes.js';
 import { median, medianAbsoluteDeviation } from './statistics.js';
 
@@ -92,7 +93,10 @@ async function sampleAt(axis: Axis, size: number, addressing: Addressing, sample
   try {
     await rig.sample();
     const times: number[] = [];
-    for (let i = 0; i < samples; i++) times.push(await rig.sample());
+    for (let i = 0; i < samples; i++) {
+      await takeTurn();
+      times.push(await rig.sample());
+    }
     return times;
   } finally {
     await rig.dispose();

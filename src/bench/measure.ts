@@ -3,6 +3,7 @@
  * alike. A ratio is the median of the ratios of the rounds, not the ratio of two medians.
  */
 import type { Addressing } from '../machine/types.js';
+import { takeTurn } from '../sched/turn.js';
 import type { BaseRun, Benchmark, Rig, Subject } from './benchmark.js';
 import { median, medianAbsoluteDeviation } from './statistics.js';
 
@@ -66,6 +67,8 @@ export async function measure(
     const bases: number[] = [];
     const startMs = performance.now();
     for (let round = 0, counted = 0; counted < samples; round++) {
+      // Some rounds never leave this thread: Ctrl-C is to be seen all the same.
+      await takeTurn();
       const counts = performance.now() - startMs >= warmUpMs;
       if (counts) counted++;
       const baseNs = base === null ? 1 : await base.sample();

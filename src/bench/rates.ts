@@ -23,7 +23,8 @@ B: store 0 7
 B: load 0 -> r
 forbidden r=1
 `;
-const EXECUTIONS = 2000;
+/** A world is booted for them: as many as make that small. */
+const EXECUTIONS = 5000;
 
 export const executions: Benchmark = {
   name: 'inline executions of 2 tasks on 1 page, all invariants on',

@@ -75,7 +75,7 @@ export interface ExploreResult {
   readonly failure: ExploreFailure | null;
 }
 
-/** Executions between two calls of `onProgress`. */
+/** Executions of a part. */
 const PROGRESS_EVERY = 256;
 const DEFAULT_EXECUTIONS = 10_000;
 const DEFAULT_DEPTH = 3;
@@ -91,6 +91,19 @@ export interface ReplayResult {
  * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
  */
 export function explore(program: Program, options: ExploreOptions): ExploreResult {
+  const parts = exploreInParts(program, options);
+  for (;;) {
+    const part = parts.next();
+    if (part.done) return part.value;
+  }
+}
+
+/**
+ * The same in parts, for callers who have something else to do now and then (a thread that explores sees no signal): yields the number of
+ * executions so far.
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
+ */
+export function* exploreInParts(program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> {
   requireProgram(program);
   const strategy = strategyOf(options);
   const { addressing = 'offset', sites = {} } = options;
@@ -100,8 +113,10 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
   const worst = { steps: 0, faultsPerAccess: 0 };
   const sum = { steps: 0, faults: 0, accesses: 0 };
   let undetermined: ExploreFailure | null = null;
-  const found = lab.search(program, strategy, options.executions ?? DEFAULT_EXECUTIONS, (run) => {
+  let found: Run | null = null;
+  for (const run of lab.runs(program, strategy, options.executions ?? DEFAULT_EXECUTIONS)) {
     executions++;
+    if (run.finding !== null) found = run;
     worst.steps = Math.max(worst.steps, run.steps);
     if (run.accesses > 0) worst.faultsPerAccess = Math.max(worst.faultsPerAccess, run.cpuFaults / run.accesses);
     sum.steps += run.steps;
@@ -111,9 +126,11 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
     const outcome = printOutcome(Object.fromEntries(Object.entries(run.results).sort(byName)));
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     if (options.twice) undetermined = difference(lab, run, { addressing, sites, schedule: run.schedule, program });
-    if (undetermined !== null) return false;
-    return executions % PROGRESS_EVERY !== 0 || (options.onProgress?.(executions) ?? true);
-  });
+    if (undetermined !== null) break;
+    if (executions % PROGRESS_EVERY !== 0) continue;
+    yield executions;
+    if (options.onProgress?.(executions) === false) break;
+  }
   const failure =
     found === null
       ? undetermined

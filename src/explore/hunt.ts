@@ -90,7 +90,7 @@ export function hunt(task: HuntTask): HuntResult {
       const wanted = program.pages >= HUGE_PAGES ? Math.ceil(look.executions / HUGE_SHARE) : look.executions;
       const most = Math.min(wanted, task.budget - executions);
       if (most <= 0) return { executions, caught: null, unconfirmed };
-      const found = lab.search(program, look.strategy(task.seed + round), most, () => ++executions > 0);
+      const found = lab.search(program, look.strategy(task.seed + round), most, () => executions++);
       if (found === null) continue;
       // What else the program expects of its results would only make the report longer, and wrong once it is smaller.
       const asked = found.finding!.invariant === 'outcome' ? program : { ...program, allowed: [], forbidden: [] };

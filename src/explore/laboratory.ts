@@ -71,18 +71,22 @@ export class Laboratory {
     return this.run(new Plan(program), recorder, options.trace ?? null);
   }
 
-  /** Run a strategy until something is found, or there is nothing left. @param visit may end it, by returning false */
-  search(
-    program: Program,
-    strategy: Strategy,
-    executions: number,
-    visit: (run: Run) => boolean = () => true,
-  ): Run | null {
+  /** Executions of a strategy, as many as are asked for, until something is found or there is nothing left. */
+  *runs(program: Program, strategy: Strategy, executions: number): Generator<Run, void, void> {
     const plan = new Plan(program);
     const recorder = new Recorder(strategy);
     for (let count = 0; count < executions && recorder.begin(); count++) {
       const run = this.run(plan, recorder);
-      if (!visit(run) || run.finding !== null) return run.finding === null ? null : run;
+      yield run;
+      if (run.finding !== null) return;
+    }
+  }
+
+  /** The first of them in which something is found. @param visit is called with each */
+  search(program: Program, strategy: Strategy, executions: number, visit: (run: Run) => void = () => {}): Run | null {
+    for (const run of this.runs(program, strategy, executions)) {
+      visit(run);
+      if (run.finding !== null) return run;
     }
     return null;
   }

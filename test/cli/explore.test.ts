@@ -1,9 +1,11 @@
 /** `pfnless explore` and `pfnless replay` as a user meets them. */
+import { once } from 'node:events';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
-import { jsonOf, pfnless } from './pfnless';
+import { jsonOf, pfnless, start } from './pfnless';
 
 const folder = mkdtempSync(join(tmpdir(), 'pfnless-explore-'));
 const file = (name: string, text: string): string => {
@@ -103,4 +105,16 @@ test('run takes the same flags, and list names the sites', async () => {
   const { sites, invariants } = jsonOf(await pfnless(['list', '--json']));
   expect(sites).toContainEqual({ name: 'check-pte-kind', summary: 'check_pte: kinds are compared before numbers' });
   expect(invariants.length).toBeGreaterThan(9);
+});
+
+test.each(['SIGINT', 'SIGTERM'] as const)('%s ends an exploration at once', async (signal) => {
+  const child = start(['explore', 'migrate/against-store', '--executions', '1000000']);
+  await once(child.stdout, 'data');
+  await sleep(1000);
+  child.kill(signal);
+  const killed = performance.now();
+  const [code] = await once(child, 'exit');
+  expect(code).toBe(130);
+  // A part takes about 0.05 s; other tests run beside.
+  expect(performance.now() - killed).toBeLessThan(1000);
 });

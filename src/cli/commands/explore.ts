@@ -4,13 +4,15 @@ import { PfnlessError } from '../../base/errors.js';
 import {
   type Effort,
   type ExploreFailure,
+  type ExploreOptions,
   type ExploreResult,
-  explore,
+  exploreInParts,
   replay,
   STRATEGIES,
   type StrategyName,
 } from '../../explore/explore.js';
 import { parseRepro } from '../../explore/repro.js';
+import { takeTurn } from '../../sched/turn.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
@@ -88,23 +90,28 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
     ...{ strategy, executions, seed, depth, addressing, twice, shrink },
     sites: sitesFromFlags(flags),
     ...(preemptions === undefined ? {} : { preemptions }),
-    onProgress: (done: number) => {
-      progress.update(`${done} executions`);
-      return true;
-    },
   };
-  const result = exploreAndStop(program, options, () => progress.stop());
+  const result = await exploreWithTurns(program, options, (done) => progress.update(`${done} executions`)).finally(() =>
+    progress.stop(),
+  );
   const executionsPerSecond = Math.round(result.executions / ((performance.now() - started) / 1000));
   if (json) printJson(report(result, seed, addressing, executionsPerSecond));
   else print(resultText(result, executionsPerSecond, flags));
   return result.failure === null ? EXIT_HELD : EXIT_FOUND;
 }
 
-function exploreAndStop(program: Program, options: Parameters<typeof explore>[1], stop: () => void): ExploreResult {
-  try {
-    return explore(program, options);
-  } finally {
-    stop();
+/** With turns of the event loop in between, so that Ctrl-C is seen. */
+async function exploreWithTurns(
+  program: Program,
+  options: ExploreOptions,
+  onProgress: (executions: number) => void,
+): Promise<ExploreResult> {
+  const parts = exploreInParts(program, options);
+  for (;;) {
+    const part = parts.next();
+    if (part.done) return part.value;
+    onProgress(part.value);
+    await takeTurn();
   }
 }
 
