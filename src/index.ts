@@ -11,6 +11,7 @@ export {
   type ExploreOptions,
   type ExploreResult,
   explore,
+  exploreInParts,
   type ReplayResult,
   replay,
 } from './explore/explore.js';
