@@ -105,14 +105,15 @@ function reachOf(mm: MmStruct): { readonly start: number; readonly end: number }
   return reach;
 }
 
-function* lookAt(
+function lookAt(
+  problems: string[],
   kernel: Kernel,
   inspected: Inspected,
   all: readonly Inspected[],
   mm: MmStruct,
   root: number,
   shared?: SharedFindings,
-) {
+): void {
   const { device } = inspected;
   // Both walks go by address. A mirror may outlive its process, in a child that inherited it: its tables are gone.
   const ofCpu = kernel.mms.has(mm) ? cpuEntries(kernel, mm, shared) : [];
@@ -125,7 +126,7 @@ function* lookAt(
     const cpu = ofCpu[at];
     const isThere = cpu?.address === entry.address;
     const problem = wrong(entry, isThere ? allowed(kernel, inspected, all, cpu!) : null);
-    if (problem) yield `${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`;
+    if (problem) problems.push(`${device.spec.name}, ${placeText(mm, entry.address)}: ${problem}`);
   }
 }
 
@@ -133,7 +134,8 @@ export const deviceMappings: Checker = {
   invariant: 'device-mappings',
   statement: 'each device mapping is a subset of what the CPU page table allows',
   always: true,
-  *look({ kernel, devices }, shared) {
+  look({ kernel, devices }, shared) {
+    const problems: string[] = [];
     const all: Inspected[] = [];
     for (const device of devices) {
       const inspection = device.driver.inspect?.();
@@ -141,7 +143,10 @@ export const deviceMappings: Checker = {
     }
     for (const inspected of all) {
       if (inspected.device.link.lost) continue;
-      for (const { mm, root } of inspected.inspection.contexts) yield* lookAt(kernel, inspected, all, mm, root, shared);
+      for (const { mm, root } of inspected.inspection.contexts) {
+        lookAt(problems, kernel, inspected, all, mm, root, shared);
+      }
     }
+    return problems;
   },
 };

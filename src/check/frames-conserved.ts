@@ -12,7 +12,8 @@ export const framesConserved: Checker = {
   invariant: 'frames-conserved',
   statement: 'every frame of RAM is free, a page table, reserved, in use or out of use for ever',
   always: true,
-  *look({ kernel }) {
+  look({ kernel }) {
+    const problems: string[] = [];
     const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, failed: 0, lost: 0 };
     let all = 0;
     for (const page of ramPages(kernel)) {
@@ -21,13 +22,15 @@ export const framesConserved: Checker = {
       count[use] += frames;
       all += frames;
     }
-    if (count.lost > 0) yield `${count.lost} frames are neither free nor in use`;
+    if (count.lost > 0) problems.push(`${count.lost} frames are neither free nor in use`);
     if (count.free !== kernel.buddy.freePagesCount) {
-      yield `${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${count.free}`;
+      problems.push(`${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${count.free}`);
     }
-    if (all !== kernel.totalRamPages) yield `there are ${all} frames, at boot there were ${kernel.totalRamPages}`;
+    if (all !== kernel.totalRamPages)
+      problems.push(`there are ${all} frames, at boot there were ${kernel.totalRamPages}`);
     let tables = 0;
     for (const mm of kernel.mms) tables += mm.tables;
-    if (count.table !== tables) yield `${count.table} frames are page tables, the processes have ${tables}`;
+    if (count.table !== tables) problems.push(`${count.table} frames are page tables, the processes have ${tables}`);
+    return problems;
   },
 };

@@ -15,7 +15,8 @@ export const hugetlbPool: Checker = {
   invariant: 'hugetlb-pool',
   statement: 'pages of the hugetlb pool are free or held, and what is promised is there',
   always: true,
-  *look({ kernel }) {
+  look({ kernel }) {
+    const problems: string[] = [];
     const { hugetlb, memmap, files } = kernel;
     let held = 0;
     if (hugetlb.total > 0) {
@@ -23,18 +24,20 @@ export const hugetlbPool: Checker = {
         // The first page of a folio stands for it.
         if (!isLargeFolio(memmap.words, page) || !pageTestFlag(memmap.words, page, PAGE_FLAGS.PG_hugetlb)) continue;
         if (pageRefCount(memmap.words, page) > 0) held++;
-        else if (!hugetlb.free.includes(page)) yield `RAM page ${page}: a huge page of the pool that nobody has`;
+        else if (!hugetlb.free.includes(page))
+          problems.push(`RAM page ${page}: a huge page of the pool that nobody has`);
       }
     }
     if (held + hugetlb.free.length !== hugetlb.total) {
-      yield `the pool has ${hugetlb.total} pages, but ${hugetlb.free.length} are free and ${held} are held`;
+      problems.push(`the pool has ${hugetlb.total} pages, but ${hugetlb.free.length} are free and ${held} are held`);
     }
     let promised = 0;
     for (const file of files) if (file instanceof HugetlbFile) promised += file.reserved.size;
     if (promised !== hugetlb.reserved)
-      yield `${hugetlb.reserved} pages are reserved, but mappings wait for ${promised}`;
+      problems.push(`${hugetlb.reserved} pages are reserved, but mappings wait for ${promised}`);
     if (hugetlb.reserved > hugetlb.free.length) {
-      yield `${hugetlb.reserved} pages are reserved, but ${hugetlb.free.length} are free`;
+      problems.push(`${hugetlb.reserved} pages are reserved, but ${hugetlb.free.length} are free`);
     }
+    return problems;
   },
 };

@@ -20,8 +20,9 @@ function found(kernel: Kernel, { mm, address, page }: CpuEntry): boolean {
   if (pageFileId(words, page) !== 0) {
     return pageFileVmas(kernel, page).some((vma) => vma.mm === mm && rmapAddress(vma, index) === address);
   }
-  const ranges = pageAnonVma(kernel, page)?.tree.overlapping(index, index + 1) ?? [];
-  for (const { value: vma } of ranges) {
+  const tree = pageAnonVma(kernel, page)?.tree;
+  for (let at = tree?.first(index, index + 1); at !== undefined; at = tree!.next(at, index, index + 1)) {
+    const { value: vma } = at;
     if (vma.mm === mm && rmapAddress(vma, index) === address) return true;
   }
   return false;
@@ -31,25 +32,29 @@ export const rmap: Checker = {
   invariant: 'rmap',
   statement: 'the reverse map leads from each page to every entry that maps it',
   always: true,
-  *look({ kernel }, shared) {
+  look({ kernel }, shared) {
+    const problems: string[] = [];
     const { words } = kernel.memmap;
     for (const mm of kernel.mms) {
       for (const entry of cpuEntries(kernel, mm, shared)) {
         const { address, kind, page } = entry;
         const vma = mm.vmas.find(address)?.value;
-        if (vma === undefined) yield `${placeText(mm, address)}: an entry (${kind}) outside of all mappings`;
+        if (vma === undefined) problems.push(`${placeText(mm, address)}: an entry (${kind}) outside of all mappings`);
         const writable = entry.writable || kind === 'device-private-write';
         // Who changes a mapping changes its entries after it, and nobody else may look meanwhile.
         const isChanging = mm.mmapLock.heldForWrite;
         if (vma !== undefined && writable && (vma.flags & VM_WRITE) === 0 && !isChanging) {
-          yield `${placeText(mm, address)}: a writable entry (${kind}) in a mapping that is not`;
+          problems.push(`${placeText(mm, address)}: a writable entry (${kind}) in a mapping that is not`);
         }
         // Pages that a driver mapped belong to nobody's memory and to no file: nothing ever looks for their mappings.
         const isDrivers = vma !== undefined && (vma.flags & VM_MIXEDMAP) !== 0 && !pageHasMapping(words, page);
         if (page !== NULL_PAGE && !isDrivers && !found(kernel, entry)) {
-          yield `${placeText(mm, address)}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`;
+          problems.push(
+            `${placeText(mm, address)}: page ${page} (${kind}) is mapped here, but its reverse map does not lead here`,
+          );
         }
       }
     }
+    return problems;
   },
 };

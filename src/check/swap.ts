@@ -13,11 +13,7 @@ import { pageSwapEntry } from '../mm/swap-state.js';
 import { cpuEntries, placeText } from './page-tables.js';
 
 /** Entries that name each slot; says what is wrong with an address space's own counter. */
-function* census(
-  kernel: Kernel,
-  entries: Map<SwapEntry, number>,
-  shared?: SharedFindings,
-): Generator<string, void, void> {
+function census(kernel: Kernel, entries: Map<SwapEntry, number>, problems: string[], shared?: SharedFindings): void {
   for (const mm of kernel.mms) {
     let found = 0;
     for (const { address, kind, low, high } of cpuEntries(kernel, mm, shared)) {
@@ -26,10 +22,13 @@ function* census(
       const entry = swapEntry(highType(high), halvesNumber(low, high));
       entries.set(entry, (entries.get(entry) ?? 0) + 1);
       if ((low & LOW_SWP_EXCLUSIVE) !== 0 && kernel.swap.count(entry) !== 1) {
-        yield `${placeText(mm, address)}: a swap entry says that it is exclusive, its slot has ${kernel.swap.count(entry)}`;
+        problems.push(
+          `${placeText(mm, address)}: a swap entry says that it is exclusive, its slot has ${kernel.swap.count(entry)}`,
+        );
       }
     }
-    if (found !== mm.swapents) yield `process ${mm.pid}: ${mm.swapents} swap entries are counted, there are ${found}`;
+    if (found !== mm.swapents)
+      problems.push(`process ${mm.pid}: ${mm.swapents} swap entries are counted, there are ${found}`);
   }
 }
 
@@ -38,23 +37,28 @@ export const swap: Checker = {
   statement:
     'swap slots are in use for the entries that name them and for pages of the swap cache, and for nothing else',
   always: true,
-  *look({ kernel }, shared) {
+  look({ kernel }, shared) {
+    const problems: string[] = [];
     const { words } = kernel.memmap;
     const entries = new Map<SwapEntry, number>();
-    yield* census(kernel, entries, shared);
+    census(kernel, entries, problems, shared);
     let used = 0;
     for (const { entry, count, page } of kernel.swap.used()) {
       used++;
       const named = entries.get(entry) ?? 0;
       entries.delete(entry);
-      if (named !== count) yield `swap entry ${entry}: ${count} page table entries are counted, ${named} name it`;
+      if (named !== count)
+        problems.push(`swap entry ${entry}: ${count} page table entries are counted, ${named} name it`);
       if (page !== NULL_PAGE && pageSwapEntry(words, page) !== entry) {
-        yield `swap entry ${entry}: page ${page} in its cache says that it belongs to ${pageSwapEntry(words, page)}`;
+        problems.push(
+          `swap entry ${entry}: page ${page} in its cache says that it belongs to ${pageSwapEntry(words, page)}`,
+        );
       }
     }
-    for (const entry of entries.keys()) yield `swap entry ${entry} is in a page table, but its slot is free`;
+    for (const entry of entries.keys()) problems.push(`swap entry ${entry} is in a page table, but its slot is free`);
     if (used + kernel.swap.free !== kernel.swap.total) {
-      yield `${used} swap slots are in use and ${kernel.swap.free} counted as free, of ${kernel.swap.total}`;
+      problems.push(`${used} swap slots are in use and ${kernel.swap.free} counted as free, of ${kernel.swap.total}`);
     }
+    return problems;
   },
 };
