@@ -16,7 +16,7 @@ import {
   ZONE_DEVICE,
 } from '../abi/struct-page.js';
 import { type DevicePrivateOffset, NULL_PAGE, type Page, type Pfn, type PhysAddr } from '../base/brand.js';
-import { assert } from '../base/errors.js';
+import { assert, InvariantViolation } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
 import type { FaultInjector } from '../base/injection.js';
 import { RangeTree } from '../base/range-tree.js';
@@ -149,13 +149,12 @@ export class DevicePrivateSpace {
     if (!isDevicePrivatePage(words, page)) {
       this.#warn(`device_private_page_to_offset: page ${page} is not device private`);
     }
-    const index = page - this.#hitPage;
-    if (index >= 0 && index < this.#hitPages) return (this.#hitOffset + index) as DevicePrivateOffset;
-
     const compound = words[(page << SHIFT) + COMPOUND_HEAD];
     const head = compound === 0 ? page : compound >>> 1;
     const pgmap = this.#registry.get(words[(head << SHIFT) + PGMAP]);
-    assert(pgmap?.range != null, () => `page ${page} has no pagemap to compute an offset from`);
+    if (pgmap === undefined || pgmap.range === null) {
+      throw new InvariantViolation(`page ${page} has no pagemap to compute an offset from`);
+    }
     return (pgmap.range.start / PAGE_SIZE + (page - pgmap.pages)) as DevicePrivateOffset;
   }
 
