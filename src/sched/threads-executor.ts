@@ -5,9 +5,9 @@
  * fence. What a device does besides (control calls, its death) arrives through the event loop, and the doorbell is rung for an
  * answer, too. So while a foreground task is unfinished the pump goes round: run what is ready; nothing is: spin on the
  * doorbell; if it was rung since the event loop had its last turn, let it have one; else park on the doorbell for up to a
- * millisecond, look again, and only if there is still nothing take a turn. Fault, service and fault replay never wait for one. A pump that never runs dry takes one every few milliseconds, so that Ctrl-C is seen: the
- * time counts, as a resumed task may run for long, and it counts from pump to pump, as a caller may start task after task
- * without the event loop ever being reached.
+ * millisecond, look again, and only if there is still nothing take a turn. Fault, service and fault replay never wait for one.
+ * A pump that never runs dry takes a turn every few milliseconds, so that Ctrl-C is seen: the time counts, as a resumed task may
+ * run for long, and it counts from pump to pump, as a caller may start task after task without the event loop ever being reached.
  *
  * No wake-up is lost: the pump reads the doorbell, says that it sleeps, looks for ready tasks, and waits for the doorbell
  * to leave the value that it read. A device writes its data, changes the doorbell, and reads `sleeping`.
