@@ -1,6 +1,4 @@
-/**
- * The inner loop of whoever walks tables that are mostly empty: page tables when they are freed, checkers, comparisons of pages.
- */
+/** The inner loop of whoever walks tables that are mostly empty: page tables when they are freed, and checkers. */
 
 /**
  * The first of the 64-bit words `at` to `end - 1`, given as doubles, that is not zero; `end` if there is none. A word of nothing but
