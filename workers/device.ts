@@ -11,15 +11,10 @@ import { expose } from 'comlink';
 import type { DeviceControl } from '../src/abi/control.js';
 import { HOST_DOORBELL, QUEUE_HEADER } from '../src/abi/queue.js';
 import { EngineControl } from '../src/device/control.js';
-import { type Doorbell, ringDoorbell } from '../src/sync/doorbell.js';
-import { load32, store32, waitWord } from '../src/sync/word.js';
+import { type Doorbell, ringDoorbell, waitForRing } from '../src/sync/doorbell.js';
+import { load32, store32 } from '../src/sync/word.js';
 import { nodeEndpoint } from '../src/transport/endpoint.js';
 
-/**
- * Looks at the doorbell before the thread sleeps: some 40 microseconds, about what a wake-up costs. More would only hurt where
- * threads outnumber cores, because there the spinning thread stands in the way of the one it waits for.
- */
-const SPINS = 4_000;
 /** No wake-up is lost; this bounds what it would cost if one were. */
 const SLEEP_MS = 100;
 /** The same while the event loop is needed: a module is being loaded, or a call is announced but not there yet. */
@@ -28,6 +23,7 @@ const SLEEP_TURN_MS = 1;
 const { word: WORD } = QUEUE_HEADER;
 const door = workerData as { readonly queue: SharedArrayBuffer; readonly hostDoorbell: SharedArrayBuffer };
 const queue = new Int32Array(door.queue);
+const own: Doorbell = { words: queue, at: WORD.doorbell, sleepingAt: WORD.sleeping };
 const host: Doorbell = {
   words: new Int32Array(door.hostDoorbell),
   at: HOST_DOORBELL.word.doorbell,
@@ -64,14 +60,6 @@ const control: DeviceControl = {
 /** A full turn: messages come in, answers go out. */
 const eventLoopTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-/** Wait until the doorbell is no longer at `rung`, which was read before the last look at the rings and calls. */
-function idle(rung: number, sleepMs: number): void {
-  for (let spin = 0; spin < SPINS; spin++) if (load32(queue, WORD.doorbell) !== rung) return;
-  store32(queue, WORD.sleeping, 1);
-  waitWord(queue, WORD.doorbell, rung, sleepMs);
-  store32(queue, WORD.sleeping, 0);
-}
-
 async function run(): Promise<void> {
   let reported = 0;
   while (load32(queue, WORD.stop) === 0) {
@@ -83,7 +71,7 @@ async function run(): Promise<void> {
       await eventLoopTurn();
       if (answers !== before) ringDoorbell(host);
     }
-    if (!device.step()) idle(rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
+    if (!device.step()) waitForRing(own, rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
   }
   await eventLoopTurn();
 }

@@ -13,9 +13,7 @@ import { NULL_PAGE, type Page, type Pfn } from '../base/brand.js';
 import type { Checker } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import { isDevicePrivatePage } from '../mm/page.js';
-import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
-
-const NO_NUMBER: readonly SoftLeafKind[] = ['none', 'swap', 'hwpoison', 'marker'];
+import { type CpuEntry, cpuEntries, NO_PAGE_KINDS, placeText } from './page-tables.js';
 
 /** The page at an offset, as the pagemaps have it: without the tree that the kernel asks. */
 function pageAtOffset(kernel: Kernel, offset: number): Page {
@@ -58,7 +56,7 @@ export const numberKinds: Checker = {
           }
           continue;
         }
-        if (kind === 'present' || NO_NUMBER.includes(kind)) continue;
+        if (kind === 'present' || NO_PAGE_KINDS.includes(kind)) continue;
         const problem = wrong(kernel, kind, entry);
         if (problem !== null) yield `${placeText(mm, address)}: ${problem}`;
       }

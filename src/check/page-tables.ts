@@ -45,8 +45,8 @@ export interface CpuEntry {
   readonly high: number;
 }
 
-/** Page that a device or migration entry names, kinds without a page apart. */
-const NO_PAGE_KINDS: readonly SoftLeafKind[] = ['none', 'swap', 'hwpoison', 'marker'];
+/** Kinds of entries that name no page. */
+export const NO_PAGE_KINDS: readonly SoftLeafKind[] = ['none', 'swap', 'hwpoison', 'marker'];
 
 function describe(
   kernel: Kernel,
@@ -93,6 +93,11 @@ export function cpuEntries(kernel: Kernel, mm: MmStruct, shared?: SharedFindings
   return found;
 }
 
+/** Of a table whose entries span `span` bytes each: the first entry for what begins so many bytes into it. */
+const firstIndex = (bytes: number, span: number): number => Math.max(0, Math.floor(bytes / span));
+/** The entry after the last one for what ends so many bytes into it. */
+const endIndex = (bytes: number, span: number): number => Math.min(PTRS_PER_TABLE, Math.ceil(bytes / span));
+
 /** Those of addresses in [start, stop). `base` is the first address of the table. */
 function addEntries(
   kernel: Kernel,
@@ -106,8 +111,8 @@ function addEntries(
 ): void {
   const { floats, halves } = kernel.ram;
   const span = SPANS[level]!;
-  const first = table + Math.max(0, Math.floor((start - base) / span));
-  const end = table + Math.min(PTRS_PER_TABLE, Math.ceil((stop - base) / span));
+  const first = table + firstIndex(start - base, span);
+  const end = table + endIndex(stop - base, span);
   for (let at = nextWord(floats, first, end); at < end; at = nextWord(floats, at + 1, end)) {
     const low = halves[2 * at]!;
     const high = halves[2 * at + 1]!;
@@ -207,8 +212,8 @@ function addDeviceEntries(
   const { words, floats } = tables;
   const span = SPANS[level]!;
   const zero = table / 2;
-  const first = zero + Math.max(0, Math.floor((start - base) / span));
-  const end = zero + Math.min(PTRS_PER_TABLE, Math.ceil((stop - base) / span));
+  const first = zero + firstIndex(start - base, span);
+  const end = zero + endIndex(stop - base, span);
   for (let at = nextWord(floats, first, end); at < end; at = nextWord(floats, at + 1, end)) {
     const word = words[2 * at]!;
     if ((word & DEVICE_PTE_VALID) === 0) continue;

@@ -32,7 +32,7 @@ export const STEPS_MAX = 20_000;
  * CPU faults for each page of each call after which somebody counts as starved, although all came to an end: who races others for a page gets it
  * within a few tries, or the rule by which they race is wrong (1afaeb8293c9: 32,000 tries).
  */
-export const FAULTS_PER_PAGE_MAX = 64;
+const FAULTS_PER_PAGE_MAX = 64;
 
 /** Room for a page that is read back: one for all, as nobody reads two at a time. */
 const READ_BACK = pageBuffer();

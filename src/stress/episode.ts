@@ -270,7 +270,7 @@ async function resolve(world: World): Promise<void> {
 }
 
 /** Words that the page tables say are on a device that has died, or in memory that has failed, are lost; others are not. */
-export function noteLosses(world: World): void {
+function noteLosses(world: World): void {
   for (const { region, word } of lostWords(world.state, world.subjects)) {
     if (region.last.content(word) !== LOST) world.lost++;
     region.last.set(word, LOST);

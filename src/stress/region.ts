@@ -6,7 +6,7 @@ import { LastWriters } from './last-writer.js';
 
 /** Bytes of a page whose words are used: its first, its last, and some between. */
 const SLOTS = [0, 1028, 2048, 4092] as const;
-export const SLOTS_OF_PAGE = SLOTS.length;
+const SLOTS_OF_PAGE = SLOTS.length;
 /** Nobody writes the word. */
 export const NO_WRITER = -1;
 

@@ -27,7 +27,7 @@ const COUNT_MAX = 2 ** 40;
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** "90s", "2m", "1h", "500ms", or seconds. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-export function parseDuration(text: string): number {
+function parseDuration(text: string): number {
   const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
   if (match === null || Number(match[1]) === 0) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `--duration is a time like 60s, 5m or 1h, not "${text}"`);
@@ -36,7 +36,7 @@ export function parseDuration(text: string): number {
 }
 
 /** "all", "none", or ids with commas between. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-export function parseInjections(text: string): readonly InjectionId[] {
+function parseInjections(text: string): readonly InjectionId[] {
   if (text === 'all') return INJECTION_IDS;
   if (text === 'none') return [];
   return text.split(',').map((id) => {
@@ -73,7 +73,7 @@ export function stressMachine(flags: StressFlags): MachineSpec {
   return flags.cpus === undefined ? spec : overrideMachineSpec(spec, { cpus: flags.cpus });
 }
 
-export function limitsOf({ duration, ops, rounds }: StressFlags): StressLimits {
+function limitsOf({ duration, ops, rounds }: StressFlags): StressLimits {
   const isBounded = duration !== undefined || ops !== undefined || rounds !== undefined;
   return { durationMs: isBounded ? duration : DEFAULT_DURATION_MS, operations: ops, rounds };
 }

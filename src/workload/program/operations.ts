@@ -78,6 +78,3 @@ export const OP_NAMES = Object.keys(OPERATIONS) as readonly OpName[];
 export const isOpName = (text: string): text is OpName => Object.hasOwn(OPERATIONS, text);
 
 export const argumentsOf = (op: OpName): readonly ArgumentKind[] => OPERATIONS[op].args;
-
-/** Operations whose result is the word that they found. */
-export const loadsWord = (op: OpName): boolean => op === 'load' || op === 'read';

@@ -89,7 +89,7 @@ export interface Task {
 export type Outcome = Readonly<Record<string, number | string>>;
 
 /** Points of fault injection (base/injection.ts) that a program may name: those that an explored machine meets. */
-export const EXPLORED_POINTS = [
+const EXPLORED_POINTS = [
   ...(['alloc-page', 'alloc-block', 'alloc-bulk', 'alloc-table', 'swap-full', 'fork-fails'] as const),
   ...(['trylock-lost', 'migration-refused', 'notifier-retry', 'memory-pressure'] as const),
   ...(['device-page', 'device-block', 'device-table', 'eviction-fails', 'copy-error'] as const),
