@@ -3,7 +3,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import { TaskCpu } from '#src/explore/cpu';
 import { Execution } from '#src/explore/execution';
-import { explore, replay } from '#src/explore/explore';
+import { explore, exploreInParts, replay } from '#src/explore/explore';
 import { freshState, type HistoryEvent, linearizable } from '#src/explore/history';
 import { Laboratory } from '#src/explore/laboratory';
 import { Plan } from '#src/explore/plan';
@@ -18,6 +18,39 @@ import { parseProgram } from '#src/workload/program/parse';
 import { countCalls, INJECTIONS } from '#src/workload/program/program';
 
 const STORE_AND_MOVE = 'pages 1; init: store 0 1; A: todevice 0 on 0; B: store 0 7; B: load 0 -> r';
+
+describe('how an exploration is called', () => {
+  const program = parseProgram(STORE_AND_MOVE);
+
+  test('in parts it comes to the same', () => {
+    const options = { strategy: 'random', executions: 600, seed: 3 } as const;
+    const parts = exploreInParts(program, options);
+    const seen: number[] = [];
+    let part = parts.next();
+    for (; !part.done; part = parts.next()) seen.push(part.value);
+    expect(seen).toEqual([256, 512]);
+    expect(part.value).toEqual(explore(program, options));
+  });
+
+  test('onProgress ends it', () => {
+    const { executions, complete, failure } = explore(program, { strategy: 'random', onProgress: () => false });
+    expect([executions, complete, failure]).toEqual([256, false, null]);
+  });
+
+  test.each([
+    ['text', STORE_AND_MOVE],
+    ['an object', {}],
+    ['tasks alone', { tasks: [] }],
+    ['nothing', undefined],
+  ])('what is no program is refused with a sentence (%s)', (_what, wrong) => {
+    expect(() => explore(wrong as never, { strategy: 'random' })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_PFNLESS_SYNTAX',
+        message: expect.stringMatching(/no program.*parseProgram/),
+      }),
+    );
+  });
+});
 
 describe('determinism', () => {
   test.each(['offset', 'legacy'] as const)(

@@ -31,7 +31,11 @@ export function processesOf(program: Program): ProcessPlan[] {
   return [{ tasks: shared, forkedBy: null }, ...own, ...children];
 }
 
+/** The likeliest mistake of who calls from JavaScript is the text of a program. */
+const NO_PROGRAM = 'it is no program: make one with parseProgram(), program() or generateProgram()';
+
 function problemOf(program: Program): string | null {
+  if (![program?.tasks, program?.init, program?.processes].every(Array.isArray)) return NO_PROGRAM;
   const { tasks } = program;
   const names = tasks.map(({ name }) => name);
   if (tasks.length === 0) return 'it has no task: write a line such as "A: store 0 1"';
