@@ -8,7 +8,7 @@
  * stands in for all that is rare: a log to replay, a full log, a preemption, the time to look at the invalidations.
  * No translation is held between two accesses but the last page of each kind, which an invalidation makes forget.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SHIFT, PAGE_SIZE } from '../abi/address.js';
 import type { LaunchFailure } from '../abi/control.js';
 import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
@@ -16,7 +16,7 @@ import { ACCESS_ATOMIC, ACCESS_READ, ACCESS_WRITE, type Access } from '../abi/pa
 import { PfnlessError } from '../base/errors.js';
 import { add32, compareExchange32, exchange32, load32 } from '../sync/word.js';
 import { LANE_OPERATIONS_MAX, LaneLogPool } from './lane-log.js';
-import { type MemoryWindow, NO_WINDOW } from './memory.js';
+import { NO_WINDOW } from './memory.js';
 import type { Mmu } from './mmu.js';
 import { type LaneContext, LOCAL_WORDS } from './program.js';
 import type { Tlb } from './tlb.js';
@@ -49,18 +49,22 @@ const FIRST_LOG = 4096;
 const SLOTS = 256;
 const DEVICE_PTE_WRITE_ATOMIC = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC;
 const USER_PAGES = 2 ** 35;
-/** Bits of an offset that must be 0: outside of the page, or not aligned. */
-const BAD_BYTE = ~(PAGE_SIZE - 1);
-const BAD_WORD = ~(PAGE_SIZE - 4);
-const BAD_DOUBLE = ~(PAGE_SIZE - 8);
-/** Difference to it is never a number, so nothing hits. */
+/** What an address has of its offset in the page, if it is aligned. */
+const BYTE_OFFSET = PAGE_SIZE - 1;
+const WORD_OFFSET = PAGE_SIZE - 4;
+const DOUBLE_OFFSET = PAGE_SIZE - 8;
+/** Not equal to any address, so nothing hits. */
 const NOWHERE = Number.NaN;
+/** An operation that does not touch global memory. */
+const NO_ACCESS = -1;
+/** Stands for the index of a word: the result is in the log. */
+const REPLAYED = -1;
 
-/** Streams through arrays a power of two apart must not meet in one slot: fold the upper bits in. */
-function slotOf(addr: number): number {
-  const page = (addr * (1 / PAGE_SIZE)) | 0;
-  return (page ^ (page >>> 8) ^ (page >>> 16)) & (SLOTS - 1);
-}
+/**
+ * Of an address's lower half. Streams through arrays a power of two apart must not meet in one slot: the upper bits are
+ * folded in.
+ */
+const slotOf = (low: number): number => ((low >>> PAGE_SHIFT) ^ (low >>> (PAGE_SHIFT + 8))) & (SLOTS - 1);
 
 export class Lane implements LaneContext {
   lane = 0;
@@ -90,7 +94,10 @@ export class Lane implements LaneContext {
   private readonly readStarts = new Float64Array(SLOTS).fill(NOWHERE);
   private readonly writeStarts = new Float64Array(SLOTS).fill(NOWHERE);
   private readonly atomicStarts = new Float64Array(SLOTS).fill(NOWHERE);
-  private readonly windows = new Array<MemoryWindow>(SLOTS).fill(NO_WINDOW);
+  /** By ACCESS_*. */
+  private readonly starts = [this.readStarts, this.writeStarts, this.atomicStarts];
+  // Made without holes: they would be looked for at each access.
+  private readonly windows = Array.from({ length: SLOTS }, () => NO_WINDOW);
   private readonly bases = new Int32Array(SLOTS);
   /** The view that the atomic under way works on. */
   private atomics = NO_WINDOW.i32;
@@ -149,114 +156,113 @@ export class Lane implements LaneContext {
   }
 
   loadU8(addr: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
-    const slot = slotOf(addr);
-    const distance = addr - this.readStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_BYTE) !== 0) offset = this.miss(addr, slot, 1, ACCESS_READ);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & BYTE_OFFSET;
+    if (this.at >= this.bound || this.readStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_READ, addr, slot, 1)) return this.log[this.at++]! | 0;
+    }
     return this.keep(this.windows[slot]!.u8[this.bases[slot]! + offset]!);
   }
 
   loadI32(addr: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
-    const slot = slotOf(addr);
-    const distance = addr - this.readStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    if (this.at >= this.bound || this.readStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_READ, addr, slot, 4)) return this.log[this.at++]! | 0;
+    }
     return this.keep(this.windows[slot]!.i32[(this.bases[slot]! + offset) >> 2]!);
   }
 
   loadU32(addr: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! >>> 0;
-    const slot = slotOf(addr);
-    const distance = addr - this.readStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    if (this.at >= this.bound || this.readStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_READ, addr, slot, 4)) return this.log[this.at++]! >>> 0;
+    }
     return this.keep(this.windows[slot]!.u32[(this.bases[slot]! + offset) >> 2]!);
   }
 
   loadF32(addr: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
-    const slot = slotOf(addr);
-    const distance = addr - this.readStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_READ);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    if (this.at >= this.bound || this.readStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_READ, addr, slot, 4)) return this.log[this.at++]!;
+    }
     return this.keep(this.windows[slot]!.f32[(this.bases[slot]! + offset) >> 2]!);
   }
 
   loadF64(addr: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
-    const slot = slotOf(addr);
-    const distance = addr - this.readStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_DOUBLE) !== 0) offset = this.miss(addr, slot, 8, ACCESS_READ);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & DOUBLE_OFFSET;
+    if (this.at >= this.bound || this.readStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_READ, addr, slot, 8)) return this.log[this.at++]!;
+    }
     return this.keep(this.windows[slot]!.f64[(this.bases[slot]! + offset) >> 3]!);
   }
 
   storeU8(addr: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
-      const slot = slotOf(addr);
-      const distance = addr - this.writeStarts[slot]!;
-      let offset = distance | 0;
-      if (offset !== distance || (offset & BAD_BYTE) !== 0) offset = this.miss(addr, slot, 1, ACCESS_WRITE);
-      this.windows[slot]!.u8[this.bases[slot]! + offset] = value;
-    }
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & BYTE_OFFSET;
+    const ordinary = this.at < this.bound && this.writeStarts[slot]! + offset === addr;
+    if (ordinary || !this.rare(ACCESS_WRITE, addr, slot, 1)) this.windows[slot]!.u8[this.bases[slot]! + offset] = value;
     this.at++;
   }
 
   storeI32(addr: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
-      const slot = slotOf(addr);
-      const distance = addr - this.writeStarts[slot]!;
-      let offset = distance | 0;
-      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    const ordinary = this.at < this.bound && this.writeStarts[slot]! + offset === addr;
+    if (ordinary || !this.rare(ACCESS_WRITE, addr, slot, 4))
       this.windows[slot]!.i32[(this.bases[slot]! + offset) >> 2] = value;
-    }
     this.at++;
   }
 
   storeU32(addr: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
-      const slot = slotOf(addr);
-      const distance = addr - this.writeStarts[slot]!;
-      let offset = distance | 0;
-      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    const ordinary = this.at < this.bound && this.writeStarts[slot]! + offset === addr;
+    if (ordinary || !this.rare(ACCESS_WRITE, addr, slot, 4))
       this.windows[slot]!.u32[(this.bases[slot]! + offset) >> 2] = value;
-    }
     this.at++;
   }
 
   storeF32(addr: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
-      const slot = slotOf(addr);
-      const distance = addr - this.writeStarts[slot]!;
-      let offset = distance | 0;
-      if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_WRITE);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    const ordinary = this.at < this.bound && this.writeStarts[slot]! + offset === addr;
+    if (ordinary || !this.rare(ACCESS_WRITE, addr, slot, 4))
       this.windows[slot]!.f32[(this.bases[slot]! + offset) >> 2] = value;
-    }
     this.at++;
   }
 
   storeF64(addr: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
-      const slot = slotOf(addr);
-      const distance = addr - this.writeStarts[slot]!;
-      let offset = distance | 0;
-      if (offset !== distance || (offset & BAD_DOUBLE) !== 0) offset = this.miss(addr, slot, 8, ACCESS_WRITE);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & DOUBLE_OFFSET;
+    const ordinary = this.at < this.bound && this.writeStarts[slot]! + offset === addr;
+    if (ordinary || !this.rare(ACCESS_WRITE, addr, slot, 8))
       this.windows[slot]!.f64[(this.bases[slot]! + offset) >> 3] = value;
-    }
     this.at++;
   }
 
   atomicAdd(addr: number, value: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
     const word = this.atomicWord(addr);
+    if (word === REPLAYED) return this.log[this.at++]! | 0;
     return this.keep(add32(this.atomics, word, value | 0));
   }
 
   atomicMin(addr: number, value: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
     const word = this.atomicWord(addr);
+    if (word === REPLAYED) return this.log[this.at++]! | 0;
     const words = this.atomics;
     let old = load32(words, word);
     for (let seen: number; (value | 0) < old; old = seen) {
@@ -266,8 +272,8 @@ export class Lane implements LaneContext {
   }
 
   atomicMax(addr: number, value: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
     const word = this.atomicWord(addr);
+    if (word === REPLAYED) return this.log[this.at++]! | 0;
     const words = this.atomics;
     let old = load32(words, word);
     for (let seen: number; (value | 0) > old; old = seen) {
@@ -277,19 +283,19 @@ export class Lane implements LaneContext {
   }
 
   atomicExchange(addr: number, value: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
     const word = this.atomicWord(addr);
+    if (word === REPLAYED) return this.log[this.at++]! | 0;
     return this.keep(exchange32(this.atomics, word, value | 0));
   }
 
   atomicCompareExchange(addr: number, expected: number, value: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]! | 0;
     const word = this.atomicWord(addr);
+    if (word === REPLAYED) return this.log[this.at++]! | 0;
     return this.keep(compareExchange32(this.atomics, word, expected | 0, value | 0));
   }
 
   loadLocal(index: number): number {
-    if (this.at >= this.bound && this.interrupted()) return this.log[this.at++]!;
+    if (this.at >= this.bound && this.rare(NO_ACCESS)) return this.log[this.at++]!;
     const value = this.workGroup.memory[index];
     if (value === undefined) this.refuseLocal(index);
     this.aside++;
@@ -297,7 +303,7 @@ export class Lane implements LaneContext {
   }
 
   storeLocal(index: number, value: number): void {
-    if (this.at < this.bound || !this.interrupted()) {
+    if (this.at < this.bound || !this.rare(NO_ACCESS)) {
       if (!(index >= 0 && index < LOCAL_WORDS && index === (index | 0))) this.refuseLocal(index);
       this.workGroup.memory[index] = value;
       this.aside++;
@@ -306,7 +312,7 @@ export class Lane implements LaneContext {
   }
 
   barrier(): void {
-    const replayed = this.at >= this.bound && this.interrupted();
+    const replayed = this.at >= this.bound && this.rare(NO_ACCESS);
     this.at++;
     if (replayed) return;
     this.aside++;
@@ -321,25 +327,50 @@ export class Lane implements LaneContext {
     return value;
   }
 
-  /** The operation is not an ordinary one. @returns true if its result is in the log */
-  private interrupted(): boolean {
-    const at = this.at;
-    if (at >= this.recorded) {
-      this.pause(at);
-      return false;
+  /**
+   * What an operation may need that an ordinary one does not: it is replayed, it is the first after a while, or its page is in
+   * no slot. In one function, as V8 takes none of more than 460 bytecodes into the loops of programs.
+   * @returns true if the operation's result is in the log
+   */
+  private rare(access: Access | typeof NO_ACCESS, addr = 0, slot = 0, size = 0): boolean {
+    const { at, hooks } = this;
+    if (at < this.recorded) {
+      if (at % POLL_OPERATIONS === POLL_OPERATIONS - 1) hooks.poll();
+      return true;
     }
-    if (at % POLL_OPERATIONS === POLL_OPERATIONS - 1) this.hooks.poll();
-    return true;
-  }
+    if (at >= this.bound) {
+      if (this.outcome !== 'ran') throw ABANDON;
+      const { preempt } = hooks;
+      hooks.poll();
+      // Not before the first operation: each activation makes progress, whatever the executor chooses.
+      if (preempt !== undefined && at > this.recorded && preempt()) this.abandon('preempted');
+      if (at >= this.log.length) this.growLog();
+      this.bound = preempt === undefined ? Math.min(at + POLL_OPERATIONS, this.log.length) : 0;
+    }
+    if (access === NO_ACCESS) return false;
 
-  private pause(at: number): void {
-    if (this.outcome !== 'ran') throw ABANDON;
-    const { preempt } = this.hooks;
-    this.hooks.poll();
-    // Not before the first operation: each activation makes progress, whatever the executor chooses.
-    if (preempt !== undefined && at > this.recorded && preempt()) this.abandon('preempted');
-    if (at >= this.log.length) this.growLog();
-    this.bound = preempt === undefined ? Math.min(at + POLL_OPERATIONS, this.log.length) : 0;
+    const vpn = Math.floor(addr / PAGE_SIZE);
+    const start = vpn * PAGE_SIZE;
+    const offset = addr - start;
+    if (!(vpn >= 0 && vpn < USER_PAGES) || offset !== (offset | 0) || (offset & (size - 1)) !== 0) {
+      const why = addr >= 0 && addr < USER_PAGES * PAGE_SIZE ? `is not aligned to ${size} bytes` : 'is not in 0..2^47';
+      this.fail('fault', addr, `touched address ${addr > 0 ? `0x${addr.toString(16)}` : addr}, which ${why}`);
+    }
+    if (this.starts[access]![slot] === start) return false;
+    const { tlb } = this;
+    const entry = this.mmu.translate(this.context, vpn, access);
+    if (entry < 0) {
+      this.faultPage = vpn;
+      this.faultAccess = access;
+      this.abandon('faulted');
+    }
+    const word = tlb.words[entry]!;
+    this.readStarts[slot] = start;
+    this.writeStarts[slot] = (word & DEVICE_PTE_WRITE) === 0 ? NOWHERE : start;
+    this.atomicStarts[slot] = (word & DEVICE_PTE_WRITE_ATOMIC) === DEVICE_PTE_WRITE_ATOMIC ? start : NOWHERE;
+    this.bases[slot] = tlb.bases[entry]!;
+    this.windows[slot] = tlb.windows[entry]!;
+    return false;
   }
 
   private growLog(): void {
@@ -352,43 +383,16 @@ export class Lane implements LaneContext {
     this.log = grown;
   }
 
-  /** Translate an atomic's word. @returns the slot of its page; its word in there is `atomicIndex` */
+  /** Translate an atomic's word. @returns its index in `atomics`, or REPLAYED */
   private atomicWord(addr: number): number {
-    const slot = slotOf(addr);
-    const distance = addr - this.atomicStarts[slot]!;
-    let offset = distance | 0;
-    if (offset !== distance || (offset & BAD_WORD) !== 0) offset = this.miss(addr, slot, 4, ACCESS_ATOMIC);
+    const low = addr | 0;
+    const slot = slotOf(low);
+    const offset = low & WORD_OFFSET;
+    if (this.at >= this.bound || this.atomicStarts[slot]! + offset !== addr) {
+      if (this.rare(ACCESS_ATOMIC, addr, slot, 4)) return REPLAYED;
+    }
     this.atomics = this.windows[slot]!.i32;
     return (this.bases[slot]! + offset) >> 2;
-  }
-
-  /** The last pages do not serve an access: translate, and put the page into its slot. @returns the offset in the page */
-  private miss(addr: number, slot: number, size: number, access: Access): number {
-    const vpn = Math.floor(addr / PAGE_SIZE);
-    const offset = addr - vpn * PAGE_SIZE;
-    if (!(vpn >= 0 && vpn < USER_PAGES) || offset !== (offset | 0) || (offset & (size - 1)) !== 0) {
-      this.refuseAddress(addr, size);
-    }
-    const { tlb } = this;
-    const entry = this.mmu.translate(this.context, vpn, access);
-    if (entry < 0) {
-      this.faultPage = vpn;
-      this.faultAccess = access;
-      this.abandon('faulted');
-    }
-    const start = vpn * PAGE_SIZE;
-    const word = tlb.words[entry]!;
-    this.readStarts[slot] = start;
-    this.writeStarts[slot] = (word & DEVICE_PTE_WRITE) === 0 ? NOWHERE : start;
-    this.atomicStarts[slot] = (word & DEVICE_PTE_WRITE_ATOMIC) === DEVICE_PTE_WRITE_ATOMIC ? start : NOWHERE;
-    this.windows[slot] = tlb.windows[entry]!;
-    this.bases[slot] = tlb.bases[entry]!;
-    return offset;
-  }
-
-  private refuseAddress(addr: number, size: number): never {
-    const why = addr >= 0 && addr < USER_PAGES * PAGE_SIZE ? `is not aligned to ${size} bytes` : 'is not in 0..2^47';
-    this.fail('fault', addr, `touched address ${addr > 0 ? `0x${addr.toString(16)}` : addr}, which ${why}`);
   }
 
   private refuseLocal(index: number): never {
