@@ -1,7 +1,7 @@
 /**
- * Growth: what a unit of work costs as the machine around it grows. Each axis is walked from its smallest size to its largest and
- * back, several times, so that warming up and drift fall on all sizes alike; the exponent is the slope of the cost over the size,
- * both logarithmic: 0 is flat, 1 is linear.
+ * Growth: what a unit of work costs as the machine around it grows. Each axis is walked once from its smallest size
+ * to its largest, as two of the largest machines at a time would not fit everywhere; the exponent is the slope of the cost over
+ * the size, both logarithmic: 0 is flat, 1 is linear.
  */
 import { PfnlessError } from '../base/errors.js';
 import type { Addressing } from '../machine/types.js';
