@@ -39,8 +39,8 @@ export const PHASE_FAULT = 2;
 export const CPU_AWAY = 0;
 export const CPU_USER = 1;
 
-/** Translations that a CPU holds: as many pages, directly mapped. */
-export const CPU_TLB_SLOTS = 256;
+/** Translations that a CPU holds: as many pages, directly mapped. As many as the first level of x86 CPUs has. */
+export const CPU_TLB_SLOTS = 64;
 /** Operations that fit into the list. */
 export const CPU_OPS_MAX = 1024;
 

@@ -6,7 +6,7 @@
  * maps it counts as used.
  */
 import type { Checker } from '../machine/state.js';
-import { freeBlockPages, type RamUse, ramPages, ramUse } from './ram.js';
+import { freeBlockPages, ramPages, ramUse } from './ram.js';
 
 export const framesConserved: Checker = {
   invariant: 'frames-conserved',
@@ -14,23 +14,27 @@ export const framesConserved: Checker = {
   always: true,
   look({ kernel }) {
     const problems: string[] = [];
-    const count: Record<RamUse, number> = { free: 0, table: 0, reserved: 0, used: 0, failed: 0, lost: 0 };
     let all = 0;
+    let free = 0;
+    let inTables = 0;
+    let lost = 0;
     for (const page of ramPages(kernel)) {
       const use = ramUse(kernel, page);
       const frames = use === 'free' ? freeBlockPages(kernel, page) : 1;
-      count[use] += frames;
       all += frames;
+      if (use === 'free') free += frames;
+      else if (use === 'table') inTables++;
+      else if (use === 'lost') lost++;
     }
-    if (count.lost > 0) problems.push(`${count.lost} frames are neither free nor in use`);
-    if (count.free !== kernel.buddy.freePagesCount) {
-      problems.push(`${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${count.free}`);
+    if (lost > 0) problems.push(`${lost} frames are neither free nor in use`);
+    if (free !== kernel.buddy.freePagesCount) {
+      problems.push(`${kernel.buddy.freePagesCount} frames are counted as free, the free blocks hold ${free}`);
     }
     if (all !== kernel.totalRamPages)
       problems.push(`there are ${all} frames, at boot there were ${kernel.totalRamPages}`);
     let tables = 0;
     for (const mm of kernel.mms) tables += mm.tables;
-    if (count.table !== tables) problems.push(`${count.table} frames are page tables, the processes have ${tables}`);
+    if (inTables !== tables) problems.push(`${inTables} frames are page tables, the processes have ${tables}`);
     return problems;
   },
 };

@@ -54,6 +54,8 @@ export class PageAllocator {
   readonly #words: Int32Array;
   readonly #memmap: Memmap;
   readonly #options: PageAllocatorOptions;
+  /** Orders that have free blocks, as bits. */
+  #orders = 0;
   /** First block of each order's free list, and the list's length. */
   readonly #first = new Int32Array(MAX_PAGE_ORDER + 1);
   readonly #blocks = new Int32Array(MAX_PAGE_ORDER + 1);
@@ -75,8 +77,7 @@ export class PageAllocator {
 
   /** Is there a block of 2^order pages? */
   has(order: number): boolean {
-    for (let each = order; each <= MAX_PAGE_ORDER; each++) if (this.#blocks[each] > 0) return true;
-    return false;
+    return this.#orders >= 1 << order;
   }
 
   /** Free blocks of each order (/proc/buddyinfo). */
@@ -201,10 +202,10 @@ export class PageAllocator {
 
   /** Remove a block of `order` from the lists, splitting a larger one if need be: the lowest part is taken. */
   #take(order: number): Page {
-    let from = order;
-    while (from <= MAX_PAGE_ORDER && this.#blocks[from] === 0) from++;
-    if (from > MAX_PAGE_ORDER) return NULL_PAGE;
+    const large = this.#orders & -(1 << order);
+    if (large === 0) return NULL_PAGE;
 
+    let from = 31 - Math.clz32(large & -large);
     const page = this.#first[from] as Page;
     this.#unlink(page, from);
     while (from > order) {
@@ -252,6 +253,7 @@ export class PageAllocator {
     words[slot + LRU_PREV] = NULL_PAGE;
     if (next !== NULL_PAGE) words[(next << SHIFT) + LRU_PREV] = page;
     this.#first[order] = page;
+    this.#orders |= 1 << order;
     this.#blocks[order]++;
     this.#freePages += 1 << order;
   }
@@ -266,7 +268,7 @@ export class PageAllocator {
     if (next !== NULL_PAGE) words[(next << SHIFT) + LRU_PREV] = prev;
     words[slot + FLAGS] = 0;
     words[slot + PRIVATE] = 0;
-    this.#blocks[order]--;
+    if (--this.#blocks[order] === 0) this.#orders &= ~(1 << order);
     this.#freePages -= 1 << order;
   }
 
