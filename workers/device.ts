@@ -12,7 +12,7 @@ import type { DeviceControl } from '../src/abi/control.js';
 import { HOST_DOORBELL, QUEUE_HEADER } from '../src/abi/queue.js';
 import { EngineControl } from '../src/device/control.js';
 import { type Doorbell, ringDoorbell, waitForRing } from '../src/sync/doorbell.js';
-import { load32, store32 } from '../src/sync/word.js';
+import { add32, load32, store32 } from '../src/sync/word.js';
 import { nodeEndpoint } from '../src/transport/endpoint.js';
 
 /** No wake-up is lost; this bounds what it would cost if one were. */
@@ -69,7 +69,10 @@ async function run(): Promise<void> {
       reported = device.reports;
       const before = answers;
       await eventLoopTurn();
-      if (answers !== before) ringDoorbell(host);
+      if (answers !== before) {
+        add32(host.words, HOST_DOORBELL.word.messages, 1);
+        ringDoorbell(host);
+      }
     }
     if (!device.step()) waitForRing(own, rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
   }

@@ -20,6 +20,8 @@ export const COPY_FAIL = 1 << 17;
 export const COPY_LATE_SHIFT = 24;
 /** There is no source: fill the destination with zeroes. */
 export const COPY_ZERO = 1 << 16;
+/** Nobody waits for this fence by itself: more of the batch follows. The host is told only when no packet is left. */
+export const COPY_QUIET = 1 << 18;
 
 /** `invalidations`: forget translations of [start, end) of a context; `sequence` is published once no lane can use them. */
 export const INVALIDATE_PACKET = defineRecord('invalidate packet', 32, {

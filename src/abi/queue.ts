@@ -33,6 +33,7 @@ export const QUEUE_HEADER = defineRecord('device queue header', 256, {
 export const HOST_DOORBELL = defineRecord('host doorbell', 64, {
   doorbell: field(0, 'i32', 'rung by devices after they put something into a ring or advanced a fence'),
   sleeping: field(4, 'i32', '1 while the kernel sleeps'),
+  messages: field(8, 'i32', 'answers to control calls that devices have posted: they come through the event loop'),
 });
 
 export interface RingLayout {

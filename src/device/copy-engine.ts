@@ -6,7 +6,7 @@
  * waits for it finds the counts as they were. Counterpart: nouveau_dmem's and amdgpu's SDMA copies.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { COPY_FAIL, COPY_LATE_SHIFT, COPY_PACKET, COPY_ZERO } from '../abi/packet.js';
+import { COPY_FAIL, COPY_LATE_SHIFT, COPY_PACKET, COPY_QUIET, COPY_ZERO } from '../abi/packet.js';
 import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -50,7 +50,7 @@ export class CopyEngine {
 
   /**
    * Copy at most one slice of the oldest run. Precondition: `pending`.
-   * @returns true when that finished the run, so that its fence has been published
+   * @returns true when that published a fence for which somebody may wait
    */
   step(): boolean {
     const { words } = this.#ring;
@@ -76,15 +76,17 @@ export class CopyEngine {
     }
   }
 
-  #finish(at: number, failed: boolean): true {
+  /** Returns whether to tell the host. */
+  #finish(at: number, failed: boolean): boolean {
     const { words } = this.#ring;
     const sequence = words[at + WORD.sequence]!;
+    const quiet = (words[at + WORD.memories]! & COPY_QUIET) !== 0;
     this.#progress = 0;
     this.#passed = 0;
     this.#ring.release();
     if (failed) store32(words, QUEUE_HEADER.word.copyError, sequence);
     store32(words, QUEUE_HEADER.word.copyFence, sequence);
-    return true;
+    return !quiet || !this.pending;
   }
 
   /** Is there a link to both memories, and do they have the frames? */

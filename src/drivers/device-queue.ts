@@ -11,6 +11,7 @@ import {
   COPY_FAIL,
   COPY_LATE_SHIFT,
   COPY_PACKET,
+  COPY_QUIET,
   INVALIDATE_PACKET,
 } from '../abi/packet.js';
 import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
@@ -95,7 +96,8 @@ export class DeviceQueue {
       const at = ring.reserve();
       const { words } = ring;
       words[at + COPY.sequence] = ++this.#copySequence;
-      words[at + COPY.memories] = run.memories | this.#copyTrouble();
+      const quiet = sent + 1 < batch.runs.length ? COPY_QUIET : 0;
+      words[at + COPY.memories] = run.memories | quiet | this.#copyTrouble();
       words[at + COPY.sourceFrame] = run.sourceFrame;
       words[at + COPY.targetFrame] = run.targetFrame;
       words[at + COPY.pages] = run.pages;

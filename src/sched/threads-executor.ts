@@ -2,10 +2,11 @@
  * Kernel tasks on this thread, devices on their own. Counterpart: the loop of a device's worker, and inline-executor.ts.
  *
  * One word wakes the kernel: the host doorbell, which a device rings after it put something into a ring or advanced a
- * fence. What a device does besides (control calls, its death) arrives through the event loop, and the doorbell is rung for an
- * answer, too. So while a foreground task is unfinished the pump goes round: run what is ready; nothing is: spin on the
- * doorbell; if it was rung since the event loop had its last turn, let it have one; else park on the doorbell for up to a
- * millisecond, look again, and only if there is still nothing take a turn. Fault, service and fault replay never wait for one.
+ * fence. What a device does besides (control calls, its death) arrives through the event loop; the doorbell is rung for an
+ * answer, too, and answers are counted beside it. So while a foreground task is unfinished the pump goes round: run what is
+ * ready; nothing is: spin on the doorbell; if an answer has come, let the event loop have a turn; else park on the doorbell
+ * for up to a millisecond, look again, and only if there is still nothing take a turn. Fault, service and fault replay never
+ * wait for one.
  * A pump that never runs dry takes a turn every few milliseconds, so that Ctrl-C is seen: the time counts, as a resumed task may
  * run for long, and it counts from pump to pump, as a caller may start task after task without the event loop ever being reached.
  *
@@ -24,6 +25,7 @@ import { clockMs, takeTurn } from './turn.js';
 
 const DOORBELL = HOST_DOORBELL.word.doorbell;
 const SLEEPING = HOST_DOORBELL.word.sleeping;
+const MESSAGES = HOST_DOORBELL.word.messages;
 
 /** Loads of the doorbell before the pump parks: some 20 µs. A parked round trip costs twice that. */
 const SPIN_LOADS = 4000;
@@ -51,8 +53,8 @@ export class ThreadsExecutor implements Executor {
   /** The event loop should have a turn now, although there is work. */
   #turnDue = false;
   #lastTurnMs = 0;
-  /** The doorbell before the last turn. */
-  #rungAtTurn = 0;
+  /** Messages of devices before the last turn. */
+  #messagesAtTurn = 0;
   #points = 0;
 
   /** @param hostDoorbell memory of a HOST_DOORBELL record */
@@ -143,7 +145,7 @@ export class ThreadsExecutor implements Executor {
   }
 
   async #turn(): Promise<void> {
-    this.#rungAtTurn = load32(this.#doorbell, DOORBELL);
+    this.#messagesAtTurn = load32(this.#doorbell, MESSAGES);
     await takeTurn();
     this.#turnDue = false;
     this.#lastTurnMs = clockMs();
@@ -151,24 +153,29 @@ export class ThreadsExecutor implements Executor {
 
   /**
    * Nothing is ready: wait for the doorbell, spinning, then parked. Returns whether something is ready now; false is the time to
-   * look at the event loop. Many rings are for nobody who waits here: they neither end the spinning nor cost a turn, but one
-   * that came since the last turn may announce a message, so there is a turn before the pump parks.
+   * look at the event loop. Many rings are for nobody who waits here: they neither end the spinning nor cost a turn.
    */
   #sleep(): boolean {
     let rung = load32(this.#doorbell, DOORBELL);
     if (this.#tasks.anyReady()) return true;
+    if (this.#hasMessage()) return false;
     for (let load = 0; load < SPIN_LOADS; load++) {
       const now = load32(this.#doorbell, DOORBELL);
       if (now === rung) continue;
       rung = now;
       if (this.#tasks.anyReady()) return true;
+      if (this.#hasMessage()) return false;
     }
-    if (rung !== this.#rungAtTurn) return false;
     store32(this.#doorbell, SLEEPING, 1);
     waitWord(this.#doorbell, DOORBELL, rung, this.#parkMs);
     store32(this.#doorbell, SLEEPING, 0);
     this.#parkMs = Math.min(this.#parkMs * 2, PARK_MAX_MS);
     return this.#tasks.anyReady();
+  }
+
+  /** Has a device posted a message since the event loop had its last turn? */
+  #hasMessage(): boolean {
+    return load32(this.#doorbell, MESSAGES) !== this.#messagesAtTurn;
   }
 
   /** At rest is: no foreground task, nothing ready, and a doorbell that is silent over a turn of the event loop. */
