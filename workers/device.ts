@@ -14,6 +14,7 @@ import { EngineControl } from '../src/device/control.js';
 import { type Doorbell, ringDoorbell, waitForRing } from '../src/sync/doorbell.js';
 import { add32, load32, store32 } from '../src/sync/word.js';
 import { nodeEndpoint } from '../src/transport/endpoint.js';
+import type { DeviceDoor } from '../src/transport/worker-link.js';
 
 /** No wake-up is lost; this bounds what it would cost if one were. */
 const SLEEP_MS = 100;
@@ -21,7 +22,7 @@ const SLEEP_MS = 100;
 const SLEEP_TURN_MS = 1;
 
 const { word: WORD } = QUEUE_HEADER;
-const door = workerData as { readonly queue: SharedArrayBuffer; readonly hostDoorbell: SharedArrayBuffer };
+const door = workerData as DeviceDoor;
 const queue = new Int32Array(door.queue);
 const own: Doorbell = { words: queue, at: WORD.doorbell, sleepingAt: WORD.sleeping };
 const host: Doorbell = {
@@ -74,7 +75,7 @@ async function run(): Promise<void> {
         ringDoorbell(host);
       }
     }
-    if (!device.step()) waitForRing(own, rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS);
+    if (!device.step()) waitForRing(own, rung, called || device.loading ? SLEEP_TURN_MS : SLEEP_MS, door.ownCore);
   }
   await eventLoopTurn();
 }

@@ -210,7 +210,8 @@ export class DeviceQueue {
     this.#link.looked?.();
     for (let looks = this.#link.patience ?? 0; looks >= 0; looks--) if (reached()) return true;
     const number = sequence - (this.#sentBefore.get(word) ?? 0);
-    yield* waitUntil(`${what} fence ${number} of ${this.#link.name}`, () => this.lost || reached());
+    const ready = (): boolean => this.lost || reached();
+    while (!ready()) yield { what: `${what} fence ${number} of ${this.#link.name}`, ready, soon: true };
     return reached();
   }
 }

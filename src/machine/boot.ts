@@ -67,7 +67,7 @@ export async function bootWithState(
   const hostDoorbell = allocate(HOST_DOORBELL.bytes, 'the doorbell');
   const engines: EngineControl[] = [];
   // While the module of a program is being loaded, an inline machine stands still.
-  const executor = createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
+  const executor = await createExecutor(spec, hostDoorbell, () => engines.some(({ loading }) => loading));
   const links: DeviceLink[] = [];
   const cpus: MachineCpu[] = [];
   try {
@@ -92,8 +92,19 @@ export async function bootWithState(
   }
 }
 
-function createExecutor(spec: MachineSpec, hostDoorbell: SharedArrayBuffer, outside: () => boolean): Executor {
-  if (spec.executor === 'threads') return new ThreadsExecutor(hostDoorbell);
+/** The kernel's, the devices' and the CPUs'. */
+const threadsOf = ({ devices, cpus }: MachineSpec): number => 1 + devices.length + cpus;
+
+async function createExecutor(
+  spec: MachineSpec,
+  hostDoorbell: SharedArrayBuffer,
+  outside: () => boolean,
+): Promise<Executor> {
+  if (spec.executor === 'threads') {
+    // Only here and for links does the platform come in: an inline machine never loads this module.
+    const { haveCores } = await import('../transport/worker-link.js');
+    return new ThreadsExecutor(hostDoorbell, { ownCores: haveCores(threadsOf(spec)) });
+  }
   const chooser = spec.schedule === 'random' ? randomChooser(spec.seed) : roundRobin();
   return new InlineExecutor({ chooser, outside });
 }
@@ -171,9 +182,8 @@ async function createLink(
   engines: EngineControl[],
 ): Promise<DeviceLink> {
   if (spec.executor === 'threads') {
-    // Only here does the platform come in: an inline machine never loads this module.
-    const { createWorkerLink } = await import('../transport/worker-link.js');
-    return createWorkerLink({ config, memories });
+    const { createWorkerLink, haveCores } = await import('../transport/worker-link.js');
+    return createWorkerLink({ config, memories, ownCores: haveCores(threadsOf(spec)) });
   }
   // Lanes are switched in their middle only where choices are random: a round robin always runs them to their end.
   const device = new EngineControl(

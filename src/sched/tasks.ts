@@ -97,6 +97,11 @@ export class TaskList {
     return task.wait === null || task.wait.ready();
   }
 
+  /** Does a task wait for what will come soon? */
+  get waitsSoon(): boolean {
+    return this.#tasks.some(({ wait }) => wait?.soon);
+  }
+
   anyReady(): boolean {
     return this.#tasks.some((task) => this.isReady(task));
   }

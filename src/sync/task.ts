@@ -10,6 +10,8 @@ export interface Wait {
   ready(): boolean;
   /** What ends it is not in the machine: its user does something. Until then the task is at rest, and holds up nobody. */
   readonly outside?: true;
+  /** Another thread is at work on it and on nothing else: better to look for a while than to be woken. */
+  readonly soon?: true;
 }
 
 export type Sleeps<T> = Generator<Wait, T, void>;

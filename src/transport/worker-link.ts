@@ -4,6 +4,7 @@
  *
  * The worker sleeps outside of its event loop, so each control call also counts up `controlRequested` and rings the doorbell.
  */
+import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { wrap } from 'comlink';
 import type { DeviceConfig, DeviceControl, DeviceMemories } from '../abi/control.js';
@@ -20,14 +21,26 @@ const DOOR = new URL('../../workers/device.js', import.meta.url);
 /** Some 3 microseconds: a page is copied in less. */
 const PATIENCE = 600;
 
+/** Can so many threads run at the same time? */
+export const haveCores = (threads: number): boolean => threads <= availableParallelism();
+
 export interface WorkerLinkOptions {
   readonly config: DeviceConfig;
   readonly memories: DeviceMemories;
+  /** Each thread of the machine has a core of its own. */
+  readonly ownCores: boolean;
+}
+
+/** What the door of a device's thread (workers/device.ts) is opened with. */
+export interface DeviceDoor {
+  readonly queue: SharedArrayBuffer;
+  readonly hostDoorbell: SharedArrayBuffer;
+  readonly ownCore: boolean;
 }
 
 /** Start a device's thread and boot it. @throws PfnlessError ERR_PFNLESS_DEVICE_LOST when the thread dies before it is up */
-export async function createWorkerLink({ config, memories }: WorkerLinkOptions): Promise<DeviceLink> {
-  const link = new WorkerLink(config, memories);
+export async function createWorkerLink({ config, memories, ownCores }: WorkerLinkOptions): Promise<DeviceLink> {
+  const link = new WorkerLink(config, memories, ownCores);
   await link.control.boot(config, memories).catch(async (error) => {
     await link.terminate();
     throw error;
@@ -48,15 +61,13 @@ class WorkerLink implements DeviceLink {
   readonly #exited: Promise<void>;
   #terminated = false;
 
-  constructor({ index, name }: DeviceConfig, memories: DeviceMemories) {
+  constructor({ index, name }: DeviceConfig, memories: DeviceMemories, ownCore: boolean) {
     this.index = index;
     this.name = name;
     this.memories = memories;
     this.#queue = new Int32Array(memories.queue);
-    this.#worker = new Worker(DOOR, {
-      name,
-      workerData: { queue: memories.queue, hostDoorbell: memories.hostDoorbell },
-    });
+    const door: DeviceDoor = { queue: memories.queue, hostDoorbell: memories.hostDoorbell, ownCore };
+    this.#worker = new Worker(DOOR, { name, workerData: door });
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.#worker.on('error', (error) => this.#lose(`its thread threw ${error.name}: ${error.message}`, error));
     this.#worker.on('messageerror', (error) =>

@@ -19,7 +19,7 @@ const launch = (link: DeviceLink, name: string, { lanes = 1, args = {} } = {}) =
 const LOST = { code: 'ERR_PFNLESS_DEVICE_LOST' };
 
 async function workerLink(rig = new Rig()): Promise<DeviceLink> {
-  const link = await createWorkerLink({ config: rig.config, memories: rig.memories });
+  const link = await createWorkerLink({ config: rig.config, memories: rig.memories, ownCores: false });
   open.push(link);
   await link.control.bindContext(rig.context, rig.root);
   return link;
