@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { COPY_ZERO } from '#src/abi/packet';
-import { QUEUE_HEADER } from '#src/abi/queue';
+import { COPY_QUIET, COPY_ZERO } from '#src/abi/packet';
+import { HOST_DOORBELL, QUEUE_HEADER } from '#src/abi/queue';
 import { STRUCT_PAGE } from '#src/abi/struct-page';
 import { PAGE, Rig } from './device-rig.js';
 
@@ -45,6 +45,24 @@ describe('copy engine', () => {
       expect(rig.header[QUEUE_HEADER.word.copyError]).toBe(sequence);
       expect(rig.header[QUEUE_HEADER.word.copyFence]).toBe(sequence);
     }
+  });
+
+  test('tells the host of a quiet run only when nothing follows it', () => {
+    const rig = new Rig();
+    const engine = rig.engine();
+    const rings = new Int32Array(rig.memories.hostDoorbell);
+    const ringsAfterStep = (): number => {
+      expect(engine.step()).toBe(true);
+      return rings[HOST_DOORBELL.word.doorbell]!;
+    };
+    const copy = (flags: number): number => rig.copy({ memories: flags | (2 << 8), pages: 1 });
+    const sequences = [copy(COPY_QUIET), copy(COPY_QUIET), copy(0), copy(COPY_QUIET)];
+    expect(sequences.map(() => [ringsAfterStep(), rig.header[QUEUE_HEADER.word.copyFence]])).toEqual([
+      [0, sequences[0]],
+      [0, sequences[1]],
+      [1, sequences[2]],
+      [2, sequences[3]],
+    ]);
   });
 
   test('a struct page that nobody holds is a broken rule', () => {
