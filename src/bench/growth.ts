@@ -51,6 +51,8 @@ export interface GrowthOptions {
   /** Sizes above this are left out: tests have no time for the largest machines. */
   readonly sizeMax?: number;
   readonly samples?: number;
+  /** How long each machine works before it counts: its threads' code is compiled anew. Default: 500 ms. */
+  readonly warmUpMs?: number;
   onProgress?(name: string): void;
 }
 
@@ -61,7 +63,8 @@ const AXES: readonly Axis[] = [migratedBytesAxis, vmaAxis, pagemapAxis, processA
  * @throws PfnlessError ERR_PFNLESS_ARGUMENT when the filter leaves nothing
  */
 export async function runGrowth(options: GrowthOptions = {}): Promise<GrowthResult[]> {
-  const { addressing = 'offset', filter = '', sizeMax = Number.POSITIVE_INFINITY, samples = 7, onProgress } = options;
+  const { addressing = 'offset', filter = '', sizeMax = Number.POSITIVE_INFINITY, onProgress } = options;
+  const { samples = 7, warmUpMs = 500 } = options;
   const results: GrowthResult[] = [];
   const chosen = AXES.filter(({ name }) => name.includes(filter));
   if (chosen.length === 0) {
@@ -78,7 +81,8 @@ export async function runGrowth(options: GrowthOptions = {}): Promise<GrowthResu
     for (const [at, size] of [sizes[0]!, ...sizes].entries()) {
       const label = axis.print?.(size) ?? String(size);
       onProgress?.(`${axis.name}: ${label}`);
-      const times = await sampleAt(axis, size, addressing, samples);
+      const rig = await axis.prepare(size, addressing);
+      const times = await sampleRig(rig, samples, warmUpMs).finally(() => rig.dispose());
       if (at > 0) points.push({ size, label, ns: median(times), mad: medianAbsoluteDeviation(times) });
     }
     const exponent = slope(points);
@@ -88,19 +92,13 @@ export async function runGrowth(options: GrowthOptions = {}): Promise<GrowthResu
   return results;
 }
 
-async function sampleAt(axis: Axis, size: number, addressing: Addressing, samples: number): Promise<number[]> {
-  const rig = await axis.prepare(size, addressing);
-  try {
-    await rig.sample();
-    const times: number[] = [];
-    for (let i = 0; i < samples; i++) {
-      await takeTurn();
-      times.push(await rig.sample());
-    }
-    return times;
-  } finally {
-    await rig.dispose();
+async function sampleRig(rig: AxisRig, samples: number, warmUpMs: number): Promise<number[]> {
+  const times: number[] = [];
+  for (const startMs = performance.now(); times.length < samples; await takeTurn()) {
+    const ns = await rig.sample();
+    if (performance.now() - startMs >= warmUpMs) times.push(ns);
   }
+  return times;
 }
 
 /** Least squares over the logarithms. */
