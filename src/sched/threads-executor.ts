@@ -31,7 +31,8 @@ const MESSAGES = HOST_DOORBELL.word.messages;
 const SPIN_LOADS = 4000;
 /**
  * The same for a fence, where each thread has a core of its own: some 600 µs, in which 8 MiB are copied. To wake us would take the
- * device 6 % of the time in which it copies huge pages. More is not spent on it: the core may be half of one.
+ * device 6 % of the time in which it copies huge pages. Other waits are not worth it: a core may be half of one, and who spins
+ * slows the lanes on the other half.
  */
 const FENCE_SPIN_LOADS = 120_000;
 /**
