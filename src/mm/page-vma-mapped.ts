@@ -19,7 +19,15 @@ import { peek32 } from '../sync/word.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { folioNrPages, isDeviceCoherentPage, isDevicePrivatePage, pageIndex, pageIsAnon } from './page.js';
+import {
+  folioEntireMapcount,
+  folioMapcount,
+  folioNrPages,
+  isDeviceCoherentPage,
+  isDevicePrivatePage,
+  pageIndex,
+  pageIsAnon,
+} from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
 import { pageAnonVma, rmapAddress } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
@@ -120,17 +128,23 @@ export function mapsFilePage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bool
 /** How many small entries of an address space map pages of a large anonymous folio. Linux keeps count by MM_ID; here we look. */
 export function folioMappings(kernel: Kernel, head: Page, mm: MmStruct): number {
   const { words, floats } = kernel.memmap;
-  const anonVma = pageAnonVma(kernel, head);
   const index = pageIndex(words, floats, head);
   const pages = folioNrPages(words, head);
+  const overlapping = pageAnonVma(kernel, head)?.tree.overlapping(index, index + pages) ?? [];
+  const vmas = Array.from(overlapping, ({ value }) => value);
+  const ours = vmas.filter((vma) => vma.mm === mm);
+  // Without another process that could map any of them, the folio's own count is the answer.
+  if (ours.length === vmas.length) return folioMapcount(words, head) - folioEntireMapcount(words, head);
+  return ours.reduce((count, vma) => count + smallEntries(kernel, head, index, pages, vma), 0);
+}
+
+/** In one VMA. `index`: the folio's first page offset. */
+function smallEntries(kernel: Kernel, head: Page, index: number, pages: number, vma: VmArea): number {
   let count = 0;
-  for (const { value: vma } of anonVma?.tree.overlapping(index, index + pages) ?? []) {
-    if (vma.mm !== mm) continue;
-    for (let i = 0; i < pages; i++) {
-      const addr = rmapAddress(vma, index + i);
-      if (addr < vma.start || addr >= vma.end) continue;
-      if (pageVmaMapped(kernel, vma, addr, (head + i) as Page, 'mapped') !== NO_TABLE) count++;
-    }
+  for (let i = 0; i < pages; i++) {
+    const addr = rmapAddress(vma, index + i);
+    if (addr < vma.start || addr >= vma.end) continue;
+    if (pageVmaMapped(kernel, vma, addr, (head + i) as Page, 'mapped') !== NO_TABLE) count++;
   }
   return count;
 }
