@@ -21,7 +21,7 @@ export interface ObservedState {
   readonly sums: Readonly<Record<StateSum, number>>;
 }
 
-const STATE_SUMS = ['rss', 'anon', 'swap', 'ahp', 'prd', 'prc', 'shd', 'shc'] as const;
+export const STATE_SUMS = ['rss', 'anon', 'swap', 'ahp', 'prd', 'prc', 'shd', 'shc'] as const;
 export type StateSum = (typeof STATE_SUMS)[number];
 
 /** Fields that say what to do: they are taken at their word, unless the emulator knows better. */

@@ -1,4 +1,5 @@
 /** The state that a trace records after each operation, as the emulator has it: /proc views and snapshots through observers. */
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import type { Errno } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { DriverObserver } from '../drivers/driver.js';
@@ -8,18 +9,34 @@ import type { MmStruct } from '../mm/mm-struct.js';
 import { pagemapAndMincore } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import type { Sleeps } from '../sync/task.js';
-import type { ObservedState, StateSum } from './compare.js';
+import { type ObservedState, STATE_SUMS, type StateSum } from './compare.js';
+import { LookInputs } from './look-inputs.js';
 
 export interface Arena {
   readonly base: VirtAddr;
   readonly pages: number;
 }
 
+/** A look is at so many pages at a time: as many as one entry of the level above has below it. */
+const WINDOW_PAGES = HPAGE_PMD_NR;
+
+/** Some pages of the arena, as they were when anything there was new for the last time. */
+interface Window {
+  readonly start: VirtAddr;
+  readonly inputs: LookInputs;
+  readonly pm: Int32Array;
+  readonly mc: Int32Array;
+  /** A snapshot for each observer: its codes, and 0 or the errno of one that failed. */
+  readonly codes: readonly Uint8Array[];
+  readonly errnos: (0 | Errno)[];
+  sums: Readonly<Record<StateSum, number>>;
+}
+
 /** Devices whose snapshots a state has. */
 const OBSERVERS = 2;
 
 /**
- * One process's state: whole, and anew with each look. The arrays are the same ones each time.
+ * One process's state, whole after each look: the arrays are the same ones each time.
  *
  * As the recorder has it, somebody takes snapshots of the process for each device, and outlives it.
  */
@@ -29,31 +46,62 @@ export class ProcessView implements ObservedState {
   readonly mc: Int32Array;
   s0: Uint8Array | string = 'ENODEV';
   s1: Uint8Array | string = 'ENODEV';
-  sums: Readonly<Record<StateSum, number>> = NO_SUMS;
+  readonly sums: Record<StateSum, number> = { ...NO_SUMS };
   readonly #kernel: Kernel;
-  readonly #arena: Arena;
   readonly #observers: readonly DriverObserver[];
   readonly #codes: readonly Uint8Array[];
+  readonly #windows: readonly Window[];
 
-  constructor({ kernel, devices }: MachineState, mm: MmStruct, arena: Arena) {
+  constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena) {
     this.mm = mm;
-    this.pm = new Int32Array(arena.pages);
-    this.mc = new Int32Array(arena.pages);
+    this.pm = new Int32Array(pages);
+    this.mc = new Int32Array(pages);
     this.#kernel = kernel;
-    this.#arena = arena;
     this.#observers = devices.slice(0, OBSERVERS).map(({ driver }) => driver.observe(mm));
-    this.#codes = this.#observers.map(() => new Uint8Array(arena.pages));
+    this.#codes = this.#observers.map(() => new Uint8Array(pages));
+    this.#windows = Array.from({ length: Math.ceil(pages / WINDOW_PAGES) }, (_, at) => {
+      const first = at * WINDOW_PAGES;
+      return this.#window(kernel, (base + first * PAGE_SIZE) as VirtAddr, first, Math.min(first + WINDOW_PAGES, pages));
+    });
   }
 
-  /** Look at the whole arena without changing anything. */
+  #window(kernel: Kernel, start: VirtAddr, first: number, stop: number): Window {
+    return {
+      start,
+      inputs: new LookInputs(kernel, this.mm, start, stop - first),
+      pm: this.pm.subarray(first, stop),
+      mc: this.mc.subarray(first, stop),
+      codes: this.#codes.map((codes) => codes.subarray(first, stop)),
+      errnos: this.#codes.map(() => 0 as const),
+      sums: NO_SUMS,
+    };
+  }
+
+  /** Look at the whole arena without changing anything: at those windows where anything is new. */
   *look(): Sleeps<void> {
-    const { base, pages } = this.#arena;
-    const [first, second] = this.#observers;
-    const [s0, s1] = this.#codes;
-    if (first !== undefined) this.s0 = codesOr(s0!, yield* first.snapshot(base, s0!));
-    if (second !== undefined) this.s1 = codesOr(s1!, yield* second.snapshot(base, s1!));
-    pagemapAndMincore(this.#kernel, this.mm, base, this.pm, this.mc);
-    this.sums = smapsRange(this.#kernel, this.mm, base, pages);
+    let isNew = false;
+    for (const window of this.#windows) {
+      if (!window.inputs.changed()) continue;
+      yield* this.#lookAt(window);
+      isNew = true;
+    }
+    if (!isNew) return;
+    this.s0 = this.#snapshotOf(0);
+    this.s1 = this.#snapshotOf(1);
+    for (const sum of STATE_SUMS) this.sums[sum] = this.#windows.reduce((total, { sums }) => total + sums[sum], 0);
+  }
+
+  *#lookAt(window: Window): Sleeps<void> {
+    const { start, pm, mc, codes, errnos } = window;
+    for (let at = 0; at < codes.length; at++) errnos[at] = yield* this.#observers[at]!.snapshot(start, codes[at]!);
+    pagemapAndMincore(this.#kernel, this.mm, start, pm, mc);
+    window.sums = smapsRange(this.#kernel, this.mm, start, pm.length);
+  }
+
+  /** All codes, or why there is no snapshot. */
+  #snapshotOf(observer: number): Uint8Array | string {
+    const failed = this.#windows.find(({ errnos }) => errnos[observer] !== 0);
+    return failed?.errnos[observer] || (this.#codes[observer] ?? 'ENODEV');
   }
 
   *close(): Sleeps<void> {
@@ -62,5 +110,3 @@ export class ProcessView implements ObservedState {
 }
 
 const NO_SUMS = Object.freeze({ rss: 0, anon: 0, swap: 0, ahp: 0, prd: 0, prc: 0, shd: 0, shc: 0 });
-
-const codesOr = (codes: Uint8Array, errno: 0 | Errno): Uint8Array | string => (errno === 0 ? codes : errno);

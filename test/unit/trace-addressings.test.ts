@@ -7,7 +7,10 @@ import { TraceSession } from '#src/conformance/trace-session';
 import { ProcessView } from '#src/conformance/trace-state';
 import { bootWithState } from '#src/machine/boot';
 import type { MachineInput } from '#src/machine/spec';
+import type { MachineState } from '#src/machine/state';
 import type { Addressing } from '#src/machine/types';
+import { pagemapAndMincore } from '#src/mm/proc-pagemap';
+import { smapsRange } from '#src/mm/proc-smaps';
 import type { Sleeps } from '#src/sync/task';
 
 /** Device entries have the types 28 to 30 under `legacy`, 25 to 27 under `offset`; nothing else may differ. */
@@ -66,6 +69,32 @@ function operations(pages: number, advices: readonly string[]): fc.Arbitrary<rea
     .map((some) => [...opening, ...some] as unknown as readonly TraceOperation[]);
 }
 
+const seenBy = ({ pm, mc, s0, s1, sums }: ProcessView) => ({
+  pm: [...pm],
+  mc: [...mc],
+  s0: [...s0],
+  s1: [...s1],
+  sums: { ...sums },
+});
+
+/** The same without a memory of what was there before, and in one go. */
+function* wholeLook(state: MachineState, mm: ProcessView['mm'], pages: number) {
+  const { kernel, devices } = state;
+  const [pm, mc] = [new Int32Array(pages), new Int32Array(pages)];
+  pagemapAndMincore(kernel, mm, BASE, pm, mc);
+  const { rss, anon, swap, ahp, prd, prc, shd, shc } = smapsRange(kernel, mm, BASE, pages);
+  const snapshots: number[][] = [];
+  for (const { driver } of devices) {
+    const observer = driver.observe(mm);
+    const codes = new Uint8Array(pages);
+    expect(yield* observer.snapshot(BASE, codes)).toBe(0);
+    snapshots.push([...codes]);
+    yield* observer.close();
+  }
+  const [s0, s1] = snapshots;
+  return { pm: [...pm], mc: [...mc], s0, s1, sums: { rss, anon, swap, ahp, prd, prc, shd, shc } };
+}
+
 /** What each operation answered and what the processes look like after it, with the swap types of `offset`. */
 async function outcomes(addressing: Addressing, pages: number, list: readonly TraceOperation[]): Promise<unknown[]> {
   const devices = [0, 1].map((index) => ({ name: `gpu${index}`, memory: 64 * MIB, chunk: 16 * MIB }));
@@ -85,11 +114,14 @@ async function outcomes(addressing: Addressing, pages: number, list: readonly Tr
     for (const operation of list) {
       const answer = yield* session.execute(operation);
       const views = [session.parent, session.child].flatMap((party) => (party === null ? [] : [viewOf(party.mm)]));
-      for (const view of views) yield* view.look();
+      for (const view of views) {
+        yield* view.look();
+        expect(seenBy(view)).toEqual(yield* wholeLook(state, view.mm, pages));
+      }
       const asOffset = (pm: number): number => (pm >= FIRST_LEGACY_TYPE ? pm - TYPE_SHIFT : pm);
-      const states = views.map(({ pm, mc, s0, s1, sums }) => {
-        const types = addressing === 'legacy' ? Array.from(pm, asOffset) : Array.from(pm);
-        return { pm: types, mc: [...mc], s0: [...s0], s1: [...s1], sums };
+      const states = views.map((view) => {
+        const { pm, ...others } = seenBy(view);
+        return { pm: addressing === 'legacy' ? pm.map(asOffset) : pm, ...others };
       });
       const wrong = ALWAYS.flatMap(({ look }) => [...look(state)]);
       seen.push({ operation, answer, states, wrong, log: state.log.splice(0) });
@@ -106,7 +138,38 @@ async function outcomes(addressing: Addressing, pages: number, list: readonly Tr
   return seen;
 }
 
-describe('operations of the recorder come to the same under both addressings, and leave nothing', () => {
+/** What a process sees may change without anything new in its own page tables. */
+const AT_A_DISTANCE: readonly (readonly [string, number, readonly Loose[]])[] = [
+  [
+    'a page that the child brings into the page cache',
+    64,
+    [
+      { op: 'mmap', proc: 0, pg: 0, n: 8, prot: 'RW', kind: 'shared' },
+      { op: 'fork', proc: 0 },
+      { op: 'cpu_write', proc: 1, pg: 2, n: 3, k: 0 },
+      { op: 'exit', proc: 1 },
+    ],
+  ],
+  [
+    'pages of a huge page that the child has no more',
+    2048,
+    [
+      { op: 'mmap', proc: 0, pg: 0, n: 512, prot: 'RW', kind: 'private' },
+      { op: 'madvise', proc: 0, pg: 0, n: 512, advice: 'HUGEPAGE' },
+      { op: 'cpu_write', proc: 0, pg: 0, n: 512, k: 0 },
+      { op: 'fork', proc: 0 },
+      { op: 'munmap', proc: 1, pg: 0, n: 8 },
+      { op: 'munmap', proc: 1, pg: 100, n: 8 },
+      { op: 'exit', proc: 1 },
+    ],
+  ],
+];
+
+test.each(AT_A_DISTANCE)('a look sees %s', async (_, pages, list) => {
+  await outcomes('offset', pages, list as unknown as readonly TraceOperation[]);
+});
+
+describe('operations of the recorder come to the same under both addressings, leave nothing, and are seen whole', () => {
   test.each([
     ['4 KiB pages', 64, ['DONTNEED', 'FREE', 'HUGEPAGE'], 60],
     ['huge pages', 2048, ['HUGEPAGE', 'COLLAPSE', 'DONTNEED', 'NOHUGEPAGE', 'FREE'], 10],
