@@ -8,10 +8,12 @@ const frame = (index: number) => index as FrameIndex;
 
 /** The first frame behind 4 GiB: no array of bytes reaches it. */
 const FAR = 2 ** 20;
+/** The last frame of the first GiB: frames are filled and compared through views of a GiB each. */
+const BORDER = 2 ** 18 - 1;
 // Untouched memory costs nothing.
 const ram = new Ram(FAR + 4);
 
-test.each([0, FAR])('frame %i is filled, copied and zeroed, and its neighbours are not', (first) => {
+test.each([0, BORDER, FAR])('frame %i is filled, copied and zeroed, and its neighbours are not', (first) => {
   const [from, to, next] = [frame(first), frame(first + 1), frame(first + 2)];
   ram.bytes(from).fill(0x5a);
   ram.copyFrame(from, to);
@@ -20,10 +22,15 @@ test.each([0, FAR])('frame %i is filled, copied and zeroed, and its neighbours a
   expect(ram.words[(first + 1) * 512 + 511]).toBe(0x5a5a5a5a5a5a5a5an);
   ram.zeroFrame(from);
   expect(ram.bytes(from).every((byte) => byte === 0)).toBe(true);
+  expect([from, to, next].map((each) => ram.isZero(each))).toEqual([true, false, true]);
+  ram.bytes(next)[7] = 0x80; // minus zero as a double
+  expect(ram.isZero(next)).toBe(false);
+  ram.zeroFrame(next);
+  expect(ram.isZero(next)).toBe(true);
   expect(ram.bytes(to, 4000, 90)).toEqual(new Uint8Array(90).fill(0x5a));
 });
 
-test.each([0, FAR])('frame %i: poison says so, and one changed bit shows', (first) => {
+test.each([0, BORDER - 1, BORDER, FAR])('frame %i: poison says so, and one changed bit shows', (first) => {
   const poisoned = frame(first + 1);
   ram.poisonFrame(poisoned);
   const bytes = ram.bytes(poisoned);
