@@ -18,6 +18,8 @@ const { word } = STRUCT_PAGE;
 
 /** Numbers that are noted of a VMA and the end of its page cache. */
 const CELLS_PER_VMA = 3 + 3;
+/** Stands where another VMA's first page would. */
+const NO_VMA = -1;
 /** Of a struct page. */
 const CELLS_PER_PAGE = 9;
 /** At the most of one place: what the page cache has, the entry, its page, the head of its folio. */
@@ -42,7 +44,7 @@ export class LookInputs {
     this.#mm = mm;
     this.#start = start;
     this.#end = start + pages * PAGE_SIZE;
-    this.#cells = new Int32Array(VMAS_MAX * CELLS_PER_VMA + pages * CELLS_PER_PLACE);
+    this.#cells = new Int32Array((VMAS_MAX + 1) * CELLS_PER_VMA + pages * CELLS_PER_PLACE);
   }
 
   /** Is anything not as it was at the last call? Takes note of what there is now. */
@@ -52,6 +54,7 @@ export class LookInputs {
     this.#incomparable = false;
     this.#count = 0;
     this.#noteVmas();
+    this.#note3(NO_VMA, 0, 0);
     visitEntries(this.#kernel, this.#mm, this.#start, this.#end, this.#noteEntry);
     return this.#changed || this.#incomparable || this.#count !== countBefore;
   }
