@@ -22,10 +22,8 @@ const CELLS_PER_VMA = 3 + 3;
 const NO_VMA = -1;
 /** Of a struct page. */
 const CELLS_PER_PAGE = 9;
-/** At the most of one place: what the page cache has, the entry, its page, the head of its folio. */
-const CELLS_PER_PLACE = 3 + 3 + 2 * CELLS_PER_PAGE;
-/** Room for VMAs. With more of them, nothing is ever the same. */
-const VMAS_MAX = 64;
+/** At the most of one place: a VMA of its own, what the page cache has, the entry, its page, the head of its folio. */
+const CELLS_PER_PLACE = CELLS_PER_VMA + 3 + 3 + 2 * CELLS_PER_PAGE;
 
 export class LookInputs {
   readonly #kernel: Kernel;
@@ -44,7 +42,7 @@ export class LookInputs {
     this.#mm = mm;
     this.#start = start;
     this.#end = start + pages * PAGE_SIZE;
-    this.#cells = new Int32Array((VMAS_MAX + 1) * CELLS_PER_VMA + pages * CELLS_PER_PLACE);
+    this.#cells = new Int32Array(pages * CELLS_PER_PLACE + 3);
   }
 
   /** Is anything not as it was at the last call? Takes note of what there is now. */
@@ -60,13 +58,8 @@ export class LookInputs {
   }
 
   #noteVmas(): void {
-    let vmas = 0;
     for (const { value: vma } of this.#mm.vmas.from(this.#start)) {
       if (vma.start >= this.#end) return;
-      if (++vmas > VMAS_MAX) {
-        this.#incomparable = true;
-        return;
-      }
       const first = Math.max(vma.start, this.#start);
       const stop = Math.min(vma.end, this.#end);
       this.#note3((first - this.#start) / PAGE_SIZE, (stop - this.#start) / PAGE_SIZE, vma.flags);

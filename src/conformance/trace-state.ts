@@ -1,6 +1,5 @@
 /** The state that a trace records after each operation, as the emulator has it: /proc views and snapshots through observers. */
 import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
-import type { Errno } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { DriverObserver } from '../drivers/driver.js';
 import type { MachineState } from '../machine/state.js';
@@ -26,14 +25,13 @@ interface Window {
   readonly inputs: LookInputs;
   readonly pm: Int32Array;
   readonly mc: Int32Array;
-  /** A snapshot for each observer: its codes, and 0 or the errno of one that failed. */
+  /** A snapshot for each observer. */
   readonly codes: readonly Uint8Array[];
-  readonly errnos: (0 | Errno)[];
   sums: Readonly<Record<StateSum, number>>;
 }
 
-/** Devices whose snapshots a state has. */
-const OBSERVERS = 2;
+/** The snapshots that a state has, of a device each. */
+const SNAPSHOTS = ['s0', 's1'] as const;
 
 /**
  * One process's state, whole after each look: the arrays are the same ones each time.
@@ -49,7 +47,6 @@ export class ProcessView implements ObservedState {
   readonly sums: Record<StateSum, number> = { ...NO_SUMS };
   readonly #kernel: Kernel;
   readonly #observers: readonly DriverObserver[];
-  readonly #codes: readonly Uint8Array[];
   readonly #windows: readonly Window[];
 
   constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena) {
@@ -57,24 +54,22 @@ export class ProcessView implements ObservedState {
     this.pm = new Int32Array(pages);
     this.mc = new Int32Array(pages);
     this.#kernel = kernel;
-    this.#observers = devices.slice(0, OBSERVERS).map(({ driver }) => driver.observe(mm));
-    this.#codes = this.#observers.map(() => new Uint8Array(pages));
+    this.#observers = devices.slice(0, SNAPSHOTS.length).map(({ driver }) => driver.observe(mm));
+    const codes = this.#observers.map(() => new Uint8Array(pages));
+    for (const [at, each] of codes.entries()) this[SNAPSHOTS[at]!] = each;
     this.#windows = Array.from({ length: Math.ceil(pages / WINDOW_PAGES) }, (_, at) => {
       const first = at * WINDOW_PAGES;
-      return this.#window(kernel, (base + first * PAGE_SIZE) as VirtAddr, first, Math.min(first + WINDOW_PAGES, pages));
+      const stop = Math.min(first + WINDOW_PAGES, pages);
+      const start = (base + first * PAGE_SIZE) as VirtAddr;
+      return {
+        start,
+        inputs: new LookInputs(kernel, mm, start, stop - first),
+        pm: this.pm.subarray(first, stop),
+        mc: this.mc.subarray(first, stop),
+        codes: codes.map((each) => each.subarray(first, stop)),
+        sums: NO_SUMS,
+      };
     });
-  }
-
-  #window(kernel: Kernel, start: VirtAddr, first: number, stop: number): Window {
-    return {
-      start,
-      inputs: new LookInputs(kernel, this.mm, start, stop - first),
-      pm: this.pm.subarray(first, stop),
-      mc: this.mc.subarray(first, stop),
-      codes: this.#codes.map((codes) => codes.subarray(first, stop)),
-      errnos: this.#codes.map(() => 0 as const),
-      sums: NO_SUMS,
-    };
   }
 
   /** Look at the whole arena without changing anything: at those windows where anything is new. */
@@ -86,22 +81,18 @@ export class ProcessView implements ObservedState {
       isNew = true;
     }
     if (!isNew) return;
-    this.s0 = this.#snapshotOf(0);
-    this.s1 = this.#snapshotOf(1);
     for (const sum of STATE_SUMS) this.sums[sum] = this.#windows.reduce((total, { sums }) => total + sums[sum], 0);
   }
 
   *#lookAt(window: Window): Sleeps<void> {
-    const { start, pm, mc, codes, errnos } = window;
-    for (let at = 0; at < codes.length; at++) errnos[at] = yield* this.#observers[at]!.snapshot(start, codes[at]!);
+    const { start, pm, mc, codes } = window;
+    for (const [at, observer] of this.#observers.entries()) {
+      const errno = yield* observer.snapshot(start, codes[at]!);
+      // For good: nothing but its range makes a snapshot fail.
+      if (errno !== 0) this[SNAPSHOTS[at]!] = errno;
+    }
     pagemapAndMincore(this.#kernel, this.mm, start, pm, mc);
     window.sums = smapsRange(this.#kernel, this.mm, start, pm.length);
-  }
-
-  /** All codes, or why there is no snapshot. */
-  #snapshotOf(observer: number): Uint8Array | string {
-    const failed = this.#windows.find(({ errnos }) => errnos[observer] !== 0);
-    return failed?.errnos[observer] || (this.#codes[observer] ?? 'ENODEV');
   }
 
   *close(): Sleeps<void> {
