@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { PAGE_SIZE } from '#src/abi/address';
 import type { FrameIndex } from '#src/base/brand';
+import { viewPages, viewTyped } from '#src/base/page-bytes';
 import { boot } from '#src/check/boot';
 import { Ram } from '#src/mm/ram';
 
@@ -44,6 +45,32 @@ test.each([0, BORDER - 1, BORDER, FAR])('frame %i: poison says so, and one chang
   }
   bytes.fill(0xff); // NaN as a double
   expect(ram.isPoisoned(poisoned)).toBe(false);
+});
+
+test.each([
+  ['as this host can', viewPages],
+  ['as every host can', viewTyped],
+])('a page is put and compared %s', (_how, view) => {
+  const memory = new SharedArrayBuffer(4 * PAGE_SIZE);
+  const bytes = view(memory, PAGE_SIZE, 2 * PAGE_SIZE);
+  // Doubles would take NaN for nobody's equal, and minus zero for zero.
+  const page = new Uint8Array(3 * PAGE_SIZE)
+    .subarray(PAGE_SIZE, 2 * PAGE_SIZE)
+    .fill(0xff, 8)
+    .fill(0x80, 7, 8);
+  bytes.put(PAGE_SIZE, page);
+  const all = new Uint8Array(memory);
+  expect(all.subarray(2 * PAGE_SIZE, 3 * PAGE_SIZE)).toEqual(page);
+  expect([0, 1, 3].flatMap((at) => [...all.subarray(at * PAGE_SIZE, (at + 1) * PAGE_SIZE)].filter(Boolean))).toEqual(
+    [],
+  );
+  expect([0, PAGE_SIZE].map((at) => bytes.holds(at, page))).toEqual([false, true]);
+  for (const at of [0, 7, 2048, PAGE_SIZE - 1]) {
+    all[2 * PAGE_SIZE + at]! ^= 0x80;
+    expect(bytes.holds(PAGE_SIZE, page), `byte ${at}`).toBe(false);
+    all[2 * PAGE_SIZE + at]! ^= 0x80;
+  }
+  expect(bytes.holds(PAGE_SIZE, page)).toBe(true);
 });
 
 test.each(['workstation', 'big'] as const)('%s, with 8 GiB of RAM, moves pages there and back', async (preset) => {
