@@ -1,5 +1,8 @@
 /** Seeded randomness, the only source of it: SplitMix32 to spread the seed, then sfc32. */
 
+/** Seeds are whole numbers from 0 to this. */
+export const SEED_MAX = 2 ** 32 - 1;
+
 export interface Random {
   /** An integer in [0, 2^32). */
   next(): number;

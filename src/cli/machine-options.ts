@@ -1,5 +1,6 @@
 /** The flags that describe a machine, shared by the commands that boot one. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { SEED_MAX } from '../base/random.js';
 import { PRESET_NAMES } from '../machine/presets.js';
 import { MAX_DEVICES } from '../machine/schema.js';
 import { type MachineOverrides, type MachineSpec, overrideMachineSpec } from '../machine/spec.js';
@@ -53,7 +54,7 @@ export function addMachineOptions(command: Command): Command {
     .option('--devices <n>', 'number of devices: the first n, or copies of the first', wholeNumber(1, MAX_DEVICES))
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']))
     .addOption(new Option('--schedule <kind>', 'who runs next, inline').choices(['round-robin', 'random']))
-    .option('--seed <n>', 'seed of everything random', wholeNumber(0, 0xffff_ffff))
+    .option('--seed <n>', 'seed of everything random', wholeNumber(0, SEED_MAX))
     .option('--no-checks', 'leave out poisoning and the verification of numbers');
 }
 

@@ -2,7 +2,14 @@
  * Exploration: a program is run under one schedule after the other until something is wrong, all has been tried, or the budget
  * is used up. What was found comes back small, with the line that repeats it.
  */
-import { PfnlessError } from '../base/errors.js';
+import {
+  requireBoolean,
+  requireFunction,
+  requireObject,
+  requireOneOf,
+  requireSeed,
+  requireWhole,
+} from '../base/require.js';
 import type { MachineSpec } from '../machine/spec.js';
 import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
@@ -17,6 +24,9 @@ import { Laboratory, type Run } from './laboratory.js';
 import { printRepro, type Repro, reproCommand } from './repro.js';
 import { shrink } from './shrink.js';
 import { printStory } from './story.js';
+
+/** Largest values of the options. */
+export const EXPLORE_LIMITS = Object.freeze({ executions: 1_000_000_000, depth: 16, preemptions: 64 });
 
 export const STRATEGIES = ['random', 'pct', 'dfs', 'round-robin'] as const;
 export type StrategyName = (typeof STRATEGIES)[number];
@@ -105,6 +115,7 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
  */
 export function* exploreInParts(program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> {
   requireProgram(program);
+  requireOptions(options);
   const strategy = strategyOf(options);
   const { addressing = 'offset', sites = {} } = options;
   const lab = new Laboratory(addressing, sites);
@@ -147,6 +158,22 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
   };
 }
 
+function requireOptions(options: ExploreOptions): void {
+  requireObject('The options of an exploration', options);
+  const { strategy, executions = DEFAULT_EXECUTIONS, seed = 1, depth = DEFAULT_DEPTH, preemptions = 0 } = options;
+  const { addressing = 'offset', sites = {}, twice = false, shrink: shrinks = true, onProgress = () => true } = options;
+  requireOneOf('The strategy', strategy, STRATEGIES);
+  requireWhole('The number of executions', executions, 1, EXPLORE_LIMITS.executions);
+  requireSeed(seed);
+  requireWhole('The depth of pct', depth, 1, EXPLORE_LIMITS.depth);
+  requireWhole('The number of preemptions', preemptions, 0, EXPLORE_LIMITS.preemptions);
+  requireOneOf('The addressing', addressing, ['legacy', 'offset']);
+  requireObject('The sites of an exploration', sites);
+  requireBoolean('twice of an exploration', twice);
+  requireBoolean('shrink of an exploration', shrinks);
+  requireFunction('onProgress of an exploration', onProgress);
+}
+
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
 
 /** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
@@ -166,10 +193,6 @@ function strategyOf({ strategy, seed = 1, depth = DEFAULT_DEPTH, preemptions }: 
       return dfs(preemptions === undefined ? {} : { preemptions });
     case 'round-robin':
       return roundRobin();
-    default: {
-      const known = STRATEGIES.join(', ');
-      throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `there is no strategy "${strategy}": known are ${known}`);
-    }
   }
 }
 

@@ -4,7 +4,7 @@ import type { ProgramArgs } from '../abi/control.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { suggestion } from '../base/nearest.js';
-import { argumentError } from './errors.js';
+import { argumentError, requireBoolean, requireObject, requireOneOf, requireWhole, shown } from '../base/require.js';
 import type { MachineCpu } from './host-cpu.js';
 import type { MachineDevice } from './state.js';
 import type {
@@ -44,25 +44,6 @@ const ELEMENT_CONSTRUCTORS = Object.freeze({
 });
 
 const hex = (address: number): string => `0x${formatAddress(address)}`;
-
-/** How a wrong value looks in a message. */
-function shown(value: unknown): string {
-  if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value);
-  if (typeof value === 'string') return JSON.stringify(value);
-  if (value === null || value === undefined || typeof value === 'boolean') return String(value);
-  return Array.isArray(value) ? 'a list' : `a ${value.constructor?.name ?? typeof value}`;
-}
-
-function requireWhole(what: string, value: unknown, min: number, max: number): asserts value is number {
-  if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
-    throw argumentError(`${what} must be a whole number from ${min} to ${max}, not ${shown(value)}.`);
-  }
-}
-
-function requireObject(what: string, value: unknown): asserts value is object {
-  if (typeof value !== 'object' || value === null)
-    throw argumentError(`${what} must be an object, not ${shown(value)}.`);
-}
 
 function requireAddress(what: string, value: unknown): asserts value is VirtAddr {
   requireWhole(what, value, 0, TASK_SIZE - 1);
@@ -143,9 +124,7 @@ export function requireWordOperations(operations: readonly WordOperation[]): voi
   for (const operation of operations as readonly WordOperation[]) {
     requireObject('An operation', operation);
     const { kind, address, value = 0 } = operation;
-    if (!WORD_KINDS.includes(kind)) {
-      throw argumentError(`The kind of an operation must be one of ${WORD_KINDS.join(', ')}, not ${shown(kind)}.`);
-    }
+    requireOneOf('The kind of an operation', kind, WORD_KINDS);
     requireAligned('i32', address);
     requireAccess(address, Int32Array.BYTES_PER_ELEMENT);
     requireWhole('The value', value, -(2 ** 31), 2 ** 31 - 1);
@@ -153,10 +132,7 @@ export function requireWordOperations(operations: readonly WordOperation[]): voi
 }
 
 function elementConstructor(type: ElementType) {
-  if (typeof type !== 'string' || !Object.hasOwn(ELEMENT_CONSTRUCTORS, type)) {
-    const known = Object.keys(ELEMENT_CONSTRUCTORS).join(', ');
-    throw argumentError(`The element type must be one of ${known}, not ${shown(type)}.`);
-  }
+  requireOneOf('The element type', type, Object.keys(ELEMENT_CONSTRUCTORS));
   return ELEMENT_CONSTRUCTORS[type];
 }
 
@@ -222,17 +198,11 @@ const ADVICES = [
 ] as const;
 
 export function requireAdvice(advice: Advice): void {
-  if (ADVICES.includes(advice)) return;
-  throw argumentError(`The advice must be one of ${ADVICES.join(', ')}, not ${shown(advice)}.`);
+  requireOneOf('The advice', advice, ADVICES);
 }
 
 export function requireProtection(protection: Protection): void {
-  if (PROTECTIONS.includes(protection)) return;
-  throw argumentError(`The protection must be one of ${PROTECTIONS.join(', ')}, not ${shown(protection)}.`);
-}
-
-export function requireBoolean(what: string, value: unknown): asserts value is boolean {
-  if (typeof value !== 'boolean') throw argumentError(`${what} must be true or false, not ${shown(value)}.`);
+  requireOneOf('The protection', protection, PROTECTIONS);
 }
 
 /** The options of mremap with their defaults; `to` stays away where it was left out. */
@@ -254,10 +224,10 @@ export function requireMremapOptions(
 
 const FAULT_POLICIES = ['migrate', 'mirror'] as const;
 
-export function requireMirrorOptions({ onFault = 'migrate' }: MirrorOptions): (typeof FAULT_POLICIES)[number] {
-  if (!FAULT_POLICIES.includes(onFault)) {
-    throw argumentError(`The fault policy onFault must be one of ${FAULT_POLICIES.join(', ')}, not ${shown(onFault)}.`);
-  }
+export function requireMirrorOptions(options: MirrorOptions): (typeof FAULT_POLICIES)[number] {
+  requireObject('The options of a mirror', options);
+  const { onFault = 'migrate' } = options;
+  requireOneOf('The fault policy onFault', onFault, FAULT_POLICIES);
   return onFault;
 }
 
@@ -276,11 +246,6 @@ export function requireProcFile(file: ProcFile): void {
 
 export function requireProcPidFile(file: ProcPidFile): void {
   requireOneOf("A file of a process's /proc", file, PROC_PID_FILES);
-}
-
-function requireOneOf(what: string, value: unknown, allowed: readonly string[]): void {
-  if (allowed.includes(value as string)) return;
-  throw argumentError(`${what} must be one of ${allowed.join(', ')}, not ${shown(value)}.`);
 }
 
 /** Page frames in one look: a word for each of 16 GiB. */
@@ -304,9 +269,7 @@ export function requirePinOptions(options: PinOptions): Required<PinOptions> {
   requireObject('The options of a pin', options);
   const { write = false, kind = 'longterm' } = options;
   requireBoolean('write of pin', write);
-  if (!PIN_KINDS.includes(kind)) {
-    throw argumentError(`The kind of a pin must be one of ${PIN_KINDS.join(', ')}, not ${shown(kind)}.`);
-  }
+  requireOneOf('The kind of a pin', kind, PIN_KINDS);
   return { write, kind };
 }
 

@@ -44,5 +44,3 @@ export class FaultError extends PfnlessError {
     this.siCode = at.siCode ?? null;
   }
 }
-
-export const argumentError = (message: string): PfnlessError => new PfnlessError('ERR_PFNLESS_ARGUMENT', message);

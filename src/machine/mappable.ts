@@ -1,10 +1,10 @@
 /** What `Process.mmap` may be given to map: open files of the machine, and the files of its devices. */
 import { PfnlessError } from '../base/errors.js';
+import { argumentError } from '../base/require.js';
 import { vmFileGet, vmFilePut } from '../mm/filemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
-import { argumentError } from './errors.js';
 import { EmulatedFile } from './file.js';
 import { DeviceMirror } from './mirror.js';
 import type { MachineState } from './state.js';

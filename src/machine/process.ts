@@ -8,6 +8,7 @@ import { type Errno, type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGS
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
+import { requireBoolean } from '../base/require.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
@@ -27,7 +28,6 @@ import type { Sleeps } from '../sync/task.js';
 import {
   requireAccess,
   requireAdvice,
-  requireBoolean,
   requireBytes,
   requireClearRefs,
   requireCpu,

@@ -7,6 +7,7 @@
 import * as z from 'zod';
 import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
+import { SEED_MAX } from '../base/random.js';
 import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
 
 const KiB = 2 ** 10;
@@ -116,7 +117,7 @@ export const machineSchema = z.strictObject({
   executor: z.enum(['threads', 'inline']).default('threads'),
   cpus: whole(0, MAX_CPUS).default(0),
   schedule: z.enum(['round-robin', 'random']).default('round-robin'),
-  seed: whole(0, 0xffff_ffff).default(1),
+  seed: whole(0, SEED_MAX).default(1),
   checks: flag().default(true),
   hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
   hugetlbPages: whole(0, RAM_MAX / PMD_SIZE).default(0),

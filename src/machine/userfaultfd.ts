@@ -1,6 +1,7 @@
 /** A userfaultfd as users hold it: what `Process.userfaultfd` returns. */
 import type { Result } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
+import { requireBoolean } from '../base/require.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import {
   createUserfaultfd,
@@ -13,7 +14,7 @@ import {
 } from '../mm/userfaultfd.js';
 import type { Userfaultfd as Context, UserfaultMessage } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
-import { requireBoolean, requirePageRange, requireUserfaultfdOptions } from './arguments.js';
+import { requirePageRange, requireUserfaultfdOptions } from './arguments.js';
 import { Lifetime } from './lifetime.js';
 import type { MachineState } from './state.js';
 import type { Userfaultfd, UserfaultfdOptions, VirtRange } from './types.js';

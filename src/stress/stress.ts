@@ -3,6 +3,7 @@
  * up from the first, so a round that found something is run again by itself.
  */
 import { INJECTION_IDS, type InjectionId } from '../base/injection.js';
+import { SEED_MAX } from '../base/random.js';
 import { type MachineSpec, overrideMachineSpec } from '../machine/spec.js';
 import type { Violation } from '../machine/types.js';
 import { type RoundOptions, type RoundResult, runRound } from './round.js';
@@ -44,8 +45,6 @@ export interface StressResult {
   readonly traffic: RoundResult['traffic'];
 }
 
-const SEED_END = 2 ** 32;
-
 /** Run rounds until a limit is reached, or until something is found. */
 export async function runStress({
   spec,
@@ -60,7 +59,7 @@ export async function runStress({
   const results: RoundResult[] = [];
   let operations = 0;
   do {
-    const seed = (spec.seed + results.length) % SEED_END;
+    const seed = (spec.seed + results.length) % (SEED_MAX + 1);
     const isOver = (soFar: number): boolean => {
       onProgress?.({ rounds: results.length, operations: operations + soFar });
       return now() >= end || operations + soFar >= operationsMax;

@@ -32,6 +32,24 @@ describe('how an exploration is called', () => {
     expect(part.value).toEqual(explore(program, options));
   });
 
+  test.each([
+    [undefined, /options of an exploration must be an object/],
+    [{}, /strategy must be one of random, pct, dfs, round-robin, not undefined/],
+    [{ executions: 0 }, /executions must be a whole number from 1 to/],
+    [{ seed: 2 ** 32 }, /seed must be a whole number from 0 to 4294967295, not 4294967296/],
+    [{ strategy: 'pct', depth: 0 }, /depth of pct/],
+    [{ strategy: 'dfs', preemptions: 0.5 }, /preemptions/],
+    [{ addressing: 'pageless' }, /addressing must be one of legacy, offset/],
+    [{ sites: 'rfc' }, /sites of an exploration must be an object, not "rfc"/],
+    [{ twice: 'yes' }, /twice of an exploration must be true or false/],
+    [{ onProgress: true }, /onProgress of an exploration must be a function/],
+  ])('options %o are refused', (options, message) => {
+    const given = options && Object.keys(options).length > 0 ? { strategy: 'random', ...options } : options;
+    expect(() => explore(program, given as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_PFNLESS_ARGUMENT', message: expect.stringMatching(message) }),
+    );
+  });
+
   test('onProgress ends it', () => {
     const { executions, complete, failure } = explore(program, { strategy: 'random', onProgress: () => false });
     expect([executions, complete, failure]).toEqual([256, false, null]);

@@ -97,7 +97,7 @@ describe('arguments', () => {
     [
       'array of another type',
       ({ process, range }) => process.writeArray('f32', range.start, new Int32Array(1) as never),
-      /must be in a Float32Array, not a Int32Array/,
+      /must be in a Float32Array, not an Int32Array/,
     ],
     ['unknown device number', ({ process }) => process.mirror(2), /There is no device 2: the machine's are 0 to 1/],
     ['unknown device name', ({ process }) => process.mirror('gpu'), /did you mean "gpu0"/],

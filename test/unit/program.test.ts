@@ -180,6 +180,29 @@ describe('generator', () => {
     });
     expect(new Set(kinds).size).toBeGreaterThan(40);
   });
+
+  test.each([
+    { tasks: 4, calls: 11 },
+    { tasks: 1, calls: 45 },
+    { pages: 1024, devices: 4 },
+  ])('as many as a program may have: %o', (most) => {
+    for (let seed = 0; seed < 300; seed++) expect(generateProgram(seed, most).tasks.length).toBeGreaterThan(0);
+  });
+
+  test.each([
+    [{ seed: 1 }, {}, /seed must be a whole number from 0 to 4294967295, not an object/],
+    [-1, {}, /seed .* not -1/],
+    [1, null, /options of a generated program must be an object, not null/],
+    [1, { tasks: 5 }, /tasks must be a whole number from 1 to 4, not 5/],
+    [1, { tasks: 4, calls: 12 }, /calls of a task must be a whole number from 1 to 11, not 12/],
+    [1, { pages: 0 }, /pages/],
+    [1, { devices: 1.5 }, /devices/],
+    [1, { huge: true }, /huge must be one of never, always, sometimes, not true/],
+  ])('%o and %o make no program', (seed, options, message) => {
+    expect(() => generateProgram(seed as never, options as never)).toThrow(
+      expect.objectContaining({ code: 'ERR_PFNLESS_ARGUMENT', message: expect.stringMatching(message) }),
+    );
+  });
 });
 
 describe('minimiser', () => {

@@ -1,5 +1,6 @@
 /** `pfnless contention`: many CPUs fault one device page, under the rule before 1afaeb8293c9 and under the fixed one. */
 import { type Command, Option } from 'commander';
+import { SEED_MAX } from '../../base/random.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import type { Addressing } from '../../machine/types.js';
 import { type Column, renderTable } from '../../report/table.js';
@@ -29,7 +30,7 @@ export function addContentionCommand(program: Command, exit: (code: number) => v
     .description('many CPUs fault one device page: retries for each success, under the old rule and the fixed one')
     .option('--cpus <n>', 'CPUs at the most', wholeNumber(1, MAX_CPUS), DEFAULT_CPUS)
     .addOption(new Option('--addressing <mode>', 'legacy or offset').choices(['legacy', 'offset']).default('offset'))
-    .option('--seed <n>', 'seed of the machine', wholeNumber(0, 0xffff_ffff), 1)
+    .option('--seed <n>', 'seed of the machine', wholeNumber(0, SEED_MAX), 1)
     .option('--json', 'print one JSON object')
     .action(async (flags: ContentionFlags) => exit(await contention(flags)));
 }

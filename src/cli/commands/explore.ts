@@ -1,8 +1,10 @@
 /** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
+import { SEED_MAX } from '../../base/random.js';
 import {
   type Effort,
+  EXPLORE_LIMITS,
   type ExploreFailure,
   type ExploreOptions,
   type ExploreResult,
@@ -37,20 +39,19 @@ interface ExploreFlags extends SiteFlags {
   readonly json?: boolean;
 }
 
-const EXECUTIONS_MAX = 1_000_000_000;
-const SEED_MAX = 0xffff_ffff;
-const DEPTH_MAX = 16;
-const PREEMPTIONS_MAX = 64;
-
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   addSiteOptions(program.command('explore'))
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
-    .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXECUTIONS_MAX), 10_000)
+    .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXPLORE_LIMITS.executions), 10_000)
     .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
-    .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, DEPTH_MAX), 3)
-    .option('--preemptions <n>', 'dfs: preemptions and injected events, at the most', wholeNumber(0, PREEMPTIONS_MAX))
+    .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, EXPLORE_LIMITS.depth), 3)
+    .option(
+      '--preemptions <n>',
+      'dfs: preemptions and injected events, at the most',
+      wholeNumber(0, EXPLORE_LIMITS.preemptions),
+    )
     .addOption(
       new Option('--inject <events...>', 'hostile events, beside those that the program names').choices(INJECTIONS),
     )

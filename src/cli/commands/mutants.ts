@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { CANARY, huntMutants, type MutantRow, type MutantsResult } from '../../campaign/mutants.js';
+import { EXPLORE_LIMITS } from '../../explore/explore.js';
 import type { MachineSpec } from '../../machine/spec.js';
 import { BEYOND_MODEL } from '../../mm/check-sites/beyond.js';
 import { siteById } from '../../mm/check-sites.js';
@@ -12,7 +13,6 @@ import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { libraryTexts } from '../programs.js';
 
-const EXECUTIONS_MAX = 1_000_000_000;
 const JOBS_MAX = 64;
 const DEFAULT_BUDGET = 60_000;
 const DEFAULT_CONTROL = 200_000;
@@ -35,11 +35,16 @@ export function addMutantsCommand(program: Command, exit: (code: number) => void
       'forget each check site, bring back each known bug: exploration must catch every one, and nothing else',
     )
     .option('--only <id>', 'one site (see list), repeatable; the canary runs with it', collect)
-    .option('--budget <n>', 'executions for each, at the most', wholeNumber(1, EXECUTIONS_MAX), DEFAULT_BUDGET)
+    .option(
+      '--budget <n>',
+      'executions for each, at the most',
+      wholeNumber(1, EXPLORE_LIMITS.executions),
+      DEFAULT_BUDGET,
+    )
     .option(
       '--control <n>',
       'executions of the kernel that forgets nothing',
-      wholeNumber(0, EXECUTIONS_MAX),
+      wholeNumber(0, EXPLORE_LIMITS.executions),
       DEFAULT_CONTROL,
     )
     .option('--seed <n>', 'seed of strategies and generated programs', wholeNumber(0, 1000), 1)

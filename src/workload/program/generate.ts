@@ -3,6 +3,7 @@
  * are dense in what others never do (Groce and others, ISSTA 2012).
  */
 import { createRandom, type Random } from '../../base/random.js';
+import { requireObject, requireOneOf, requireSeed, requireWhole } from '../../base/require.js';
 import { argumentsOf, OP_NAMES, type OpName } from './operations.js';
 import {
   type Advice,
@@ -11,6 +12,7 @@ import {
   EMPTY_PROGRAM,
   INJECTIONS,
   type Injection,
+  PROGRAM_LIMITS,
   type Program,
   type Protection,
 } from './program.js';
@@ -19,7 +21,7 @@ import { requireProgram } from './validate.js';
 export interface GenerateOptions {
   /** Most tasks, 1..4. Default 3. */
   readonly tasks?: number;
-  /** Most calls of a task. Default 4. */
+  /** Most calls of a task: all tasks together may have 45. Default 4. */
   readonly calls?: number;
   /** Most pages. Default 3. */
   readonly pages?: number;
@@ -57,6 +59,8 @@ const HUGE_RANGES = [
 ] as const;
 const SWAP_PAGES = 4;
 const OFFSETS = [0, 8, 4092];
+/** Calls that are in no task's count: of `init`, and a fork. */
+const CALLS_BESIDE = 3;
 const NAMES = ['A', 'B', 'C', 'D'];
 
 /** The machine and the arena of a program. */
@@ -69,8 +73,20 @@ interface Shape {
   readonly swap: number;
 }
 
-/** A pure function of seed and options. */
+function requireGenerateOptions(options: GenerateOptions): void {
+  requireObject('The options of a generated program', options);
+  const { tasks = 3, calls = 4, pages = 3, devices = 2, huge = 'sometimes' } = options;
+  requireWhole('The number of tasks', tasks, 1, NAMES.length);
+  requireWhole('The number of calls of a task', calls, 1, Math.floor((PROGRAM_LIMITS.calls - CALLS_BESIDE) / tasks));
+  requireWhole('The number of pages', pages, 1, PROGRAM_LIMITS.pages);
+  requireWhole('The number of devices', devices, 1, PROGRAM_LIMITS.devices);
+  requireOneOf('huge', huge, ['never', 'always', 'sometimes']);
+}
+
+/** A pure function of seed and options. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
 export function generateProgram(seed: number, options: GenerateOptions = {}): Program {
+  requireSeed(seed);
+  requireGenerateOptions(options);
   const random = createRandom(seed);
   const { tasks = 3, calls = 4 } = options;
   const shape = drawShape(random, options);
