@@ -35,6 +35,8 @@ class ProgramArbitrary extends fc.Arbitrary<Program> {
 
   constructor(options: GenerateOptions) {
     super();
+    // What is wrong with the options is said where they are given.
+    generateProgram(0, options);
     this.#options = options;
   }
 

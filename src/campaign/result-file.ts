@@ -60,5 +60,8 @@ function append(path: string, row: SeedRow): void {
   }
 }
 
-const fileError = (path: string, cause: unknown): PfnlessError =>
-  new PfnlessError('ERR_PFNLESS_FILE', `${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+function fileError(path: string, cause: unknown): PfnlessError {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const reason = code === 'EISDIR' ? 'it is a directory' : message;
+  return new PfnlessError('ERR_PFNLESS_FILE', `${path} cannot hold results: ${reason}`, { cause });
+}

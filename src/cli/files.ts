@@ -30,7 +30,9 @@ function parseSpecText(text: string, file: string): unknown {
   try {
     return extname(file).toLowerCase() === '.json' ? JSON.parse(text) : parseYaml(text, { logLevel: 'error' });
   } catch (error) {
-    const reason = (error as Error).message.split('\n')[0]!.replace(/:$/, '');
+    const { code, message } = error as NodeJS.ErrnoException;
+    const several = code === 'MULTIPLE_DOCS' ? 'it has several documents, and a machine is one' : null;
+    const reason = several ?? message.split('\n')[0]!.replace(/:$/, '');
     throw fileError(`${file} cannot be read as ${extname(file).slice(1).toUpperCase()}: ${reason}`, error);
   }
 }

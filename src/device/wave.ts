@@ -232,7 +232,7 @@ export class Wave {
     }
     lane.begin(this.context, group, parked?.recorded ?? 0);
     try {
-      this.#program(lane, args);
+      requireNothing(this.#program(lane, args));
       if (lane.outcome === 'ran' && lane.at < lane.recorded) throw new Error(ANOTHER_WAY);
     } catch (error) {
       if (error instanceof InvariantViolation) throw error;
@@ -282,6 +282,13 @@ export class Wave {
       faults.add(this.context, lane.faultPage, parked);
     }
   }
+}
+
+/** A promise would settle when the lane is long over, and its rejection would end the thread. */
+function requireNothing(returned: unknown): void {
+  if (!(returned instanceof Promise)) return;
+  returned.catch(() => {});
+  throw new Error('is asynchronous: a compute program is a plain function, which returns when its work is done');
 }
 
 const ANOTHER_WAY =

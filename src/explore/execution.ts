@@ -90,17 +90,19 @@ export class Execution {
     const { stepper, state } = this.#world;
     const faultsBefore = state.kernel.stats.cpuFaults;
     let steps = 0;
+    let cpuFaults = 0;
     let finding: Finding | null = null;
     try {
       this.#setUp();
       const before = stepper.steps;
       this.#explore(strategy);
       steps = stepper.steps - before;
-      finding = this.#settle() ?? this.#judge() ?? this.#starved(state.kernel.stats.cpuFaults - faultsBefore);
+      // Before anybody looks at what has become of the memory, and faults too.
+      cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
+      finding = this.#settle() ?? this.#judge() ?? this.#starved(cpuFaults);
     } catch (error) {
       finding = findingOf(error, this.#world.forgetful);
     }
-    const cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
     return { finding, results: this.#results, steps, cpuFaults, accesses: this.#accesses };
   }
 

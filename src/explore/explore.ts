@@ -7,9 +7,11 @@ import {
   requireFunction,
   requireObject,
   requireOneOf,
+  requireOptions,
   requireSeed,
   requireWhole,
 } from '../base/require.js';
+import { requireAddressing } from '../machine/arguments.js';
 import type { MachineSpec } from '../machine/spec.js';
 import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
@@ -21,7 +23,7 @@ import type { Program } from '../workload/program/program.js';
 import { requireProgram } from '../workload/program/validate.js';
 import type { Finding, TraceEntry } from './execution.js';
 import { Laboratory, type Run } from './laboratory.js';
-import { printRepro, type Repro, reproCommand } from './repro.js';
+import { printRepro, type Repro, reproCommand, requireRepro } from './repro.js';
 import { shrink } from './shrink.js';
 import { printStory } from './story.js';
 
@@ -115,7 +117,7 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
  */
 export function* exploreInParts(program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> {
   requireProgram(program);
-  requireOptions(options);
+  requireExploreOptions(options);
   const strategy = strategyOf(options);
   const { addressing = 'offset', sites = {} } = options;
   const lab = new Laboratory(addressing, sites);
@@ -158,8 +160,13 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
   };
 }
 
-function requireOptions(options: ExploreOptions): void {
-  requireObject('The options of an exploration', options);
+const OPTIONS = [
+  ...['strategy', 'executions', 'seed', 'depth', 'preemptions'],
+  ...['addressing', 'sites', 'twice', 'shrink', 'onProgress'],
+];
+
+function requireExploreOptions(options: ExploreOptions): void {
+  requireOptions('The options of an exploration', options, OPTIONS);
   const { strategy, executions = DEFAULT_EXECUTIONS, seed = 1, depth = DEFAULT_DEPTH, preemptions = 0 } = options;
   const { addressing = 'offset', sites = {}, twice = false, shrink: shrinks = true, onProgress = () => true } = options;
   requireOneOf('The strategy', strategy, STRATEGIES);
@@ -167,7 +174,7 @@ function requireOptions(options: ExploreOptions): void {
   requireSeed(seed);
   requireWhole('The depth of pct', depth, 1, EXPLORE_LIMITS.depth);
   requireWhole('The number of preemptions', preemptions, 0, EXPLORE_LIMITS.preemptions);
-  requireOneOf('The addressing', addressing, ['legacy', 'offset']);
+  requireAddressing(addressing);
   requireObject('The sites of an exploration', sites);
   requireBoolean('twice of an exploration', twice);
   requireBoolean('shrink of an exploration', shrinks);
@@ -176,8 +183,10 @@ function requireOptions(options: ExploreOptions): void {
 
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
 
-/** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program */
-export function replay({ addressing, sites, schedule, program }: Repro): ReplayResult {
+/** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program, ERR_PFNLESS_ARGUMENT */
+export function replay(repro: Repro): ReplayResult {
+  requireRepro(repro);
+  const { addressing, sites, schedule, program } = repro;
   const entries: TraceEntry[] = [];
   const run = new Laboratory(addressing, sites).replay(program, schedule, { trace: (entry) => entries.push(entry) });
   return { finding: run.finding, results: run.results, story: printStory(entries) };

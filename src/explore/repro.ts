@@ -3,12 +3,15 @@
  * `npx pfnless replay` takes it.
  */
 import { PfnlessError } from '../base/errors.js';
+import { argumentError, requireList, requireObject, requireWhole, shown } from '../base/require.js';
+import { requireAddressing } from '../machine/arguments.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { DEFAULT_REVISION, REVISIONS, type Revision, type SiteChoice, siteById } from '../mm/check-sites.js';
 import { parseSchedule, printSchedule, type Schedule } from '../sched/explore/schedule.js';
 import { parseProgram } from '../workload/program/parse.js';
 import { printProgramOnOneLine } from '../workload/program/print.js';
 import type { Program } from '../workload/program/program.js';
+import { requireProgram } from '../workload/program/validate.js';
 
 export interface Repro {
   readonly addressing: MachineSpec['addressing'];
@@ -18,11 +21,28 @@ export interface Repro {
   readonly program: Program;
 }
 
+/** Four digits to the base 36. */
+const ANSWER_MAX = 36 ** 4 - 1;
 const VERSION = 'v1';
 const FORM = /^\s*(\S+)\s+(\S+)\s+(\S+)\s+([\s\S]+)$/;
 
-export const printRepro = ({ addressing, sites, schedule, program }: Repro): string =>
-  [VERSION, kernelText(addressing, sites ?? {}), printSchedule(schedule), printProgramOnOneLine(program)].join(' ');
+/** @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT when it is none */
+export function printRepro(repro: Repro): string {
+  requireRepro(repro);
+  const { addressing, sites = {}, schedule, program } = repro;
+  return [VERSION, kernelText(addressing, sites), printSchedule(schedule), printProgramOnOneLine(program)].join(' ');
+}
+
+/** Of data that may have come from anywhere. @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT */
+export function requireRepro(repro: Repro): void {
+  requireObject('What is replayed', repro);
+  const { addressing, sites = {}, schedule, program } = repro;
+  requireAddressing(addressing);
+  requireObject('The sites of a kernel', sites);
+  requireList('The schedule', schedule);
+  for (const answer of schedule) requireWhole('An answer of the schedule', answer, 0, ANSWER_MAX);
+  requireProgram(program);
+}
 
 /** `offset`, `offset,v1`, `offset,-check-pte-kind,-numa-node` */
 const kernelText = (addressing: string, { revision = DEFAULT_REVISION, forget = [] }: SiteChoice): string =>
@@ -33,6 +53,7 @@ export const reproCommand = (repro: Repro): string => `npx pfnless replay '${pri
 
 /** @throws PfnlessError ERR_PFNLESS_SYNTAX */
 export function parseRepro(text: string): Repro {
+  if (typeof text !== 'string') throw argumentError(`A repro must be a string, not ${shown(text)}.`);
   const match = FORM.exec(text);
   const [, version, kernel = '', schedule, program] = match ?? [];
   const [addressing, ...words] = kernel.split(',');
@@ -48,7 +69,10 @@ export function parseRepro(text: string): Repro {
 
 function parseSites(words: readonly string[]): SiteChoice {
   const forget = words.filter((word) => word.startsWith('-')).map((word) => siteById(word.slice(1)).id);
-  const revision = words.find((word) => !word.startsWith('-')) ?? DEFAULT_REVISION;
+  const named = words.filter((word) => !word.startsWith('-'));
+  const [revision = DEFAULT_REVISION] = named;
+  if (named.length > 1)
+    throw new PfnlessError('ERR_PFNLESS_SYNTAX', `a kernel has one revision, not ${named.join(' and ')}`);
   if (REVISIONS.includes(revision as Revision)) return { revision: revision as Revision, forget };
   const known = REVISIONS.join(', ');
   throw new PfnlessError('ERR_PFNLESS_SYNTAX', `the series has no revision "${revision}": known are ${known}`);

@@ -4,10 +4,20 @@ import type { ProgramArgs } from '../abi/control.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { suggestion } from '../base/nearest.js';
-import { argumentError, requireBoolean, requireObject, requireOneOf, requireWhole, shown } from '../base/require.js';
+import {
+  argumentError,
+  requireBoolean,
+  requireList,
+  requireObject,
+  requireOneOf,
+  requireOptions,
+  requireWhole,
+  shown,
+} from '../base/require.js';
 import type { MachineCpu } from './host-cpu.js';
 import type { MachineDevice } from './state.js';
 import type {
+  Addressing,
   Advice,
   ClearRefs,
   ElementArrays,
@@ -31,6 +41,8 @@ import type {
 const ACCESS_BYTES_MAX = 2 ** 31;
 /** Largest file: page offsets stay far below what numbers hold exactly. */
 const FILE_BYTES_MAX = 2 ** 48;
+/** Pages, or page frames, in one look: 16 GiB. */
+const LOOK_PAGES_MAX = 2 ** 22;
 export const LANES_MAX = 2 ** 24;
 export const GROUP_SIZE_MAX = 1024;
 export const GROUP_SIZE_DEFAULT = 64;
@@ -49,8 +61,18 @@ function requireAddress(what: string, value: unknown): asserts value is VirtAddr
   requireWhole(what, value, 0, TASK_SIZE - 1);
 }
 
-/** A range of whole pages inside the user's addresses, at least one page. Returns its end, not included. */
-export function requirePageRange(range: VirtRange): VirtAddr {
+/** Whole pages, at least one. Read once: whoever called may change what he handed in. */
+export interface PageRange {
+  readonly start: VirtAddr;
+  /** Bytes. */
+  readonly length: number;
+  /** The first address behind it. */
+  readonly end: VirtAddr;
+  readonly pages: number;
+}
+
+/** A range of whole pages inside the user's addresses. */
+export function requirePageRange(range: VirtRange): PageRange {
   requireObject('The range', range);
   const { start, length } = range;
   requireAddress('The start of the range', start);
@@ -60,7 +82,14 @@ export function requirePageRange(range: VirtRange): VirtAddr {
   if (!isPageAligned(length))
     throw argumentError(`The range must be whole pages of ${PAGE_SIZE} bytes, not ${length} bytes.`);
   requireInside(start, length);
-  return (start + length) as VirtAddr;
+  return { start, length, end: (start + length) as VirtAddr, pages: length / PAGE_SIZE };
+}
+
+/** Pages that are looked at one by one: a result for each has to fit. */
+export function requireLook(range: VirtRange): PageRange {
+  const found = requirePageRange(range);
+  requireWhole('The number of pages in one look', found.pages, 1, LOOK_PAGES_MAX);
+  return found;
 }
 
 function requireInside(start: VirtAddr, length: number): void {
@@ -78,6 +107,16 @@ export function requireAccess(start: VirtAddr, length: number): void {
 
 export function requireBytes(bytes: Uint8Array): void {
   if (!(bytes instanceof Uint8Array)) throw argumentError(`The bytes must be a Uint8Array, not ${shown(bytes)}.`);
+  requireAttached(bytes);
+}
+
+/** A buffer that was handed to another thread has no bytes any more: it would pass for an empty one. */
+function requireAttached({ buffer }: ArrayBufferView): void {
+  try {
+    new Uint8Array(buffer, 0, 0);
+  } catch {
+    throw argumentError('The bytes have gone to another thread: their buffer is detached.');
+  }
 }
 
 /** One word a page. */
@@ -86,8 +125,9 @@ export function requireWords(words: ArrayLike<bigint>, pages: number): void {
   if (words.length !== pages)
     throw argumentError(`There must be one word for each of the ${pages} pages, not ${shown(words.length)}.`);
   for (let at = 0; at < pages; at++) {
-    if (typeof words[at] !== 'bigint')
-      throw argumentError(`The words must be of type bigint, not ${shown(words[at])}.`);
+    const word = words[at];
+    if (typeof word !== 'bigint' || BigInt.asUintN(64, word) !== word)
+      throw argumentError(`A word must be a bigint of 64 bits, not ${shown(word)}.`);
   }
 }
 
@@ -105,6 +145,7 @@ export function requireValues<T extends ElementType>(type: T, start: VirtAddr, v
   if (!(values instanceof Elements)) {
     throw argumentError(`Values of type ${type} must be in a ${Elements.name}, not ${shown(values)}.`);
   }
+  requireAttached(values);
   requireAligned(type, start);
   requireAccess(start, values.byteLength);
 }
@@ -120,7 +161,7 @@ export function requireCpu(cpus: readonly MachineCpu[], cpu: number): MachineCpu
 const WORD_KINDS = ['load', 'store', 'add'];
 
 export function requireWordOperations(operations: readonly WordOperation[]): void {
-  if (!Array.isArray(operations)) throw argumentError(`The operations must be a list, not ${shown(operations)}.`);
+  requireList('The operations', operations);
   for (const operation of operations as readonly WordOperation[]) {
     requireObject('An operation', operation);
     const { kind, address, value = 0 } = operation;
@@ -146,7 +187,7 @@ function requireAligned(type: ElementType, start: VirtAddr): void {
 const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
 
 export function requireMmapOptions(options: MmapOptions): void {
-  requireObject('The options of mmap', options);
+  requireOptions('The options of mmap', options, ['length', 'at', 'protection', 'shared', 'file', 'offset', 'hugetlb']);
   const { length, at, protection = 'rw', shared = false, hugetlb = false, offset = 0 } = options;
   requireWhole('The length of a mapping', length, 1, TASK_SIZE);
   requireBoolean('shared of mmap', shared);
@@ -170,7 +211,10 @@ export function requireMmapOptions(options: MmapOptions): void {
 
 /** The contents of a new file. */
 export function requireFileInput(input: FileInput): { readonly bytes: Uint8Array; readonly size: number } {
-  if (input instanceof Uint8Array) return { bytes: input, size: input.length };
+  if (input instanceof Uint8Array) {
+    requireAttached(input);
+    return { bytes: input, size: input.length };
+  }
   if (typeof input !== 'object' || input === null || !('size' in input))
     throw argumentError(`A file is made of a Uint8Array or of a size, not of ${shown(input)}.`);
   requireWhole('The size of a file', input.size, 0, FILE_BYTES_MAX);
@@ -207,10 +251,10 @@ export function requireProtection(protection: Protection): void {
 
 /** The options of mremap with their defaults; `to` stays away where it was left out. */
 export function requireMremapOptions(
-  range: VirtRange,
+  range: PageRange,
   options: MremapOptions,
 ): MremapOptions & Required<Omit<MremapOptions, 'to'>> {
-  requireObject('The options of mremap', options);
+  requireOptions('The options of mremap', options, ['length', 'to', 'mayMove', 'dontUnmap']);
   const { length = range.length, mayMove = true, dontUnmap = false, to } = options;
   requireWhole('The new length of a mapping', length, 1, TASK_SIZE);
   requireBoolean('mayMove of mremap', mayMove);
@@ -224,11 +268,23 @@ export function requireMremapOptions(
 
 const FAULT_POLICIES = ['migrate', 'mirror'] as const;
 
+/** @returns onFault */
+export function requireMlockOptions(options: { readonly onFault?: boolean }): boolean {
+  requireOptions('The options of mlock', options, ['onFault']);
+  const { onFault = false } = options;
+  requireBoolean('onFault of mlock', onFault);
+  return onFault;
+}
+
 export function requireMirrorOptions(options: MirrorOptions): (typeof FAULT_POLICIES)[number] {
-  requireObject('The options of a mirror', options);
+  requireOptions('The options of a mirror', options, ['onFault']);
   const { onFault = 'migrate' } = options;
   requireOneOf('The fault policy onFault', onFault, FAULT_POLICIES);
   return onFault;
+}
+
+export function requireAddressing(addressing: Addressing): void {
+  requireOneOf('The addressing', addressing, ['legacy', 'offset']);
 }
 
 const CLEAR_REFS = ['all', 'anonymous', 'mapped', 'soft-dirty'] as const;
@@ -248,12 +304,9 @@ export function requireProcPidFile(file: ProcPidFile): void {
   requireOneOf("A file of a process's /proc", file, PROC_PID_FILES);
 }
 
-/** Page frames in one look: a word for each of 16 GiB. */
-const FRAMES_MAX = 2 ** 22;
-
 export function requireFrames(pfn: number, count: number): void {
   requireWhole('The page frame number', pfn, 0, 2 ** 40 - 1);
-  requireWhole('The number of page frames', count, 0, FRAMES_MAX);
+  requireWhole('The number of page frames', count, 0, LOOK_PAGES_MAX);
 }
 
 const MCE_KILL_POLICIES = ['early', 'late'] as const;
@@ -266,7 +319,7 @@ const PIN_KINDS = ['longterm', 'get'] as const;
 
 /** The options of a pin with their defaults. */
 export function requirePinOptions(options: PinOptions): Required<PinOptions> {
-  requireObject('The options of a pin', options);
+  requireOptions('The options of a pin', options, ['write', 'kind']);
   const { write = false, kind = 'longterm' } = options;
   requireBoolean('write of pin', write);
   requireOneOf('The kind of a pin', kind, PIN_KINDS);
@@ -283,6 +336,13 @@ export function requireUserfaultfdOptions(options: UserfaultfdOptions): void {
   }
 }
 
+export function requireResolveOptions(options: { readonly wake?: boolean }): { readonly wake: boolean } {
+  requireOptions('The options of resolve', options, ['wake']);
+  const { wake = true } = options;
+  requireBoolean('wake of resolve', wake);
+  return { wake };
+}
+
 export function requireDestination(to: 'device' | 'system'): void {
   if (to !== 'device' && to !== 'system')
     throw argumentError(`Pages migrate to device or system, not to ${shown(to)}.`);
@@ -296,7 +356,7 @@ export function requireLaunch(
   if (!(program instanceof URL) && (typeof program !== 'string' || program === '')) {
     throw argumentError(`A program is the name of a built-in or the URL of a module, not ${shown(program)}.`);
   }
-  requireObject('The options of a launch', options);
+  requireOptions('The options of a launch', options, ['lanes', 'groupSize', 'args']);
   const { lanes, groupSize = GROUP_SIZE_DEFAULT, args = {} } = options;
   requireWhole('The number of lanes', lanes, 1, LANES_MAX);
   requireWhole('The size of a work group', groupSize, 1, GROUP_SIZE_MAX);

@@ -1,6 +1,5 @@
 /** One device's view of one process, as users hold it: arguments checked, kernel answers turned into results and errors. */
 
-import { PAGE_SIZE } from '../abi/address.js';
 import { type LaunchFailure, NO_LANE } from '../abi/control.js';
 import { errnoName } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
@@ -14,6 +13,7 @@ import {
   requireBytes,
   requireDestination,
   requireLaunch,
+  requireLook,
   requirePageRange,
   requireWords,
 } from './arguments.js';
@@ -52,11 +52,11 @@ export class DeviceMirror implements Mirror {
 
   migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult> {
     return this.#life.call(async () => {
-      const end = requirePageRange(range);
+      const { start, end } = requirePageRange(range);
       requireDestination(to);
       const mirror = this.#mirror;
       const { errno, requested, collected, migrated, folios } = await this.#run(`migrate to ${to}`, () =>
-        to === 'device' ? mirror.migrateToDevice(range.start, end) : mirror.migrateToSystem(range.start, end),
+        to === 'device' ? mirror.migrateToDevice(start, end) : mirror.migrateToSystem(start, end),
       );
       return { requested, collected, migrated, folios, errno };
     });
@@ -116,8 +116,8 @@ export class DeviceMirror implements Mirror {
 
   isExclusive(range: VirtRange): Promise<boolean> {
     return this.#life.call(async () => {
-      requirePageRange(range);
-      return this.#mirror.checkExclusive(range.start, range.length / PAGE_SIZE) !== 0;
+      const { start, pages } = requireLook(range);
+      return this.#mirror.checkExclusive(start, pages) !== 0;
     });
   }
 
@@ -139,19 +139,17 @@ export class DeviceMirror implements Mirror {
     task: (start: VirtAddr, pages: number) => Sleeps<AccessOutcome>,
   ): Promise<DeviceAccess> {
     return this.#life.call(async () => {
-      requirePageRange(range);
-      const pages = range.length / PAGE_SIZE;
-      const { cpages, ...outcome } = await this.#run(name, () => task(range.start, pages));
+      const { start, pages } = requireLook(range);
+      const { cpages, ...outcome } = await this.#run(name, () => task(start, pages));
       return { ...outcome, pages: cpages };
     });
   }
 
   snapshot(range: VirtRange): Promise<Uint8Array> {
     return this.#life.call(async () => {
-      const end = requirePageRange(range);
-      const codes = await this.#run('snapshot', () => this.#mirror.snapshot(range.start, end));
-      if (typeof codes === 'string')
-        throw this.#errnoError(`cannot take a snapshot of ${range.length / PAGE_SIZE} pages`, codes);
+      const { start, end, pages } = requireLook(range);
+      const codes = await this.#run('snapshot', () => this.#mirror.snapshot(start, end));
+      if (typeof codes === 'string') throw this.#errnoError(`cannot take a snapshot of ${pages} pages`, codes);
       return codes;
     });
   }

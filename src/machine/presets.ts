@@ -1,5 +1,6 @@
 /** Machines that come with pfnless, as specs that a user could have written. */
 import type * as z from 'zod';
+import { deepFreeze } from '../base/freeze.js';
 import type { machineSchema } from './schema.js';
 
 export interface MachinePreset {
@@ -11,7 +12,7 @@ export interface MachinePreset {
 const devices = (count: number, memory: string, chunk: string) =>
   Array.from({ length: count }, (_, index) => ({ name: `gpu${index}`, memory, chunk }));
 
-export const MACHINE_PRESETS = {
+export const MACHINE_PRESETS = deepFreeze({
   laptop: {
     summary: '2 devices of 32 MiB, 2 GiB RAM, 46-bit addresses (default)',
     spec: {
@@ -80,7 +81,7 @@ export const MACHINE_PRESETS = {
       ],
     },
   },
-} as const satisfies Record<string, MachinePreset>;
+} as const satisfies Record<string, MachinePreset>);
 
 export type PresetName = keyof typeof MACHINE_PRESETS;
 export const PRESET_NAMES = Object.keys(MACHINE_PRESETS) as readonly PresetName[];

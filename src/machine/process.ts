@@ -8,7 +8,6 @@ import { type Errno, type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGS
 import type { Page, VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
-import { requireBoolean } from '../base/require.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getUserPages, pinUserPages } from '../mm/gup.js';
@@ -26,6 +25,7 @@ import { processStatus, processStatusText } from '../mm/proc-status.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
 import type { Sleeps } from '../sync/task.js';
 import {
+  type PageRange,
   requireAccess,
   requireAdvice,
   requireBytes,
@@ -33,8 +33,10 @@ import {
   requireCpu,
   requireDevice,
   requireElements,
+  requireLook,
   requireMceKillPolicy,
   requireMirrorOptions,
+  requireMlockOptions,
   requireMmapOptions,
   requireMremapOptions,
   requirePageRange,
@@ -123,22 +125,22 @@ export class EmulatedProcess implements Process {
 
   munmap(range: VirtRange): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       const { machine, mm } = this.#parts;
-      const task = doMunmap(machine.kernel, mm, range.start, range.length);
+      const task = doMunmap(machine.kernel, mm, at.start, at.length);
       const errno = await machine.executor.run(this.#name('munmap'), task);
-      if (errno !== 0) throw this.#errnoError(`cannot unmap ${formatBytes(range.length)}`, errno);
+      if (errno !== 0) throw this.#errnoError(`cannot unmap ${formatBytes(at.length)}`, errno);
     });
   }
 
   mprotect(range: VirtRange, protection: Protection): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       requireProtection(protection);
       const { machine, mm } = this.#parts;
-      const task = doMprotect(machine.kernel, mm, range.start, range.length, protection);
+      const task = doMprotect(machine.kernel, mm, at.start, at.length, protection);
       this.#requireDone(
-        `cannot protect ${formatBytes(range.length)}`,
+        `cannot protect ${formatBytes(at.length)}`,
         await machine.executor.run(this.#name('mprotect'), task),
       );
     });
@@ -146,58 +148,55 @@ export class EmulatedProcess implements Process {
 
   mremap(range: VirtRange, options: MremapOptions = {}): Promise<VirtRange> {
     return this.#life.call(async () => {
-      requirePageRange(range);
-      const { length, to, mayMove, dontUnmap } = requireMremapOptions(range, options);
+      const at = requirePageRange(range);
+      const { length, to, mayMove, dontUnmap } = requireMremapOptions(at, options);
       const { machine, mm } = this.#parts;
       const flags = { maymove: mayMove, dontunmap: dontUnmap, ...(to === undefined ? {} : { fixedAt: to }) };
-      const task = doMremap(machine.kernel, mm, range.start, range.length, length, flags);
+      const task = doMremap(machine.kernel, mm, at.start, at.length, length, flags);
       const start = await machine.executor.run(this.#name('mremap'), task);
-      if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(range.length)}`, start);
+      if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(at.length)}`, start);
       return { start, length: pageAlignUp(length) };
     });
   }
 
   madvise(range: VirtRange, advice: Advice): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       requireAdvice(advice);
       const { machine, mm } = this.#parts;
-      const task = doMadvise(machine.kernel, mm, range.start, range.length, advice);
+      const task = doMadvise(machine.kernel, mm, at.start, at.length, advice);
       const errno = await machine.executor.run(this.#name('madvise'), task);
-      this.#requireDone(`cannot advise ${advice} on ${formatBytes(range.length)}`, errno);
+      this.#requireDone(`cannot advise ${advice} on ${formatBytes(at.length)}`, errno);
     });
   }
 
   msync(range: VirtRange): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       const { machine, mm } = this.#parts;
-      const task = doMsync(machine.kernel, mm, range.start, range.length);
+      const task = doMsync(machine.kernel, mm, at.start, at.length);
       const errno = await machine.executor.run(this.#name('msync'), task);
-      this.#requireDone(`cannot write back ${formatBytes(range.length)}`, errno);
+      this.#requireDone(`cannot write back ${formatBytes(at.length)}`, errno);
     });
   }
 
-  mlock(range: VirtRange, { onFault = false }: { readonly onFault?: boolean } = {}): Promise<void> {
+  mlock(range: VirtRange, options: { readonly onFault?: boolean } = {}): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
-      requireBoolean('onFault of mlock', onFault);
+      const at = requirePageRange(range);
+      const onFault = requireMlockOptions(options);
       const { machine, mm } = this.#parts;
-      const task = doMlock(machine.kernel, mm, range.start, range.length, onFault);
-      this.#requireDone(
-        `cannot lock ${formatBytes(range.length)}`,
-        await machine.executor.run(this.#name('mlock'), task),
-      );
+      const task = doMlock(machine.kernel, mm, at.start, at.length, onFault);
+      this.#requireDone(`cannot lock ${formatBytes(at.length)}`, await machine.executor.run(this.#name('mlock'), task));
     });
   }
 
   munlock(range: VirtRange): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       const { machine, mm } = this.#parts;
-      const task = doMunlock(machine.kernel, mm, range.start, range.length);
+      const task = doMunlock(machine.kernel, mm, at.start, at.length);
       this.#requireDone(
-        `cannot unlock ${formatBytes(range.length)}`,
+        `cannot unlock ${formatBytes(at.length)}`,
         await machine.executor.run(this.#name('munlock'), task),
       );
     });
@@ -282,23 +281,21 @@ export class EmulatedProcess implements Process {
   }
 
   pagemap(range: VirtRange): Promise<BigUint64Array> {
-    return this.#look(range, (kernel, mm, pages) =>
-      BigUint64Array.from({ length: pages }, (_, at) =>
-        pagemapWord(kernel, mm, (range.start + at * PAGE_SIZE) as VirtAddr),
-      ),
+    return this.#look(range, (kernel, mm, { start, pages }) =>
+      BigUint64Array.from({ length: pages }, (_, at) => pagemapWord(kernel, mm, (start + at * PAGE_SIZE) as VirtAddr)),
     );
   }
 
   mincore(range: VirtRange): Promise<Int32Array> {
-    return this.#look(range, (kernel, mm, pages) => {
+    return this.#look(range, (kernel, mm, { start, pages }) => {
       const out = new Int32Array(pages);
-      mincoreRange(kernel, mm, range.start, out);
+      mincoreRange(kernel, mm, start, out);
       return out;
     });
   }
 
   smaps(range: VirtRange): Promise<SmapsSummary> {
-    return this.#look(range, (kernel, mm, pages) => smapsRange(kernel, mm, range.start, pages));
+    return this.#look(range, (kernel, mm, { start, pages }) => smapsRange(kernel, mm, start, pages));
   }
 
   status(): Promise<ProcessStatus> {
@@ -322,10 +319,10 @@ export class EmulatedProcess implements Process {
   }
 
   /** Look at the page tables of a range. */
-  #look<T>(range: VirtRange, view: (kernel: Kernel, mm: MmStruct, pages: number) => T): Promise<T> {
+  #look<T>(range: VirtRange, view: (kernel: Kernel, mm: MmStruct, at: PageRange) => T): Promise<T> {
     return this.#life.call(async () => {
-      requirePageRange(range);
-      return this.#lookAtMm((kernel, mm) => view(kernel, mm, range.length / PAGE_SIZE));
+      const at = requireLook(range);
+      return this.#lookAtMm((kernel, mm) => view(kernel, mm, at));
     });
   }
 
@@ -345,15 +342,15 @@ export class EmulatedProcess implements Process {
 
   pin(range: VirtRange, options: PinOptions = {}): Promise<Pin> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       const { write, kind } = requirePinOptions(options);
       const { machine, mm } = this.#parts;
       const { kernel, executor } = machine;
-      const count = range.length / PAGE_SIZE;
+      const count = at.pages;
       const pinned = kind === 'longterm';
       const task = pinned
-        ? pinUserPages(kernel, mm, range.start, count, { write, longterm: true })
-        : getPagesInTurns(kernel, mm, range.start, count, write);
+        ? pinUserPages(kernel, mm, at.start, count, { write, longterm: true })
+        : getPagesInTurns(kernel, mm, at.start, count, write);
       const pages = await executor.run(this.#name('pin'), task);
       if (typeof pages === 'string') throw this.#errnoError(`cannot hold ${count} pages`, pages);
       const over = `these pages of process ${this.pid} have been released`;

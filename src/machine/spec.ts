@@ -9,7 +9,9 @@ import * as z from 'zod';
 import { PMD_SIZE } from '../abi/address.js';
 import { formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
+import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
+import { shown } from '../base/require.js';
 import { type Revision, siteProblem } from '../mm/check-sites.js';
 import { placeWindows } from './coherent-windows.js';
 import { type LayoutEntry, layoutProblem, type MemorySpec, ramBytes } from './layout.js';
@@ -330,20 +332,9 @@ function shapeAt(path: readonly PropertyKey[]): object {
   return shapes[fields] ?? machineSchema.shape;
 }
 
-function notThis(value: unknown): string {
-  if (value === undefined) return '';
-  return `, not ${typeof value === 'object' && value !== null ? (Array.isArray(value) ? 'a list' : 'an object') : JSON.stringify(value)}`;
-}
+const notThis = (value: unknown): string => (value === undefined ? '' : `, not ${shown(value)}`);
 
 function pathText(path: readonly PropertyKey[]): string {
   if (path.length === 0) return 'the spec';
   return path.map((step, at) => (typeof step === 'number' ? `[${step}]` : `${at ? '.' : ''}${String(step)}`)).join('');
-}
-
-function deepFreeze<T>(value: T): T {
-  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
-    for (const inner of Object.values(value)) deepFreeze(inner);
-    Object.freeze(value);
-  }
-  return value;
 }

@@ -1,7 +1,7 @@
 /** A userfaultfd as users hold it: what `Process.userfaultfd` returns. */
 import type { Result } from '../abi/errno.js';
 import { PfnlessError } from '../base/errors.js';
-import { requireBoolean } from '../base/require.js';
+import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import {
   createUserfaultfd,
@@ -14,7 +14,7 @@ import {
 } from '../mm/userfaultfd.js';
 import type { Userfaultfd as Context, UserfaultMessage } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
-import { requirePageRange, requireUserfaultfdOptions } from './arguments.js';
+import { type PageRange, requirePageRange, requireResolveOptions, requireUserfaultfdOptions } from './arguments.js';
 import { Lifetime } from './lifetime.js';
 import type { MachineState } from './state.js';
 import type { Userfaultfd, UserfaultfdOptions, VirtRange } from './types.js';
@@ -46,32 +46,31 @@ export class EmulatedUserfaultfd implements Userfaultfd {
   }
 
   register(range: VirtRange): Promise<void> {
-    return this.#change('register', range, (kernel) =>
-      userfaultfdRegister(kernel, this.#context, range.start, range.length),
+    return this.#change('register', range, (kernel, { start, length }) =>
+      userfaultfdRegister(kernel, this.#context, start, length),
     );
   }
 
   unregister(range: VirtRange): Promise<void> {
-    return this.#change('unregister', range, (kernel) =>
-      userfaultfdUnregister(kernel, this.#context, range.start, range.length),
+    return this.#change('unregister', range, (kernel, { start, length }) =>
+      userfaultfdUnregister(kernel, this.#context, start, length),
     );
   }
 
   protect(range: VirtRange): Promise<void> {
-    return this.#change('protect', range, (kernel) =>
-      userfaultfdProtect(kernel, this.#context, range.start, range.length),
+    return this.#change('protect', range, (kernel, { start, length }) =>
+      userfaultfdProtect(kernel, this.#context, start, length),
     );
   }
 
-  resolve(range: VirtRange, { wake = true }: { readonly wake?: boolean } = {}): Promise<void> {
-    return this.#change('resolve', range, (kernel) => {
-      requireBoolean('wake of resolve', wake);
-      return userfaultfdResolve(kernel, this.#context, range.start, range.length, { wake });
-    });
+  resolve(range: VirtRange, options: { readonly wake?: boolean } = {}): Promise<void> {
+    return this.#change('resolve', range, (kernel, { start, length }) =>
+      userfaultfdResolve(kernel, this.#context, start, length, requireResolveOptions(options)),
+    );
   }
 
   wake(range: VirtRange): Promise<void> {
-    return this.#change('wake', range, () => userfaultfdWake(this.#context, range.start, range.length));
+    return this.#change('wake', range, (_kernel, { start, length }) => userfaultfdWake(this.#context, start, length));
   }
 
   read(): Promise<readonly UserfaultMessage[]> {
@@ -93,13 +92,13 @@ export class EmulatedUserfaultfd implements Userfaultfd {
     return this.close();
   }
 
-  #change(what: string, range: VirtRange, task: (kernel: MachineState['kernel']) => Sleeps<Result>): Promise<void> {
+  #change(what: string, range: VirtRange, task: (kernel: Kernel, at: PageRange) => Sleeps<Result>): Promise<void> {
     return this.#life.call(async () => {
-      requirePageRange(range);
+      const at = requirePageRange(range);
       const { machine, mm } = this.#parts;
-      const errno = await machine.executor.run(`${what} of process ${mm.pid}`, task(machine.kernel));
+      const errno = await machine.executor.run(`${what} of process ${mm.pid}`, task(machine.kernel, at));
       if (errno === 0) return;
-      const message = `The userfaultfd of process ${mm.pid} cannot ${what} ${range.length} bytes: ${errno}.`;
+      const message = `The userfaultfd of process ${mm.pid} cannot ${what} ${at.length} bytes: ${errno}.`;
       throw new PfnlessError('ERR_PFNLESS_ERRNO', message, { errno });
     });
   }

@@ -8,6 +8,7 @@
  * What the model cannot express: check-sites/beyond.ts, with the reasons.
  */
 import { PfnlessError } from '../base/errors.js';
+import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
 import { ENTRY_SITES } from './check-sites/entries.js';
 import { HISTORY_SITES } from './check-sites/history.js';
@@ -28,7 +29,7 @@ export type Sites = Readonly<Record<SiteName, boolean>>;
  * `corrected` is v6 without the weaknesses that nobody has mended yet. It is the default: as posted, v6 warns of each huge page that
  * arrives on a device, and a machine whose kernel log says nothing is what every other check begins with.
  */
-export const REVISIONS = [...POSTINGS, 'corrected'] as const;
+export const REVISIONS = Object.freeze([...POSTINGS, 'corrected'] as const);
 export type Revision = (typeof REVISIONS)[number];
 export const DEFAULT_REVISION: Revision = 'corrected';
 
@@ -48,7 +49,7 @@ export interface NamedSite extends Site {
 const idOf = (name: string): string => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 
 /** Every site, by family. */
-export const CHECK_SITES: readonly NamedSite[] = Object.freeze(
+export const CHECK_SITES: readonly NamedSite[] = deepFreeze(
   (Object.entries(REGISTRY) as [SiteName, Site][]).map(([name, site]) => ({ id: idOf(name), name, ...site })),
 );
 

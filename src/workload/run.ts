@@ -1,7 +1,17 @@
 /** Runs one workload on a machine and says whether all was well: the result, the machine's invariants, the counters. */
 import { PAGE_SIZE } from '../abi/address.js';
-import { PfnlessError } from '../base/errors.js';
+import { InvariantViolation, PfnlessError } from '../base/errors.js';
 import { createRandom } from '../base/random.js';
+import {
+  argumentError,
+  requireBoolean,
+  requireFunction,
+  requireObject,
+  requireOptions,
+  requireSeed,
+  requireWhole,
+  shown,
+} from '../base/require.js';
 import type { Machine, MachineStats, Violation } from '../machine/types.js';
 import type { Workload, WorkloadVerdict } from './workload.js';
 
@@ -47,6 +57,8 @@ export async function runWorkload(
   workload: Workload,
   options: RunWorkloadOptions,
 ): Promise<WorkloadResult> {
+  requireWorkload(workload);
+  requireRunOptions(options);
   const { devices, size = workload.defaultSize } = options;
   const before = await machine.stats();
   requireThatItFits(machine, workload, { devices, size, freeRamPages: before.freeRamPages });
@@ -55,7 +67,13 @@ export async function runWorkload(
   const started = options.now();
   const outcome = await outcomeOf(async () => {
     const mirrors = await Promise.all(Array.from({ length: devices }, (_, device) => process.mirror(device)));
-    return workload.run({ machine, process, mirrors, devices, size, random: createRandom(options.seed) });
+    return verdictOf(
+      await workload.run({ machine, process, mirrors, devices, size, random: createRandom(options.seed) }),
+    );
+  }).catch(async (error: unknown) => {
+    // In a kernel that broke its rules nothing can be relied on to end.
+    if (!(error instanceof InvariantViolation)) await process.exit();
+    throw error;
   });
   const wallMs = options.now() - started;
   await machine.settle();
@@ -79,6 +97,30 @@ export async function runWorkload(
     violations,
     ...(error === undefined ? {} : { error }),
   };
+}
+
+function requireWorkload(workload: Workload): void {
+  requireObject('The workload', workload);
+  const { name, sizes, footprint, run } = workload;
+  if (typeof name !== 'string') throw argumentError(`The name of a workload must be a string, not ${shown(name)}.`);
+  requireObject(`The sizes of ${name}`, sizes);
+  requireFunction(`footprint of ${name}`, footprint);
+  requireFunction(`run of ${name}`, run);
+}
+
+function requireRunOptions(options: RunWorkloadOptions): void {
+  requireOptions('The options of a run', options, ['devices', 'size', 'seed', 'now']);
+  requireSeed(options.seed);
+  requireFunction('now of a run', options.now);
+}
+
+function verdictOf(verdict: WorkloadVerdict): WorkloadVerdict {
+  requireObject('The verdict of a workload', verdict);
+  requireBoolean('verified of a verdict', verdict.verified);
+  requireWhole('checked of a verdict', verdict.checked, 0, Number.MAX_SAFE_INTEGER);
+  requireWhole('expectFaults of a verdict', verdict.expectFaults, 0, Number.MAX_SAFE_INTEGER);
+  requireWhole('expectMigrations of a verdict', verdict.expectMigrations, 0, Number.MAX_SAFE_INTEGER);
+  return verdict;
 }
 
 /** A broken invariant is not an outcome: it goes up as it is. */
@@ -137,7 +179,9 @@ function requireThatItFits(machine: Machine, workload: Workload, shape: RunShape
     refuse(`the size must be a whole number from ${min} to ${max} (${meaning}), not ${size}`);
   }
   const deviceMemory = machine.spec.devices.slice(0, devices).map((device) => device.memory);
-  const mapped = Math.ceil(workload.footprint({ size, deviceMemory }) / PAGE_SIZE);
+  const bytes = workload.footprint({ size, deviceMemory });
+  requireWhole(`The footprint of ${workload.name}`, bytes, 0, Number.MAX_SAFE_INTEGER);
+  const mapped = Math.ceil(bytes / PAGE_SIZE);
   const needed = mapped + Math.ceil(mapped / MAPPED_PAGES_PER_TABLE) + KERNEL_RESERVE_PAGES;
   if (needed > shape.freeRamPages) {
     refuse(`size ${size} needs ${mebibytes(needed)} of RAM, of which ${mebibytes(shape.freeRamPages)} are free`);

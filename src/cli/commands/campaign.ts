@@ -1,6 +1,7 @@
 /** `pfnless campaign`: stress over many seeds on a pool of threads, with a result file that a later call goes on with. */
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
+import { SEED_MAX } from '../../base/random.js';
 import { openResultFile, type ResultFile } from '../../campaign/result-file.js';
 import { isJudged, type SeedRow, type SeedTask, startSeeds } from '../../campaign/seeds.js';
 import { summary } from '../../stress/stress.js';
@@ -22,7 +23,7 @@ interface CampaignFlags extends StressFlags {
   readonly results?: string;
 }
 
-const SEEDS_MAX = 2 ** 32;
+const SEEDS_MAX = 1_000_000;
 const JOBS_MAX = 64;
 const DEFAULT_SEEDS = 20;
 
@@ -41,8 +42,9 @@ async function campaign(flags: CampaignFlags): Promise<number> {
   const { seed: first, ...machine } = spec;
   const file: ResultFile | null =
     flags.results === undefined ? null : openResultFile(flags.results, { machine, inject, operations: ops });
-  const all = Array.from({ length: flags.seeds }, (_, at) => (first + at) % SEEDS_MAX);
-  const before = (file?.rows ?? []).filter(({ seed }) => all.includes(seed));
+  const all = Array.from({ length: flags.seeds }, (_, at) => (first + at) % (SEED_MAX + 1));
+  const wanted = new Set(all);
+  const before = (file?.rows ?? []).filter(({ seed }) => wanted.has(seed));
   const known = new Set(before.map(({ seed }) => seed));
   const tasks = all
     .filter((seed) => !known.has(seed))

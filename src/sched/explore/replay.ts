@@ -1,6 +1,6 @@
 /** The execution of one schedule again; and a strategy that writes down what another one answers. */
 import { PfnlessError } from '../../base/errors.js';
-import type { Schedule } from './schedule.js';
+import { type Schedule, trimmed } from './schedule.js';
 import type { RunChoice, Strategy } from './strategy.js';
 
 export interface ReplayOptions {
@@ -12,6 +12,7 @@ export interface ReplayOptions {
 export function replaySchedule(schedule: Schedule, { lenient = false }: ReplayOptions = {}): Strategy {
   let executions = 0;
   let at = 0;
+  const moves = trimmed(schedule).length;
   return {
     name: 'replay',
     begin() {
@@ -25,6 +26,13 @@ export function replaySchedule(schedule: Schedule, { lenient = false }: ReplayOp
       throw new PfnlessError(
         'ERR_PFNLESS_SYNTAX',
         `the schedule does not fit the program: choice ${at} (${point}) has ${n} answers, not ${answer + 1}`,
+      );
+    },
+    end() {
+      if (lenient || at >= moves) return;
+      throw new PfnlessError(
+        'ERR_PFNLESS_SYNTAX',
+        `the schedule does not fit the program: it answers ${moves} choices, and there were ${at}`,
       );
     },
     get complete() {

@@ -1,6 +1,7 @@
 /**
  * Programs from code: `program().pages(2).task('A', (a) => a.store(0, 7).load(0, 'r')).allowed({ r: 7 }).build()`.
  */
+import { argumentError, requireFunction } from '../../base/require.js';
 import {
   type Advice,
   type Backing,
@@ -141,7 +142,9 @@ export class TaskBuilder {
   }
 
   #change(fields: Partial<Call>): this {
-    this.calls[this.calls.length - 1] = { ...this.calls[this.calls.length - 1]!, ...fields };
+    const last = this.calls.pop();
+    if (last === undefined) throw argumentError(`There is no call yet that ${Object.keys(fields)[0]} could be for.`);
+    this.calls.push({ ...last, ...fields });
     return this;
   }
 }
@@ -214,18 +217,19 @@ export class ProgramBuilder {
 export const program = (): ProgramBuilder => new ProgramBuilder();
 
 function callsOf(write: (task: TaskBuilder) => unknown): Call[] {
+  requireFunction('What writes the calls of a task', write);
   const task = new TaskBuilder();
   write(task);
   return task.calls;
 }
 
 function place(where: Where): Pick<Call, 'page' | 'offset'> {
-  const [page, offset] = typeof where === 'number' ? [where, 0] : where;
+  const [page, offset = 0] = typeof where === 'number' ? [where] : (where ?? []);
   return offset === 0 ? { page } : { page, offset };
 }
 
 function span(pages: Pages): { readonly page: number; readonly last: number } {
-  const [page, last] = typeof pages === 'number' ? [pages, pages] : pages;
+  const [page, last] = typeof pages === 'number' ? [pages, pages] : (pages ?? []);
   return { page, last };
 }
 

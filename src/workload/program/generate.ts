@@ -3,7 +3,7 @@
  * are dense in what others never do (Groce and others, ISSTA 2012).
  */
 import { createRandom, type Random } from '../../base/random.js';
-import { requireObject, requireOneOf, requireSeed, requireWhole } from '../../base/require.js';
+import { requireOneOf, requireOptions, requireSeed, requireWhole } from '../../base/require.js';
 import { argumentsOf, OP_NAMES, type OpName } from './operations.js';
 import {
   type Advice,
@@ -74,7 +74,7 @@ interface Shape {
 }
 
 function requireGenerateOptions(options: GenerateOptions): void {
-  requireObject('The options of a generated program', options);
+  requireOptions('The options of a generated program', options, ['tasks', 'calls', 'pages', 'devices', 'huge']);
   const { tasks = 3, calls = 4, pages = 3, devices = 2, huge = 'sometimes' } = options;
   requireWhole('The number of tasks', tasks, 1, NAMES.length);
   requireWhole('The number of calls of a task', calls, 1, Math.floor((PROGRAM_LIMITS.calls - CALLS_BESIDE) / tasks));

@@ -2,14 +2,17 @@
  * The smallest program that still fails: fewest calls first, then fewest tasks, devices and pages. Greedy, until no single
  * simplification keeps the failure (1-minimal), as delta debugging does.
  */
+import { requireFunction } from '../../base/require.js';
 import type { Call, Program, Task } from './program.js';
-import { isProgram } from './validate.js';
+import { isProgram, requireProgram } from './validate.js';
 
 /**
  * @param fails does this program still fail, in the same way? Asked many times.
  * @param budget how often it may be asked, at the most
  */
 export function minimizeProgram(program: Program, fails: (candidate: Program) => boolean, budget = 2000): Program {
+  requireProgram(program);
+  requireFunction('What says whether a program still fails', fails);
   let smallest = program;
   let asked = 0;
   for (let improved = true; improved && asked < budget; ) {

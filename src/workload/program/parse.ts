@@ -11,20 +11,24 @@
  *     allowed r=7
  */
 import { suggestion } from '../../base/nearest.js';
+import { argumentError, shown } from '../../base/require.js';
 import { type ArgumentKind, argumentsOf, isOpName, OP_NAMES } from './operations.js';
 import {
   ADVICE,
   BACKINGS,
   type Call,
   EMPTY_PROGRAM,
+  HUGE_PAGES,
   INIT,
   INJECTIONS,
   type Injection,
+  NAME,
   type Outcome,
   PROGRAM_LIMITS,
   PROTECTIONS,
   type Program,
-  type UffdFeature,
+  UFFD_FEATURES,
+  WORD_MAX,
 } from './program.js';
 import { ProgramSyntaxError } from './syntax-error.js';
 import { requireProgram } from './validate.js';
@@ -33,11 +37,8 @@ const PROPERTIES = [
   ...['devices', 'pages', 'memory', 'hugepages', 'coherent', 'peers', 'swap'],
   ...['fail_nth', 'inject', 'process', 'allowed', 'forbidden'],
 ];
-const HUGE_PAGES: readonly Program['hugePages'][] = ['always', 'madvise', 'never'];
-const UFFD_FEATURES: readonly UffdFeature[] = ['unpopulated', 'async', 'sigbus'];
-const NAME = /^[A-Za-z_]\w{0,15}$/;
-/** Largest word. */
-const WORD_MAX = 2 ** 32 - 1;
+/** What a program may say again and again. */
+const REPEATED = ['inject', 'process', 'allowed', 'forbidden'];
 
 interface Token {
   readonly text: string;
@@ -122,6 +123,7 @@ class Line {
  * @throws ProgramSyntaxError with line and column; PfnlessError ERR_PFNLESS_SYNTAX where parts do not fit together
  */
 export function parseProgram(text: string, source = 'program'): Program {
+  if (typeof text !== 'string') throw argumentError(`The text of a program must be a string, not ${shown(text)}.`);
   const draft = new Draft();
   for (const [index, line] of text.split('\n').entries()) {
     const comment = line.indexOf('#');
@@ -142,6 +144,8 @@ export function parseProgram(text: string, source = 'program'): Program {
 class Draft {
   #program: Program = EMPTY_PROGRAM;
   #begun = false;
+  /** Properties that are given already. */
+  readonly #given = new Set<string>();
 
   get program(): Program {
     return this.#program;
@@ -163,6 +167,8 @@ class Draft {
 
   #property(line: Line, { text, column }: Token): Partial<Program> {
     const { devices, pages, deviceMemory, failNth, swap } = PROGRAM_LIMITS;
+    if (this.#given.has(text)) line.fail(column, `${text} is given already`);
+    if (!REPEATED.includes(text)) this.#given.add(text);
     switch (text) {
       case 'devices':
         return { devices: line.number('the number of devices', 0, devices) };
@@ -215,14 +221,15 @@ function many<T>(line: Line, take: () => T): T[] {
 const injection = (line: Line): Injection => line.oneOf('inject', INJECTIONS);
 
 function outcome(line: Line): Outcome {
-  return Object.fromEntries(
-    many(line, () => {
-      const { text, column } = line.take('a result, as in r=7');
-      const match = /^(\w+)=(\w+)$/.exec(text);
-      if (match === null) line.fail(column, `"${text}" is no result: write name=value, as in r=7 or e=EFAULT`);
-      return [match[1]!, /^\d+$/.test(match[2]!) ? Number(match[2]) : match[2]!];
-    }),
-  );
+  const values = new Map<string, number | string>();
+  many(line, () => {
+    const { text, column } = line.take('a result, as in r=7');
+    const [, name = '', value = ''] = /^(\w+)=(\w+)$/.exec(text) ?? [];
+    if (!NAME.test(name)) line.fail(column, `"${text}" is no result: write name=value, as in r=7 or e=EFAULT`);
+    if (values.has(name)) line.fail(column, `${name} has a value already`);
+    values.set(name, /^\d+$/.test(value) ? Number(value) : value);
+  });
+  return Object.fromEntries(values);
 }
 
 function parseCall(line: Line): Call {

@@ -1,9 +1,14 @@
 /** The text form of a program: what parse.ts reads back as the same data. */
 import { type ArgumentKind, argumentsOf } from './operations.js';
 import { type Call, EMPTY_PROGRAM, INIT, type Outcome, type Program } from './program.js';
+import { requireProgram } from './validate.js';
 
-/** One line for each call and property, in a fixed order; only what is not the default. */
+/**
+ * One line for each call and property, in a fixed order; only what is not the default.
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX when it is no program
+ */
 export function printProgram(program: Program): string {
+  requireProgram(program);
   return `${programLines(program).join('\n')}\n`;
 }
 

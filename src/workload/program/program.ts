@@ -19,8 +19,15 @@ export const PROGRAM_LIMITS = Object.freeze({
   swap: 256,
 });
 
+/** Names of tasks and results. */
+export const NAME = /^[A-Za-z]\w{0,15}$/;
+/** Largest word. */
+export const WORD_MAX = 2 ** 32 - 1;
+
 /** Name of the task whose calls come before all others, one after the other, in the tame order. */
 export const INIT = 'init';
+
+export const HUGE_PAGES = ['always', 'madvise', 'never'] as const;
 
 export const PROTECTIONS = ['none', 'r', 'rw'] as const;
 export type Protection = (typeof PROTECTIONS)[number];
@@ -43,7 +50,8 @@ export type Advice = (typeof ADVICE)[number];
  * What a userfaultfd does beside the usual: protects places that were never touched; lets a store take its protection away by
  * itself; sends a signal instead of letting it sleep.
  */
-export type UffdFeature = 'unpopulated' | 'async' | 'sigbus';
+export const UFFD_FEATURES = ['unpopulated', 'async', 'sigbus'] as const;
+export type UffdFeature = (typeof UFFD_FEATURES)[number];
 
 /**
  * What is mapped, where it is not anonymous memory of the process's own: anonymous memory that children share; the program's file
@@ -119,7 +127,7 @@ export interface Program {
   /** Pages of memory that each device has to hand out. */
   readonly deviceMemory: number;
   /** /sys/kernel/mm/transparent_hugepage/enabled */
-  readonly hugePages: 'always' | 'madvise' | 'never';
+  readonly hugePages: (typeof HUGE_PAGES)[number];
   /** Devices whose memory the CPU reaches too. */
   readonly coherent: readonly number[];
   /** Devices that reach each other's private memory. */

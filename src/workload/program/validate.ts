@@ -1,7 +1,8 @@
 /** What must hold between the parts of a program, whoever wrote it: the parser, the builder, a user's own data. */
 import { PfnlessError } from '../../base/errors.js';
-import { argumentsOf } from './operations.js';
+import { type ArgumentKind, argumentsOf } from './operations.js';
 import { type Call, INIT, PROGRAM_LIMITS, type Program, type Task } from './program.js';
+import { fieldProblem } from './schema.js';
 
 /** Tasks of each process: the first is the one that `init` prepares; those of children come after it, by fork. */
 export interface ProcessPlan {
@@ -36,6 +37,8 @@ const NO_PROGRAM = 'it is no program: make one with parseProgram(), program() or
 
 function problemOf(program: Program): string | null {
   if (![program?.tasks, program?.init, program?.processes].every(Array.isArray)) return NO_PROGRAM;
+  const field = fieldProblem(program);
+  if (field !== null) return field;
   const { tasks } = program;
   const names = tasks.map(({ name }) => name);
   if (tasks.length === 0) return 'it has no task: write a line such as "A: store 0 1"';
@@ -71,17 +74,40 @@ function callProblem({ pages, devices }: Program, call: Call): string | null {
   if (call.to !== undefined && call.to < call.page! + length && call.page! < call.to + length) {
     return 'the old place and the new one overlap';
   }
-  const needed: readonly [keyof Call, boolean][] = [
-    ['page', kinds.includes('where') || kinds.includes('range')],
-    ['last', kinds.includes('range')],
-    ['value', kinds.includes('value')],
-    ['device', kinds.includes('on') || kinds.includes('device')],
-    ['to', kinds.includes('to')],
-    ['advice', kinds.includes('advice')],
-    ['child', kinds.includes('child')],
-  ];
-  const missing = needed.find(([field, wanted]) => wanted !== (call[field] !== undefined));
-  return missing === undefined ? null : `it ${missing[1] ? 'needs' : 'has no'} ${missing[0]}`;
+  return length < 1 ? `the range ends before it begins: ${call.page}-${call.last}` : argumentProblem(call, kinds);
+}
+
+/** Fields of a call that an argument fills. */
+const FIELDS: Readonly<Record<ArgumentKind, readonly (keyof Call)[]>> = {
+  where: ['page', 'offset'],
+  range: ['page', 'last'],
+  value: ['value'],
+  on: ['device'],
+  device: ['device'],
+  protection: ['protection'],
+  'protection?': ['protection'],
+  'backing?': ['backing'],
+  advice: ['advice'],
+  to: ['to'],
+  'dontunmap?': ['dontunmap'],
+  'write?': ['write'],
+  'feature?': ['feature'],
+  child: ['child'],
+};
+/** Fields that any call may have. */
+const ALWAYS: readonly string[] = ['op', 'into', 'failNth'];
+
+function argumentProblem(call: Call, kinds: readonly ArgumentKind[]): string | null {
+  const fields = kinds.flatMap((kind) =>
+    FIELDS[kind].map((field) => ({ field, optional: /\?$/.test(kind) || field === 'offset' })),
+  );
+  const missing = fields.find(({ field, optional }) => !optional && call[field] === undefined);
+  if (missing !== undefined) return `it needs ${missing.field}`;
+  const known = [...ALWAYS, ...fields.map(({ field }) => field)];
+  const extra = (Object.keys(call) as (keyof Call)[]).find(
+    (field) => !known.includes(field) && call[field] !== undefined,
+  );
+  return extra === undefined ? null : `it has no ${extra}`;
 }
 
 const initProblem = ({ init }: Program): string | null =>
