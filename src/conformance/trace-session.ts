@@ -181,15 +181,18 @@ export class TraceSession {
     return { status: 0 };
   }
 
-  /** A process lets go of what it holds, closes what it has open, and exits. */
+  /**
+   * As `do_exit()` has it: first the address space goes, so that nobody else hears of pages that only this process had; then what it has open
+   * is closed, and what it holds let go of.
+   */
   *#leave(party: Party): Sleeps<void> {
     const { kernel } = this.#state;
+    yield* exitMm(kernel, party.mm);
     if (this.#pinned?.party === party) unpinUserPages(kernel, this.#pinned.pages);
     if (this.#pinned?.party === party) this.#pinned = null;
     if (this.#spliced?.party === party) putUserPages(kernel, this.#spliced.pages);
     if (this.#spliced?.party === party) this.#spliced = null;
     for (const slot of party.slots) if (slot !== undefined) yield* slot.open.put();
-    yield* exitMm(kernel, party.mm);
   }
 
   /** A process opens only slots of its own, and each only while it is closed. */

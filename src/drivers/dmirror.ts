@@ -170,9 +170,9 @@ export class Dmirror {
     else if (yield* queue.invalidate(this.context, start, end)) tables.reclaim(mark);
   }
 
-  /** The device forgets the whole address space, and faults for what it wants again. */
-  *forgetAll(): Sleeps<void> {
-    if (this.#options.tables.unmapRange(this.root, 0, TASK_SIZE) > 0) yield* this.flush(0, TASK_SIZE);
+  /** The device forgets [start, end), and faults for what it wants again. */
+  *forget(start: number, end: number): Sleeps<void> {
+    if (this.clear(start, end) > 0) yield* this.flush(start, end);
   }
 
   /** Serve no more faults; returns once those under way are served. */

@@ -6,7 +6,7 @@
  * mapped where it is, if the access allows that. Atomics on RAM never do: the page must move, or, where somebody holds it here, the
  * CPU must do without it.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
 import { ACCESS_ATOMIC, ACCESS_READ, type Access, FAULT_BATCH_MAX, FAULT_PACKET } from '../abi/packet.js';
@@ -97,7 +97,7 @@ export class FaultService {
       if (hasLostPeer()) {
         lostPeers = owner.lost;
         // What was mapped in its memory is gone with it.
-        for (const { dmirror } of this.#mirrors.values()) yield* dmirror.forgetAll();
+        for (const { dmirror } of this.#mirrors.values()) yield* dmirror.forget(0, TASK_SIZE);
         continue;
       }
       yield* this.#trouble();

@@ -396,10 +396,11 @@ export class EmulatedProcess implements Process {
       // Calls that sleep until a store is allowed would never come back.
       for (const userfaultfd of [...this.#userfaultfds]) await userfaultfd.close();
       await this.#life.idle();
+      const { machine, mm, onExit } = this.#parts;
+      // As do_exit() has it: nobody else hears of pages that only this process had.
+      await machine.executor.run(this.#name('exit'), exitMm(machine.kernel, mm));
       for (const pin of [...this.#pins]) await pin.release();
       for (const mirror of [...this.#mirrors]) await mirror.close();
-      const { machine, mm, onExit } = this.#parts;
-      await machine.executor.run(this.#name('exit'), exitMm(machine.kernel, mm));
       onExit(this);
     });
   }

@@ -228,7 +228,6 @@ export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   if (!kernel.sites.clearTakesPrivate) assert(lowPresent(low), 'a huge entry is cleared that is not present');
   mm.rssAnon -= HPAGE_PMD_NR;
   if (!lowPresent(low) && isMigration(kernel, kindOf(kernel, high))) return 0;
-  if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(memmap.words, page, PG_dirty);
   folioEntireMapcountAdd(memmap.words, page, -1);
   return page;
 }

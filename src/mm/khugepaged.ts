@@ -5,16 +5,17 @@
  */
 import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { type Errno, type Result, VM_FAULT_ERROR } from '../abi/errno.js';
+import { pteNone, ptePresent } from '../abi/pte.js';
 import { halvesPfn, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioLocked, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { peek32, setPteHalves } from '../sync/word.js';
+import { peek32, readPte, setPteHalves } from '../sync/word.js';
 import { allocHugeFolio, mapAnonFolio } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { handleMmFault } from './memory.js';
+import { doSwapPage } from './memory.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   type MmuNotifierRange,
@@ -36,6 +37,7 @@ import {
 import { entryHasWp } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
+import { isShmem } from './shmem.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 
@@ -55,7 +57,7 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
   const first = Math.ceil(start / PMD_SIZE) * PMD_SIZE;
   const last = Math.floor(end / PMD_SIZE) * PMD_SIZE;
   const fits = Math.ceil(vma.start / PMD_SIZE) * PMD_SIZE + PMD_SIZE <= vma.end;
-  if (!mayCollapse(vma) || !fits) return 'EINVAL';
+  if (!fits || !(mayCollapse(vma) || mayCollapseShared(vma))) return 'EINVAL';
   let failed: Result = 0;
   for (let addr = first; addr < last; addr += PMD_SIZE) {
     const outcome = yield* collapse(kernel, mm, addr as VirtAddr);
@@ -70,12 +72,20 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
 const mayCollapse = (vma: VmArea): boolean =>
   vmaIsAnonymous(vma) && vma.anonVma !== null && (vma.flags & VM_NOHUGEPAGE) === 0;
 
+/** `shmem_allowable_huge_orders()`: what is asked for by name is allowed, if its pages are aligned as those of a huge page would be. */
+const mayCollapseShared = (vma: VmArea): boolean =>
+  vma.file !== null &&
+  isShmem(vma.file) &&
+  (vma.flags & VM_NOHUGEPAGE) === 0 &&
+  (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
+
 function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Failure> {
   if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
   const table = leafTable(kernel, mm, addr);
   // Since the range before this one, for which mmap_lock was dropped, the mapping may have gone.
   const vma = vmaLookup(mm, addr);
-  if (table === NO_TABLE || vma === undefined) return 'EINVAL';
+  // Huge pages of shared memory are not modelled (shmem.ts).
+  if (table === NO_TABLE || vma === undefined || !vmaIsAnonymous(vma)) return 'EINVAL';
   const scanned = scan(kernel, vma, table, true);
   if (scanned !== 0) return scanned;
   const folio = allocHugeFolio(kernel);
@@ -140,16 +150,15 @@ function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sl
   }
 }
 
-/** `__collapse_huge_page_swapin()`: fault in what is not present. False when something cannot be had. */
+/** `__collapse_huge_page_swapin()`: bring in what is not present, whatever the protection. False when something cannot be had. */
 function* bringBack(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<boolean> {
-  const { halves } = kernel.ram;
   for (let i = 0; i < HPAGE_PMD_NR; i++) {
     const table = leafTable(kernel, mm, addr);
     const vma = vmaLookup(mm, addr);
     if (table === NO_TABLE || vma === undefined) return false;
-    const low = peek32(halves, 2 * (table + i));
-    if ((low | peek32(halves, 2 * (table + i) + 1)) === 0 || lowPresent(low)) continue;
-    const outcome = yield* handleMmFault(kernel, vma, (addr + i * PAGE_SIZE) as VirtAddr, false);
+    const pte = readPte(kernel.ram.words, table + i);
+    if (pteNone(pte) || ptePresent(pte)) continue;
+    const outcome = yield* doSwapPage(kernel, vma, (addr + i * PAGE_SIZE) as VirtAddr, table, pte, false);
     if ((outcome & VM_FAULT_ERROR) !== 0) return false;
   }
   return true;

@@ -51,7 +51,7 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { isLargeFolio, pageIsAnon, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
+import { folioMapcount, isLargeFolio, pageIsAnon, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { folioMappings } from './page-vma-mapped.js';
 import { allocLeafTable, leafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
 import { changePte } from './pte-protect.js';
@@ -235,6 +235,8 @@ function canReuseAnonPage(kernel: Kernel, vma: VmArea, page: Page): boolean {
   if (pageTestFlag(words, page, PG_anon_exclusive)) return true;
   const head = folioHead(words, page);
   const large = isLargeFolio(words, head);
+  // A large folio of which one page is left is let go of.
+  if (large && folioMapcount(words, head) <= 1) return false;
   // A large folio may have many mappings, as long as all are of this process.
   const ours = large ? folioMappings(kernel, head, vma.mm) : 1;
   if (pageRefCount(words, page) > ours + (pageTestFlag(words, page, PG_swapcache) ? 1 : 0)) return false;
@@ -298,7 +300,7 @@ function* wpPageCopy(
 const samePte = (a: Pte, b: Pte): boolean => ((a ^ b) & ~(PTE_ACCESSED | PTE_DIRTY)) === 0n;
 
 /** A non-present entry with a meaning (`do_swap_page()`). */
-function* doSwapPage(
+export function* doSwapPage(
   kernel: Kernel,
   vma: VmArea,
   addr: VirtAddr,

@@ -152,23 +152,19 @@ export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: n
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
   const victims = mm.vmas.overlapping(start, end);
+  if (victims.length === 0) return;
+  // unmap_vmas() tells of all that was asked for at once, holes included.
+  const told = { start: start as VirtAddr, end: end as VirtAddr };
+  const range: MmuNotifierRange = { mm, ...told, event: 'MMU_NOTIFY_UNMAP', owner: null };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  for (const { value: vma } of victims) yield* zapRange(kernel, vma, vma.start, vma.end);
+  mmuNotifierInvalidateRangeEnd(range);
   for (const { value: vma } of victims) {
-    const range: MmuNotifierRange = {
-      mm,
-      start: vma.start,
-      end: vma.end,
-      event: 'MMU_NOTIFY_UNMAP',
-      owner: null,
-    };
-    yield* mmuNotifierInvalidateRangeStart(range);
-    yield* zapRange(kernel, vma, vma.start, vma.end);
-    mmuNotifierInvalidateRangeEnd(range);
     if (isHugetlb(vma)) hugetlbVmaClose(kernel, vma);
     anonVmaUnlink(kernel, vma);
     vmFilePut(kernel, vma.file);
     mm.vmas.remove(vma.start);
   }
-  if (victims.length === 0) return;
   const floor = mm.vmas.previous(start)?.end ?? 0;
   const ceiling = mm.vmas.firstEndingAfter(end)?.start ?? 2 ** 48;
   freePgtables(kernel, mm, floor, ceiling);

@@ -14,6 +14,9 @@ const SHMEM_CACHE: PageCacheOps = {
   writePage: null,
 };
 
+/** `shmem_file()` */
+export const isShmem = (file: VmFile): boolean => file.cache === SHMEM_CACHE;
+
 /** `shmem_zero_setup()`: an object of `size` bytes of zeroes, with one user. On the kernel's internal mount, device 00:01. */
 export const shmemZeroSetup = (kernel: Kernel, size: number): VmFile =>
   kernel.files.add((id) => ({

@@ -10,7 +10,7 @@ import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { pageSetFlag } from './page.js';
+import { pageIsAnon, pageSetFlag } from './page.js';
 import {
   freeLeafTable,
   leafTable,
@@ -102,7 +102,9 @@ function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   if (lowPresent(low)) {
     if ((low & LOW_SPECIAL) !== 0) return 0;
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
-    if ((low & LOW_DIRTY) !== 0) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
+    // Of anonymous memory nobody asks any more.
+    const isAnon = pageIsAnon(kernel.memmap.words, page);
+    if ((low & LOW_DIRTY) !== 0 && !isAnon) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
     pageRemoveRmap(kernel, page);
     rssAdd(kernel.memmap.words, mm, page, -1);
     return page;

@@ -1,0 +1,131 @@
+/**
+ * What a mirror forgets, and what it keeps, where no golden trace looks: each case is a few lines of Linux 7.2 (mm/memory.c unmap_vmas(),
+ * lib/test_hmm.c dmirror_devmem_fault_alloc_and_copy(), kernel/exit.c do_exit()), and beside them two of anonymous memory.
+ */
+import { afterEach, describe, expect, test } from 'vitest';
+import { boot } from '#src/check/boot';
+import type { Machine, Mirror, Process, VirtRange } from '#src/machine/types';
+
+const PAGE = 4096;
+const HUGE = 512 * PAGE;
+const machines: Machine[] = [];
+
+async function scene(addressing: 'legacy' | 'offset') {
+  const machine = await boot({
+    ...{ addressing, executor: 'inline', hugePages: 'madvise' },
+    memory: { ram: '64MiB' },
+    devices: ['gpu0', 'gpu1'].map((name) => ({ name, memory: '8MiB', chunk: '8MiB' })),
+  });
+  machines.push(machine);
+  const process = await machine.process();
+  const range = await process.mmap({ length: 2 * HUGE });
+  const mirrors = [
+    await process.mirror(0, { onFault: 'mirror' }),
+    await process.mirror(1, { onFault: 'mirror' }),
+  ] as const;
+  return { machine, process, range, mirror: mirrors[0], other: mirrors[1] };
+}
+
+afterEach(async () => {
+  for (const machine of machines.splice(0)) {
+    expect(await machine.check()).toEqual([]);
+    await machine.dispose();
+  }
+});
+
+/** Pages `first` to `first + count - 1` of a range. */
+const pages = (range: VirtRange, first: number, count = 1): VirtRange => ({
+  start: (range.start + first * PAGE) as VirtRange['start'],
+  length: count * PAGE,
+});
+const write = (mirror: Mirror, range: VirtRange) =>
+  mirror.writePages(
+    range,
+    Array.from({ length: range.length / PAGE }, (_, at) => BigInt(at + 1)),
+  );
+const faultsOf = async (mirror: Mirror, range: VirtRange): Promise<number> => (await mirror.readPages(range)).faults;
+const touch = (process: Process, range: VirtRange) => process.write(range.start, Uint8Array.of(1));
+
+describe.each(['legacy', 'offset'] as const)('%s', (addressing) => {
+  test('munmap tells of all that it was asked for, so the page behind a hole at its end is forgotten', async () => {
+    const { process, range, mirror } = await scene(addressing);
+    await write(mirror, pages(range, 0, 9));
+    await process.munmap(pages(range, 5));
+    await write(mirror, pages(range, 6, 3));
+    await process.munmap(pages(range, 4, 2));
+    expect(await faultsOf(mirror, pages(range, 7))).toBe(0);
+    expect(await faultsOf(mirror, pages(range, 6))).toBe(1);
+    // Where there was nothing, nobody is told.
+    await process.munmap(pages(range, 4, 2));
+    expect(await faultsOf(mirror, pages(range, 6))).toBe(0);
+  });
+
+  test("a child's fault on a page makes its creator forget the address, whatever is there by now", async () => {
+    const { process, range, mirror } = await scene(addressing);
+    await write(mirror, pages(range, 0, 4));
+    await mirror.migrate(pages(range, 0, 4), 'device');
+    const child = await process.fork();
+    await process.madvise(pages(range, 1), 'DONTNEED');
+    await write(mirror, pages(range, 1));
+    expect(await faultsOf(mirror, pages(range, 2))).toBe(1);
+    await child.read(pages(range, 1).start, 1);
+    expect(await faultsOf(mirror, pages(range, 2))).toBe(0);
+    expect(await faultsOf(mirror, pages(range, 1))).toBe(1);
+  });
+
+  test('a process gives up its memory before its files: nobody hears of pages that only it had', async () => {
+    const { process, range, mirror, other } = await scene(addressing);
+    await write(mirror, pages(range, 0, 4));
+    await mirror.migrate(pages(range, 1), 'device');
+    const child = await process.fork();
+    await mirror.close();
+    await process.madvise(pages(range, 1), 'DONTNEED');
+    await write(other, pages(range, 1, 2));
+    await child.exit();
+    expect([await faultsOf(other, pages(range, 1)), await faultsOf(other, pages(range, 2))]).toEqual([0, 0]);
+  });
+
+  test('what a process that ends has written does not count as written by who is left', async () => {
+    const { process, range } = await scene(addressing);
+    await process.write(range.start, new Uint8Array(2 * PAGE).fill(1));
+    const child = await process.fork();
+    await process.madvise(pages(range, 0, 2), 'FREE');
+    await child.exit();
+    expect(await process.smaps(pages(range, 0, 2))).toMatchObject({ prc: 8, prd: 0 });
+  });
+
+  test('the last page of a large folio is copied, not taken over', async () => {
+    const { process, range, mirror } = await scene(addressing);
+    const huge = { start: (Math.ceil(range.start / HUGE) * HUGE) as VirtRange['start'], length: HUGE };
+    await process.madvise(huge, 'HUGEPAGE');
+    await touch(process, huge);
+    const child = await process.fork();
+    await process.munmap(pages(huge, 0, 100));
+    await process.munmap(pages(huge, 101, 411));
+    await child.exit();
+    expect(await faultsOf(mirror, pages(huge, 100))).toBe(1);
+    await touch(process, pages(huge, 100));
+    expect(await faultsOf(mirror, pages(huge, 100))).toBe(1);
+  });
+
+  test('MADV_COLLAPSE: of shared memory that could be huge, and under PROT_NONE', async () => {
+    const { process, range, mirror } = await scene(addressing);
+    const start = (Math.ceil(range.start / HUGE) * HUGE - 2 * HUGE) as VirtRange['start'];
+    const shared = await process.mmap({ at: start, length: HUGE, shared: true });
+    await process.madvise(pages(shared, 1, 5), 'COLLAPSE');
+    const odd = await process.mmap({
+      at: (start - 2 * HUGE - PAGE) as VirtRange['start'],
+      length: 2 * HUGE,
+      shared: true,
+    });
+    await expect(process.madvise(pages(odd, 1, 5), 'COLLAPSE')).rejects.toMatchObject({ errno: 'EINVAL' });
+    const small = { start: (Math.ceil(range.start / HUGE) * HUGE) as VirtRange['start'], length: HUGE };
+    await process.madvise(small, 'NOHUGEPAGE');
+    await touch(process, small);
+    await mirror.migrate(pages(small, 0), 'device');
+    await process.madvise(small, 'HUGEPAGE');
+    await process.mprotect(small, 'none');
+    await process.madvise(small, 'COLLAPSE');
+    expect(await process.smaps(small)).toMatchObject({ ahp: 2048 });
+  });
+});
