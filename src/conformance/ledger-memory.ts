@@ -174,6 +174,12 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'test/unit/huge-edges.test.ts',
       ],
       [
+        'madvise COLLAPSE of shared memory',
+        'allowed where Linux allows it, but nothing is made: EINVAL for a whole 2 MiB',
+        'simplified',
+        'test/unit/mirror-bookkeeping.test.ts',
+      ],
+      [
         'madvise, every other',
         'an argument error: REMOVE, DONTFORK, POPULATE_*',
         'refused',
