@@ -2,7 +2,7 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { isPageAligned, PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, PTRS_PER_TABLE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { type LaunchReport, type LaunchRequest, NO_LANE } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { ERRNO_NUMBER, type Errno, type Result } from '../abi/errno.js';
@@ -116,7 +116,9 @@ export class TestHmmMirror implements DriverMirror {
         flying = null;
         const vma = addr < end ? vmaLookup(mm, addr) : undefined;
         if (vma !== undefined && (vma.flags & VM_READ) !== 0 && vmaMayMigrate(vma)) {
-          const stop = Math.min(end, vma.end, addr + MIGRATE_BATCH_PAGES * PAGE_SIZE);
+          // An allocation that fails may end it: where the test driver's own rounds do, so that it has looked no further.
+          const most = direction.stopsStarved && this.#dmirror.failAlloc ? PTRS_PER_TABLE : MIGRATE_BATCH_PAGES;
+          const stop = Math.min(end, vma.end, addr + most * PAGE_SIZE);
           const batch = new CopyBatch();
           const round = yield* direction.begin(vma, addr, stop, batch);
           flying = { round, ticket: yield* migration.queue.send(batch) };

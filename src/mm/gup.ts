@@ -20,7 +20,7 @@ import {
   VM_FAULT_RETRY,
   type VmFault,
 } from '../abi/errno.js';
-import { pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
+import { pteDirty, pteHardwarePresent, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -64,6 +64,8 @@ export interface GupFlags {
   readonly splitHuge?: boolean;
   /** FOLL_UNLOCKABLE: mmap_lock may be dropped in between, to wait for a userfaultfd. Otherwise what it protects is EFAULT. */
   readonly unlockable?: boolean;
+  /** Entries that are there are taken as they are, without a look at their VMA. */
+  readonly fast?: boolean;
   /** FOLL_HWPOISON: memory that has failed is EHWPOISON, not EFAULT. */
   readonly hwpoison?: boolean;
 }
@@ -76,7 +78,8 @@ export interface GupResult {
 
 /**
  * `pin_user_pages()`, all or nothing: the pages, EFAULT or ENOMEM; with `longterm` also EBUSY, when a page on a coherent device
- * is held there by somebody else. Takes mmap_lock. Give back with `unpinUserPages`.
+ * is held there by somebody else. What one call does not have the next one asks for, as mm/gup_test.c does, so that an allocation which
+ * fails once in the middle does no harm. Takes mmap_lock. Give back with `unpinUserPages`.
  */
 export function* pinUserPages(
   kernel: Kernel,
@@ -85,16 +88,22 @@ export function* pinUserPages(
   pages: number,
   flags: { readonly write: boolean; readonly longterm: boolean },
 ): Sleeps<readonly Page[] | Errno> {
-  for (;;) {
-    const got = yield* withMmapLock(kernel, mm, start, pages, { ...flags, pin: true, touch: false });
-    if (got.errno !== 0) {
-      unpinUserPages(kernel, got.pages);
-      return got.errno;
+  const { words } = kernel.memmap;
+  const held: Page[] = [];
+  while (held.length < pages) {
+    const from = (start + held.length * PAGE_SIZE) as VirtAddr;
+    const got = yield* withMmapLock(kernel, mm, from, pages - held.length, { ...flags, pin: true, touch: false });
+    let failed: Errno | 0 = got.pages.length === 0 ? got.errno : 0;
+    if (flags.longterm && got.pages.some((page) => isDeviceCoherentPage(words, page))) {
+      failed = yield* moveUnpinnable(kernel, got.pages);
+    } else {
+      held.push(...got.pages);
     }
-    const { words } = kernel.memmap;
-    if (!flags.longterm || !got.pages.some((page) => isDeviceCoherentPage(words, page))) return got.pages;
-    if ((yield* moveUnpinnable(kernel, got.pages)) !== 0) return 'EBUSY';
+    if (failed === 0) continue;
+    unpinUserPages(kernel, held);
+    return failed;
   }
+  return held;
 }
 
 /**
@@ -127,7 +136,7 @@ export function getUserPages(
   pages: number,
   write = false,
 ): Sleeps<GupResult> {
-  return withMmapLock(kernel, mm, start, pages, { write, pin: false, longterm: false, touch: true });
+  return withMmapLock(kernel, mm, start, pages, { write, pin: false, longterm: false, touch: true, fast: true });
 }
 
 /** `unpin_user_pages()`. */
@@ -175,7 +184,13 @@ export function* getUserPagesLocked(
   while (pages.length < count) {
     const addr = first + pages.length * PAGE_SIZE;
     const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
-    if (vma === undefined || !vmaAllows(vma, flags)) return { pages, errno: 'EFAULT' };
+    if (vma === undefined) return { pages, errno: 'EFAULT' };
+    if (!vmaAllows(vma, flags)) {
+      const page = flags.fast ? fastPage(kernel, vma, addr as VirtAddr, flags) : NULL_PAGE;
+      if (page === NULL_PAGE) return { pages, errno: 'EFAULT' };
+      pages.push(page);
+      continue;
+    }
     for (;;) {
       const found = followPage(kernel, vma, addr as VirtAddr, flags);
       if (typeof found === 'number') {
@@ -242,6 +257,17 @@ function followPage(
   const { words } = kernel.memmap;
   if (flags.touch && flags.write && !pteDirty(pte)) pageSetFlag(words, page, PG_dirty);
   return page;
+}
+
+/** `gup_fast()`: what the entry allows, whatever the VMA does; NULL_PAGE where it does not. */
+function fastPage(kernel: Kernel, vma: VmArea, addr: VirtAddr, flags: GupFlags): Page {
+  const table = leafTable(kernel, vma.mm, addr);
+  const at = table === NO_TABLE ? findHugePmd(kernel, vma.mm, addr) : table + pteIndex(addr);
+  if (at === NO_TABLE) return NULL_PAGE;
+  const pte = readPte(kernel.ram.words, at);
+  if (!pteHardwarePresent(pte) || pteSpecial(pte)) return NULL_PAGE;
+  const found = followPage(kernel, vma, addr, flags);
+  return typeof found === 'number' ? found : NULL_PAGE;
 }
 
 /** `gup_must_unshare()`: would a read pin of this page miss later writes of the process? */

@@ -108,6 +108,50 @@ describe.each(['legacy', 'offset'] as const)('%s', (addressing) => {
     expect(await faultsOf(mirror, pages(huge, 100))).toBe(1);
   });
 
+  test('a pin goes on behind an allocation that fails once, as who asks for it tries again', async () => {
+    const { process, range, mirror, machine } = await scene(addressing);
+    await process.write(range.start, new Uint8Array(4 * PAGE).fill(1));
+    await mirror.migrate(pages(range, 1, 3), 'device');
+    await mirror.failNextAllocation();
+    await using pin = await process.pin(pages(range, 0, 4), { write: true });
+    expect(pin.pages).toBe(4);
+    expect((await machine.stats()).migratedToRam).toBe(3);
+  });
+
+  test('a first page that cannot be had ends a pin, and nothing stays pinned', async () => {
+    const { process, range, mirror } = await scene(addressing);
+    await touch(process, range);
+    await mirror.migrate(pages(range, 0), 'device');
+    await mirror.failNextAllocation();
+    await expect(process.pin(pages(range, 0, 2))).rejects.toMatchObject({ errno: 'ENOMEM' });
+    await process.munmap(pages(range, 3));
+    await expect(process.pin(pages(range, 1, 4))).rejects.toMatchObject({ errno: 'EFAULT' });
+    // The first is there already.
+    expect(await mirror.migrate(pages(range, 0, 3), 'device')).toMatchObject({ migrated: 2 });
+  });
+
+  test('references are taken of what is mapped, also where the process may only write', async () => {
+    const { process, range } = await scene(addressing);
+    await process.write(range.start, new Uint8Array(2 * PAGE).fill(1));
+    await process.mprotect(pages(range, 0, 4), 'w');
+    await using held = await process.pin(pages(range, 0, 4), { kind: 'get' });
+    expect(held.pages).toBe(2);
+    await process.mprotect(pages(range, 0, 4), 'none');
+    await expect(process.pin(pages(range, 0), { kind: 'get' })).rejects.toMatchObject({ errno: 'EFAULT' });
+    await expect(process.pin(pages(range, 0))).rejects.toMatchObject({ errno: 'EFAULT' });
+  });
+
+  test('a migration home that fails has looked no further than its round of 512', async () => {
+    const { process, range, mirror, other } = await scene(addressing);
+    await write(mirror, pages(range, 0, 4));
+    await mirror.migrate(pages(range, 0, 4), 'device');
+    await write(other, pages(range, 600, 4));
+    await mirror.failNextAllocation();
+    expect(await mirror.migrate(pages(range, 0, 1024), 'system')).toMatchObject({ errno: 'ENOMEM' });
+    expect(await faultsOf(other, pages(range, 600, 4))).toBe(0);
+    expect(await process.read(range.start, 1)).toEqual(Uint8Array.of(1));
+  });
+
   test('MADV_COLLAPSE: of shared memory that could be huge, and under PROT_NONE', async () => {
     const { process, range, mirror } = await scene(addressing);
     const start = (Math.ceil(range.start / HUGE) * HUGE - 2 * HUGE) as VirtRange['start'];
