@@ -5,7 +5,7 @@
  */
 import * as fc from 'fast-check';
 import type { MachineSpecInput } from './machine/spec.js';
-import { type GenerateOptions, generateProgram } from './workload/program/generate.js';
+import { type GenerateOptions, generateProgram, requireGenerateOptions } from './workload/program/generate.js';
 import { simplifications } from './workload/program/minimize.js';
 import type { Program } from './workload/program/program.js';
 import { isProgram } from './workload/program/validate.js';
@@ -36,7 +36,7 @@ class ProgramArbitrary extends fc.Arbitrary<Program> {
   constructor(options: GenerateOptions) {
     super();
     // What is wrong with the options is said where they are given.
-    generateProgram(0, options);
+    requireGenerateOptions(options);
     this.#options = options;
   }
 

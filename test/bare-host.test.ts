@@ -1,4 +1,4 @@
-/** The core knows no platform (DESIGN decision 10): an inline machine runs in a host that has nothing of Node's own, and in the same way. */
+/** The core knows no platform (ARCHITECTURE decision 31): an inline machine runs in a host that has nothing of Node's own, and in the same way. */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';

@@ -23,7 +23,7 @@ interface Finding {
 
 type Rule = (files: Files) => Finding[];
 
-/** DESIGN section 3. Knowledge points down. */
+/** ARCHITECTURE, floors. Knowledge points down. */
 const FLOORS: Readonly<Record<string, number>> = {
   base: 0,
   abi: 1,
@@ -51,7 +51,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   workers: 10,
 };
 
-/** The folders of floor 4: they never import each other, but for types that cross as ops (DESIGN section 3). */
+/** The folders of floor 4: they never import each other, but for types that cross as ops (ARCHITECTURE, floors). */
 const SEPARATE_FLOOR = 4;
 
 /** The room a file is in: its folder below `src`, `index` or `workers`. */

@@ -1,5 +1,5 @@
 /**
- * Branded numbers: a number has one kind (DESIGN decision 8).
+ * Branded numbers: a number has one kind (ARCHITECTURE decision 8).
  *
  * Pages, addresses and words are plain JavaScript numbers at run time; the brand exists only for the type checker, so that
  * an offset in the device private address space cannot be handed to code which wants a PFN.

@@ -1,5 +1,5 @@
 /**
- * The three kinds of failure (DESIGN decision 11): kernel outcomes are values; a broken invariant throws
+ * The three kinds of failure (ARCHITECTURE decision 10): kernel outcomes are values; a broken invariant throws
  * `InvariantViolation`; wrong use or bad input throws `PfnlessError` with a code and a sentence that says what to do.
  */
 

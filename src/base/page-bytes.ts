@@ -1,5 +1,5 @@
 /**
- * Whole pages of shared memory: written, and compared, with one and the same page. The core knows no platform (DESIGN decision 10),
+ * Whole pages of shared memory: written, and compared, with one and the same page. The core knows no platform (ARCHITECTURE decision 31),
  * but where the host has Node's `Buffer` each is one call of the C library, which takes half and a third of the time that a typed
  * array's own methods take on shared memory.
  */

@@ -40,7 +40,7 @@ export function requireObject(what: string, value: unknown): asserts value is ob
 export function requireOptions(what: string, options: unknown, known: readonly string[]): asserts options is object {
   requireObject(what, options);
   const unknown = Object.keys(options).find((name) => !known.includes(name));
-  if (unknown !== undefined) throw argumentError(`${what} have no "${unknown}": ${suggestion(unknown, known)}.`);
+  if (unknown !== undefined) throw argumentError(`${what} have no "${unknown}" (${suggestion(unknown, known)}).`);
 }
 
 export function requireList(what: string, value: unknown): void {

@@ -1,5 +1,5 @@
 /**
- * A campaign: many tasks, several at a time, each in a thread of a piscina pool (DESIGN decision 7). A task owns its machine, and
+ * A campaign: many tasks, several at a time, each in a thread of a piscina pool (ARCHITECTURE decision 7). A task owns its machine, and
  * that machine may own threads for its devices. Rows come back in the order of the tasks, whoever was done first.
  *
  * A task that crashes its thread (or ends it) costs its own row, which says so; piscina puts a new thread in its place.

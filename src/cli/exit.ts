@@ -1,4 +1,4 @@
-/** Exit codes (DESIGN section 4), and how an error becomes one sentence. */
+/** Exit codes (README, commands), and how an error becomes one sentence. */
 import { CommanderError } from 'commander';
 import { PfnlessError } from '../base/errors.js';
 import { type ErrorReport, errorReport, isUsageError, sentence } from '../report/error-report.js';

@@ -1,6 +1,6 @@
 /**
  * The nearest explanation of a divergence: from what differs, the mechanism that most probably was missed or done too much,
- * with the number of the fact about the real kernel (KERNEL_FACTS.md) where one says so. A guess, for whoever looks first: the
+ * with the number of the fact in the list of who recorded the traces, where one says so. A guess, for whoever looks first: the
  * rules are asked from the most particular to the most general, and the first one that fits speaks.
  */
 import { DMIRROR_PROT } from '../abi/dmirror.js';

@@ -91,7 +91,6 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/coherent-memory.test.ts',
       ],
-      ['MIGRATE_VMA_SELECT_COMPOUND', 'every page is 4 KiB', 'missing'],
       [
         'migrate_vma on memory of files',
         'pages of files and of shared memory are collected, and go back; holes are not filled; private copies move',
@@ -180,12 +179,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ],
       [
         'devices',
-        'up to 16, private and coherent; a page never goes from one to another directly',
+        'up to 16, private and coherent; only between peers a page goes from one to another directly',
         'simplified',
         'test/adversity.test.ts',
       ],
       [
-        'oops K1, corruption K2, false stop K3 of KERNEL_FACTS',
+        'three bugs of the recorded kernel and its test driver: an oops, a corruption, a false stop',
         'not reproduced: the driver does what it meant',
         'ignored',
       ],

@@ -167,12 +167,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-madvise.test.ts',
       ],
-      [
-        'madvise COLLAPSE',
-        'anonymous memory, device pages come home first',
-        'emulated',
-        'test/unit/huge-edges.test.ts',
-      ],
+      ['madvise COLLAPSE', 'anonymous memory; device pages come home', 'emulated', 'test/unit/huge-edges.test.ts'],
       [
         'madvise COLLAPSE of shared memory',
         'allowed where Linux allows it, but nothing is made: EINVAL for a whole 2 MiB',
@@ -227,7 +222,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         'exit_mmap',
-        'mirrors close first (in Linux last), which evicts their devices; then nothing is moved',
+        'memory first, then what is open: the last close of a mirror evicts its device; calls under way end before',
         'simplified',
         'test/selftests/two-devices.test.ts',
       ],

@@ -1,5 +1,5 @@
 /**
- * The `LaneContext` that programs see, and the operation log behind it (DESIGN decision 6). One object serves every lane of a
+ * The `LaneContext` that programs see, and the operation log behind it (ARCHITECTURE decision 6). One object serves every lane of a
  * device: lanes run one after another.
  *
  * An operation is either replayed (its result comes from the log) or done: translated, carried out and logged. A lane that

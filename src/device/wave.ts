@@ -284,11 +284,15 @@ export class Wave {
   }
 }
 
-/** A promise would settle when the lane is long over, and its rejection would end the thread. */
+/**
+ * A promise would settle when the lane is long over, and its rejection would end the thread; a generator or a function would never have
+ * begun.
+ */
 function requireNothing(returned: unknown): void {
-  if (!(returned instanceof Promise)) return;
-  returned.catch(() => {});
-  throw new Error('is asynchronous: a compute program is a plain function, which returns when its work is done');
+  if (typeof returned !== 'function' && (typeof returned !== 'object' || returned === null)) return;
+  if (returned instanceof Promise) returned.catch(() => {});
+  const what = returned instanceof Promise ? 'is asynchronous' : 'returns something that would have to be called';
+  throw new Error(`${what}: a compute program is a plain function, which returns when its work is done`);
 }
 
 const ANOTHER_WAY =

@@ -95,10 +95,13 @@ export class Execution {
     try {
       this.#setUp();
       const before = stepper.steps;
-      this.#explore(strategy);
-      steps = stepper.steps - before;
-      // Before anybody looks at what has become of the memory, and faults too.
-      cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
+      try {
+        this.#explore(strategy);
+      } finally {
+        steps = stepper.steps - before;
+        // Before anybody looks at what has become of the memory, and faults too.
+        cpuFaults = state.kernel.stats.cpuFaults - faultsBefore;
+      }
       finding = this.#settle() ?? this.#judge() ?? this.#starved(cpuFaults);
     } catch (error) {
       finding = findingOf(error, this.#world.forgetful);

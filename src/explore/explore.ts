@@ -5,7 +5,6 @@
 import {
   requireBoolean,
   requireFunction,
-  requireObject,
   requireOneOf,
   requireOptions,
   requireSeed,
@@ -13,7 +12,7 @@ import {
 } from '../base/require.js';
 import { requireAddressing } from '../machine/arguments.js';
 import type { MachineSpec } from '../machine/spec.js';
-import type { SiteChoice } from '../mm/check-sites.js';
+import { requireSiteChoice, type SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
 import { pct } from '../sched/explore/pct.js';
 import { randomWalk, roundRobin } from '../sched/explore/random.js';
@@ -175,7 +174,7 @@ function requireExploreOptions(options: ExploreOptions): void {
   requireWhole('The depth of pct', depth, 1, EXPLORE_LIMITS.depth);
   requireWhole('The number of preemptions', preemptions, 0, EXPLORE_LIMITS.preemptions);
   requireAddressing(addressing);
-  requireObject('The sites of an exploration', sites);
+  requireSiteChoice(sites);
   requireBoolean('twice of an exploration', twice);
   requireBoolean('shrink of an exploration', shrinks);
   requireFunction('onProgress of an exploration', onProgress);

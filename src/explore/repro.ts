@@ -3,10 +3,17 @@
  * `npx pfnless replay` takes it.
  */
 import { PfnlessError } from '../base/errors.js';
-import { argumentError, requireList, requireObject, requireWhole, shown } from '../base/require.js';
+import { argumentError, requireList, requireOptions, requireWhole, shown } from '../base/require.js';
 import { requireAddressing } from '../machine/arguments.js';
 import type { MachineSpec } from '../machine/spec.js';
-import { DEFAULT_REVISION, REVISIONS, type Revision, type SiteChoice, siteById } from '../mm/check-sites.js';
+import {
+  DEFAULT_REVISION,
+  REVISIONS,
+  type Revision,
+  requireSiteChoice,
+  type SiteChoice,
+  siteById,
+} from '../mm/check-sites.js';
 import { parseSchedule, printSchedule, type Schedule } from '../sched/explore/schedule.js';
 import { parseProgram } from '../workload/program/parse.js';
 import { printProgramOnOneLine } from '../workload/program/print.js';
@@ -35,10 +42,10 @@ export function printRepro(repro: Repro): string {
 
 /** Of data that may have come from anywhere. @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT */
 export function requireRepro(repro: Repro): void {
-  requireObject('What is replayed', repro);
+  requireOptions('What is replayed', repro, ['addressing', 'sites', 'schedule', 'program']);
   const { addressing, sites = {}, schedule, program } = repro;
   requireAddressing(addressing);
-  requireObject('The sites of a kernel', sites);
+  requireSiteChoice(sites);
   requireList('The schedule', schedule);
   for (const answer of schedule) requireWhole('An answer of the schedule', answer, 0, ANSWER_MAX);
   requireProgram(program);

@@ -100,9 +100,9 @@ export class Subject {
   *exit(): Sleeps<void> {
     this.gone = true;
     yield* this.closeUserfaultfd();
+    yield* exitMm(this.#machine.kernel, this.mm);
     this.letGo(true);
     this.letGo(false);
     for (let device = 0; device < this.#mirrors.length; device++) yield* this.close(device);
-    yield* exitMm(this.#machine.kernel, this.mm);
   }
 }

@@ -164,7 +164,7 @@ export function requireWordOperations(operations: readonly WordOperation[]): voi
   requireList('The operations', operations);
   for (const operation of operations as readonly WordOperation[]) {
     requireObject('An operation', operation);
-    const { kind, address, value = 0 } = operation;
+    const { kind, address, value = kind === 'load' ? 0 : undefined } = operation;
     requireOneOf('The kind of an operation', kind, WORD_KINDS);
     requireAligned('i32', address);
     requireAccess(address, Int32Array.BYTES_PER_ELEMENT);
@@ -217,6 +217,7 @@ export function requireFileInput(input: FileInput): { readonly bytes: Uint8Array
   }
   if (typeof input !== 'object' || input === null || !('size' in input))
     throw argumentError(`A file is made of a Uint8Array or of a size, not of ${shown(input)}.`);
+  requireOptions('The fields of a new file', input, ['size']);
   requireWhole('The size of a file', input.size, 0, FILE_BYTES_MAX);
   return { bytes: new Uint8Array(0), size: input.size };
 }
@@ -381,5 +382,8 @@ export function requireDevice(devices: readonly MachineDevice[], wanted: number 
     const names = devices.map(({ spec }) => spec.name);
     throw argumentError(`There is no device ${shown(wanted)}: ${suggestion(wanted, names)}`);
   }
-  throw argumentError(`There is no device ${shown(wanted)}: the machine's are 0 to ${devices.length - 1}.`);
+  if (typeof wanted !== 'number')
+    throw argumentError(`A device goes by its number or its name, not by ${shown(wanted)}.`);
+  const most = devices.length === 1 ? 'the machine has device 0 alone' : `the machine's are 0 to ${devices.length - 1}`;
+  throw argumentError(`There is no device ${shown(wanted)}: ${most}.`);
 }

@@ -345,7 +345,7 @@ export interface Process extends AsyncDisposable {
   execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]>;
   /** Open this process on a device, by index or name. */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
-  /** Exit: closes mirrors, unmaps everything. */
+  /** Exit: unmaps everything, then lets go of pins and closes mirrors. */
   exit(): Promise<void>;
 }
 

@@ -10,6 +10,7 @@
 import { PfnlessError } from '../base/errors.js';
 import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
+import { requireList, requireOneOf, requireOptions } from '../base/require.js';
 import { ENTRY_SITES } from './check-sites/entries.js';
 import { HISTORY_SITES } from './check-sites/history.js';
 import { LIFETIME_SITES } from './check-sites/lifetime.js';
@@ -58,7 +59,7 @@ const BY_ID: ReadonlyMap<string, NamedSite> = new Map(CHECK_SITES.map((site) => 
 /** Why an id names no site; `null` if it names one. */
 export function siteProblem(id: string): string | null {
   if (BY_ID.has(id)) return null;
-  const hint = suggestion(id, [...BY_ID.keys()]);
+  const hint = suggestion(String(id), [...BY_ID.keys()]);
   // Dozens of names are no help.
   return `there is no "${id}" (${hint.startsWith('known') ? 'see `npx pfnless list`' : hint})`;
 }
@@ -68,6 +69,15 @@ export function siteById(id: string): NamedSite {
   const problem = siteProblem(id);
   if (problem !== null) throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `no check site: ${problem}`);
   return BY_ID.get(id)!;
+}
+
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT when it is none */
+export function requireSiteChoice(choice: SiteChoice): void {
+  requireOptions('The sites of a kernel', choice, ['revision', 'forget']);
+  const { revision = DEFAULT_REVISION, forget = [] } = choice;
+  requireOneOf('The revision', revision, REVISIONS);
+  requireList('What a kernel forgets', forget);
+  for (const id of forget) siteById(id);
 }
 
 /**

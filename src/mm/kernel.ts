@@ -1,6 +1,6 @@
 /**
  * The kernel model's global state: what in Linux are globals (`iomem_resource`, `mem_map`, `zone`, `init_mm`...). Built once a
- * machine from its physical layout; everything else in mm is functions over it. Lives on one thread (DESIGN decision 1).
+ * machine from its physical layout; everything else in mm is functions over it. Lives on one thread (ARCHITECTURE decision 1).
  */
 import { PAGE_SIZE, PAGES_PER_SECTION, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { makePte, PTE_SPECIAL } from '../abi/pte.js';

@@ -1,5 +1,5 @@
 /**
- * The oracle of an inline run (DESIGN decision 5): every choice is one call of `choose`, and a run is a pure function of
+ * The oracle of an inline run (ARCHITECTURE decision 5): every choice is one call of `choose`, and a run is a pure function of
  * the machine's spec, the program and the answers.
  *
  * Answer 0 is always the tame one: whoever has waited longest runs, nobody is preempted, nothing fails, messages arrive in

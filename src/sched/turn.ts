@@ -1,4 +1,4 @@
-/** One turn of the host's event loop, in whatever host this is (the core knows no platform: DESIGN decision 10). */
+/** One turn of the host's event loop, in whatever host this is (the core knows no platform: ARCHITECTURE decision 31). */
 
 /** Let the event loop take one turn: messages, deaths of workers, signals and the promises behind them are seen. */
 export type Turn = () => Promise<void>;

@@ -1,5 +1,5 @@
 /**
- * May sleep ⇔ generator (DESIGN decision 4). A kernel function that may sleep is a `Sleeps<T>` and is called with `yield*`;
+ * May sleep ⇔ generator (ARCHITECTURE decision 4). A kernel function that may sleep is a `Sleeps<T>` and is called with `yield*`;
  * what it yields is the reason why it cannot go on, and whoever drives the task calls `next()` once the reason is gone.
  */
 

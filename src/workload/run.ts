@@ -57,6 +57,7 @@ export async function runWorkload(
   workload: Workload,
   options: RunWorkloadOptions,
 ): Promise<WorkloadResult> {
+  requireObject('The machine', machine);
   requireWorkload(workload);
   requireRunOptions(options);
   const { devices, size = workload.defaultSize } = options;
@@ -104,6 +105,8 @@ function requireWorkload(workload: Workload): void {
   const { name, sizes, footprint, run } = workload;
   if (typeof name !== 'string') throw argumentError(`The name of a workload must be a string, not ${shown(name)}.`);
   requireObject(`The sizes of ${name}`, sizes);
+  requireWhole(`The smallest size of ${name}`, sizes.min, 1, Number.MAX_SAFE_INTEGER);
+  requireWhole(`The largest size of ${name}`, sizes.max, sizes.min, Number.MAX_SAFE_INTEGER);
   requireFunction(`footprint of ${name}`, footprint);
   requireFunction(`run of ${name}`, run);
 }
@@ -112,6 +115,8 @@ function requireRunOptions(options: RunWorkloadOptions): void {
   requireOptions('The options of a run', options, ['devices', 'size', 'seed', 'now']);
   requireSeed(options.seed);
   requireFunction('now of a run', options.now);
+  const now: unknown = options.now();
+  if (typeof now !== 'number') throw argumentError(`now of a run must return milliseconds, not ${shown(now)}.`);
 }
 
 function verdictOf(verdict: WorkloadVerdict): WorkloadVerdict {

@@ -1,4 +1,4 @@
-/** The contract of the command line (DESIGN section 4): one JSON object, its fields, the exit code. */
+/** The contract of the command line (README, commands): one JSON object, its fields, the exit code. */
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';

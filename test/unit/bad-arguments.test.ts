@@ -49,9 +49,21 @@ describe('a machine', () => {
     [
       'a misspelt option',
       () => process.mirror(0, { onfault: 'mirror' } as never),
-      /no "onfault": did you mean "onFault"/,
+      /no "onfault" \(did you mean "onFault"\?\)\./,
     ],
     ['a short option', () => process.mmap({ length: 1, prot: 'r' } as never), /options of mmap have no "prot"/],
+    ['an option of mremap', () => process.mremap(range, { size: 1 } as never), /options of mremap have no "size"/],
+    [
+      'an option of a pin',
+      () => process.pin(range, { writable: true } as never),
+      /options of a pin have no "writable"/,
+    ],
+    [
+      'an option of a launch',
+      () => mirror.launch('touch', { lanes: 1, arg: {} } as never),
+      /launch have no "arg" \(did you mean "args"\?\)\./,
+    ],
+    ['a field of a file', () => machine.file({ size: 1, name: 'x' } as never), /fields of a new file have no "name"/],
     ['detached bytes', () => process.write(range.start, detached()), /detached/],
     ['detached values', () => process.writeArray('u8', range.start, detached()), /detached/],
     ['a file of detached bytes', () => machine.file(detached()), /detached/],
@@ -61,7 +73,7 @@ describe('a machine', () => {
       /of 64 bits, not 18446744073709551616n/,
     ],
     ['a negative word', () => mirror.writePages({ ...range, length: PAGE }, [-1n]), /of 64 bits, not -1n/],
-    ['a device by object', () => process.mirror({} as never), /no device an object/],
+    ['a device by object', () => process.mirror({} as never), /by its number or its name, not by an object/],
   ];
   test.each(CALLS)('%s', async (_what, call, message) => {
     let pending: Promise<unknown> | undefined;
@@ -95,7 +107,31 @@ describe('a machine', () => {
     },
   );
 
+  test.each([
+    ['a generator', 'function* (c, a) { c.storeI32(a.t, 7) }'],
+    ['a function of a function', '(c, a) => () => c.storeI32(a.t, 7)'],
+  ])('%s is no program: it would never begin', async (_what, body) => {
+    const launched = mirror.launch(`data:text/javascript,export default ${body}`, {
+      lanes: 1,
+      args: { t: range.start },
+    });
+    await expect(launched).rejects.toEqual(
+      refusal('ERR_PFNLESS_PROGRAM', /returns something that would have to be called/),
+    );
+  });
+
+  test('an option of resolve', async () => {
+    await using userfaultfd = await process.userfaultfd();
+    await expect(userfaultfd.resolve(range, { awake: true } as never)).rejects.toEqual(
+      ARGUMENT(/options of resolve have no "awake"/),
+    );
+    await expect(userfaultfd.resolve(range, null as never)).rejects.toEqual(
+      ARGUMENT(/options of resolve must be an object/),
+    );
+  });
+
   test('what comes with the package cannot be changed', () => {
+    expect(() => Object.assign(pfnless.workloads[0]!.sizes, { max: 0 })).toThrow(TypeError);
     expect(() => Object.assign(pfnless.MACHINE_PRESETS.laptop.spec, { seed: 'boo' })).toThrow(TypeError);
     expect(() => (pfnless.REVISIONS as unknown as string[]).push('v9')).toThrow(TypeError);
     expect(() => Object.assign(pfnless.CHECK_SITES[0]!, { id: 'other' })).toThrow(TypeError);
@@ -120,6 +156,9 @@ describe('a workload', () => {
     ['a name', 'vector-add', {}, /workload must be an object, not "vector-add"/],
     ['no clock', good, { now: undefined }, /now of a run must be a function, not undefined/],
     ['a seed in words', good, { seed: 'x' }, /seed must be a whole number/],
+    ['no sizes', { ...good, sizes: {} }, {}, /smallest size of vector-add must be a whole number/],
+    ['a clock of words', good, { now: () => 'noon' }, /now of a run must return milliseconds, not "noon"/],
+    ['an option', good, { device: 1 }, /options of a run have no "device"/],
     ['no run', { ...good, run: undefined }, {}, /run of vector-add must be a function/],
     [
       'a footprint of NaN',
@@ -164,6 +203,18 @@ describe('a program', () => {
       /offset must be a multiple of 4 from 0 to 4092, not 2/,
     ],
     ['no page', built((p) => p.task('A', (a) => a.load(undefined as never))), /load: it needs page/],
+    [
+      'a page by object',
+      built((p) => p.task('A', (a) => a.load({} as never))),
+      /page must be a whole number from 0 to 1023, not an object/,
+    ],
+    [
+      'a page by bigint',
+      built((p) => p.task('A', (a) => a.munmap(5n as never))),
+      /page must be a whole number from 0 to 1023, not 5n/,
+    ],
+    ['a process of nobody', built((p) => p.process()), /processes\[0\] must have a task/],
+    ['an outcome of nothing', built((p) => p.allowed({})), /allowed\[0\] must have a result/],
     ['a reversed range', built((p) => p.task('A', (a) => a.munmap([2, 1]))), /ends before it begins: 2-1/],
     [
       'a device below 0',
@@ -186,7 +237,7 @@ describe('a program', () => {
     [
       'a name of two',
       built((p) => p.task('A;B', (a) => a.load(0))),
-      /name must be a name of up to 16 letters and digits, not "A;B"/,
+      /name must be a letter and up to 15 more letters, digits or underscores, not "A;B"/,
     ],
     ['a question of two lines', built((p) => p.question('a\nB: munmap 0')), /question\[0\] must be one line/],
     ['no outcome', built((p) => p.allowed(null as never)), /allowed\[0\] must be results/],
@@ -227,6 +278,31 @@ describe('a program', () => {
       'nothing to ask',
       () => pfnless.minimizeProgram(pfnless.parseProgram(WHOLE), undefined as never),
       /must be a function/,
+    ],
+    [
+      'half a budget',
+      () => pfnless.minimizeProgram(pfnless.parseProgram(WHOLE), () => true, 0.5),
+      /budget must be a whole number/,
+    ],
+    [
+      'an answer that is none',
+      () => pfnless.minimizeProgram(pfnless.parseProgram(WHOLE), (async () => false) as never),
+      /program still fails must be true or false, not a Promise/,
+    ],
+    [
+      'a site that is none',
+      () => pfnless.replay({ ...parseRepro(`v1 offset tame ${WHOLE}`), sites: { forget: ['bogus'] } }),
+      /no check site: there is no "bogus"/,
+    ],
+    [
+      'a field of a machine',
+      () => pfnless.replay({ ...parseRepro(`v1 offset tame ${WHOLE}`), sites: { addressing: 'legacy' } as never }),
+      /sites of a kernel have no "addressing"/,
+    ],
+    [
+      'no revision',
+      () => pfnless.replay({ ...parseRepro(`v1 offset tame ${WHOLE}`), sites: { revision: 'v77' as never } }),
+      /revision must be one of rfc, /,
     ],
     ['a repro of nothing', () => parseRepro(5 as never), /repro must be a string, not 5/],
     ['a replay of text', () => pfnless.replay('v1 offset tame A: load 0' as never), /must be an object/],

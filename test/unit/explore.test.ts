@@ -40,7 +40,9 @@ describe('how an exploration is called', () => {
     [{ strategy: 'pct', depth: 0 }, /depth of pct/],
     [{ strategy: 'dfs', preemptions: 0.5 }, /preemptions/],
     [{ addressing: 'pageless' }, /addressing must be one of legacy, offset/],
-    [{ sites: 'rfc' }, /sites of an exploration must be an object, not "rfc"/],
+    [{ sites: 'rfc' }, /sites of a kernel must be an object, not "rfc"/],
+    [{ shrink: 'no' }, /shrink of an exploration must be true or false/],
+    [{ execution: 5 }, /have no "execution" \(did you mean "executions"\?\)/],
     [{ twice: 'yes' }, /twice of an exploration must be true or false/],
     [{ onProgress: true }, /onProgress of an exploration must be a function/],
   ])('options %o are refused', (options, message) => {

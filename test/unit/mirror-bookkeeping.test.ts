@@ -157,6 +157,9 @@ describe.each(['legacy', 'offset'] as const)('%s', (addressing) => {
     const start = (Math.ceil(range.start / HUGE) * HUGE - 2 * HUGE) as VirtRange['start'];
     const shared = await process.mmap({ at: start, length: HUGE, shared: true });
     await process.madvise(pages(shared, 1, 5), 'COLLAPSE');
+    await expect(process.madvise(shared, 'COLLAPSE')).rejects.toMatchObject({ errno: 'EINVAL' });
+    await process.madvise(shared, 'NOHUGEPAGE');
+    await expect(process.madvise(pages(shared, 1, 5), 'COLLAPSE')).rejects.toMatchObject({ errno: 'EINVAL' });
     const odd = await process.mmap({
       at: (start - 2 * HUGE - PAGE) as VirtRange['start'],
       length: 2 * HUGE,

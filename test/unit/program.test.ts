@@ -1,4 +1,5 @@
 /** Programs as data: the text form both ways, its errors, the builder, the generator, the minimiser. */
+import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { PfnlessError } from '#src/base/errors';
@@ -7,7 +8,7 @@ import { parseMachineSpec } from '#src/machine/spec';
 import { program } from '#src/workload/program/build';
 import { generateProgram } from '#src/workload/program/generate';
 import { minimizeProgram, simplifications } from '#src/workload/program/minimize';
-import { OP_NAMES } from '#src/workload/program/operations';
+import { OP_NAMES, OPERATIONS } from '#src/workload/program/operations';
 import { parseProgram } from '#src/workload/program/parse';
 import { printProgram, printProgramOnOneLine } from '#src/workload/program/print';
 import { countCalls, type Program } from '#src/workload/program/program';
@@ -98,7 +99,7 @@ describe('text form', () => {
     ['devices 9', 1, 9, 'the number of devices must be a whole number from 0 to 4, not "9"'],
     ['A: load 0 -> r\nallowed r', 2, 9, '"r" is no result: write name=value, as in r=7 or e=EFAULT'],
     ['A: mprotect 0 x', 1, 15, 'the protection must be none, r, rw, not "x"'],
-    ['3: load 0', 1, 1, '"3" is no name of a task: use up to 16 letters and digits'],
+    ['3: load 0', 1, 1, '"3" is no name of a task: use a letter and up to 15 more letters, digits or underscores'],
   ])('%j is refused at its place', (text, line, column, message) => {
     const error = catches(() => parseProgram(text, 'file'));
     expect(error).toBeInstanceOf(ProgramSyntaxError);
@@ -203,6 +204,21 @@ describe('generator', () => {
       expect.objectContaining({ code: 'ERR_PFNLESS_ARGUMENT', message: expect.stringMatching(message) }),
     );
   });
+});
+
+test('the page about litmus programs has every operation, in the form in which it is written, and its example parses', () => {
+  const page = readFileSync(new URL('../litmus/README.md', import.meta.url), 'utf8');
+  const rows = [...page.matchAll(/^\| `(\w+)([^`]*)` \| (.*) \|$/gm)];
+  const written = new Map(rows.map(([, name, form, says]) => [name, { words: form!.trim(), says }]));
+  for (const op of OP_NAMES) {
+    const { args, summary } = OPERATIONS[op];
+    const row = written.get(op);
+    expect(row?.says, op).toBe(summary);
+    // `mremap PAGE[-LAST] to PAGE [dontunmap]`: an argument a word, but for "on" and "to".
+    expect(row!.words.split(' ').filter((word) => !['', 'on', 'to'].includes(word)).length, op).toBe(args.length);
+  }
+  const [, example] = /```\n([\s\S]*?)```/.exec(page)!;
+  expect(parseProgram(example!).tasks.map(({ name }) => name)).toEqual(['A', 'B']);
 });
 
 describe('minimiser', () => {

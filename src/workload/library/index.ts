@@ -1,4 +1,5 @@
 /** The workloads that pfnless ships, in the order in which they are listed and run. */
+import { deepFreeze } from '../../base/freeze.js';
 import type { Workload } from '../workload.js';
 import { bfsWorkload } from './bfs.js';
 import { histogramWorkload } from './histogram.js';
@@ -14,7 +15,7 @@ import { saxpyWorkload } from './saxpy.js';
 import { stencilWorkload } from './stencil.js';
 import { vectorAddWorkload } from './vector-add.js';
 
-export const workloads: readonly Workload[] = Object.freeze([
+export const workloads: readonly Workload[] = deepFreeze([
   vectorAddWorkload,
   saxpyWorkload,
   matmulWorkload,

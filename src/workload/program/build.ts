@@ -224,12 +224,12 @@ function callsOf(write: (task: TaskBuilder) => unknown): Call[] {
 }
 
 function place(where: Where): Pick<Call, 'page' | 'offset'> {
-  const [page, offset = 0] = typeof where === 'number' ? [where] : (where ?? []);
+  const [page, offset = 0] = Array.isArray(where) ? (where as readonly number[]) : [where as number];
   return offset === 0 ? { page } : { page, offset };
 }
 
 function span(pages: Pages): { readonly page: number; readonly last: number } {
-  const [page, last] = typeof pages === 'number' ? [pages, pages] : (pages ?? []);
+  const [page, last] = Array.isArray(pages) ? (pages as readonly number[]) : [pages as number, pages as number];
   return { page, last };
 }
 

@@ -73,7 +73,8 @@ interface Shape {
   readonly swap: number;
 }
 
-function requireGenerateOptions(options: GenerateOptions): void {
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT */
+export function requireGenerateOptions(options: GenerateOptions): void {
   requireOptions('The options of a generated program', options, ['tasks', 'calls', 'pages', 'devices', 'huge']);
   const { tasks = 3, calls = 4, pages = 3, devices = 2, huge = 'sometimes' } = options;
   requireWhole('The number of tasks', tasks, 1, NAMES.length);

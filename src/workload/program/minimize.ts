@@ -2,7 +2,7 @@
  * The smallest program that still fails: fewest calls first, then fewest tasks, devices and pages. Greedy, until no single
  * simplification keeps the failure (1-minimal), as delta debugging does.
  */
-import { requireFunction } from '../../base/require.js';
+import { requireBoolean, requireFunction, requireWhole } from '../../base/require.js';
 import type { Call, Program, Task } from './program.js';
 import { isProgram, requireProgram } from './validate.js';
 
@@ -13,6 +13,7 @@ import { isProgram, requireProgram } from './validate.js';
 export function minimizeProgram(program: Program, fails: (candidate: Program) => boolean, budget = 2000): Program {
   requireProgram(program);
   requireFunction('What says whether a program still fails', fails);
+  requireWhole('The budget', budget, 0, Number.MAX_SAFE_INTEGER);
   let smallest = program;
   let asked = 0;
   for (let improved = true; improved && asked < budget; ) {
@@ -20,7 +21,9 @@ export function minimizeProgram(program: Program, fails: (candidate: Program) =>
     for (const candidate of simplifications(smallest)) {
       if (!isProgram(candidate)) continue;
       if (++asked > budget) return smallest;
-      if (!fails(candidate)) continue;
+      const failing = fails(candidate);
+      requireBoolean('Whether a program still fails', failing);
+      if (!failing) continue;
       smallest = candidate;
       improved = true;
       break;

@@ -23,6 +23,7 @@ import {
   INJECTIONS,
   type Injection,
   NAME,
+  NAME_RULE,
   type Outcome,
   PROGRAM_LIMITS,
   PROTECTIONS,
@@ -113,7 +114,7 @@ class Line {
 
   name(what: string): string {
     const { text, column } = this.take(what);
-    if (!NAME.test(text)) this.fail(column, `"${text}" is no name of ${what}: use up to 16 letters and digits`);
+    if (!NAME.test(text)) this.fail(column, `"${text}" is no name of ${what}: use ${NAME_RULE}`);
     return text;
   }
 }
@@ -202,7 +203,7 @@ class Draft {
   }
 
   #call(line: Line, { text: name, column }: Token): Partial<Program> {
-    if (!NAME.test(name)) line.fail(column, `"${name}" is no name of a task: use up to 16 letters and digits`);
+    if (!NAME.test(name)) line.fail(column, `"${name}" is no name of a task: use ${NAME_RULE}`);
     const calls = line.next === undefined ? [] : [parseCall(line)];
     const { init, tasks } = this.#program;
     if (name === INIT) return { init: [...init, ...calls] };

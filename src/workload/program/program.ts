@@ -21,6 +21,7 @@ export const PROGRAM_LIMITS = Object.freeze({
 
 /** Names of tasks and results. */
 export const NAME = /^[A-Za-z]\w{0,15}$/;
+export const NAME_RULE = 'a letter and up to 15 more letters, digits or underscores';
 /** Largest word. */
 export const WORD_MAX = 2 ** 32 - 1;
 

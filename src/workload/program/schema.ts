@@ -11,6 +11,7 @@ import {
   HUGE_PAGES,
   INJECTIONS,
   NAME,
+  NAME_RULE,
   PROGRAM_LIMITS,
   PROTECTIONS,
   UFFD_FEATURES,
@@ -27,7 +28,7 @@ const whole = (min: number, max: number) => {
 const oneOf = <const T extends readonly string[]>(known: T) => z.enum(known, { error: `must be ${known.join(', ')}` });
 const list = <T extends z.ZodType>(item: T) => z.array(item, { error: 'must be a list' });
 const isTrue = () => z.literal(true, { error: 'must be true, or not there' });
-const nameError = 'must be a name of up to 16 letters and digits';
+const nameError = `must be ${NAME_RULE}`;
 const name = () => z.string({ error: nameError }).regex(NAME, { error: nameError });
 const object = <T extends z.ZodRawShape>(shape: T) => z.strictObject(shape, { error: 'must be an object' });
 
@@ -64,9 +65,11 @@ const line = () =>
   z.string({ error: lineError }).refine((text) => text === text.trim() && !/[\n\r]/.test(text), lineError);
 const resultError = 'must be a word, or the name of an errno';
 const outcome = () =>
-  z.record(name(), z.union([whole(0, WORD_MAX), z.string().regex(/^[A-Za-z]\w*$/)], { error: resultError }), {
-    error: 'must be results and their values',
-  });
+  z
+    .record(name(), z.union([whole(0, WORD_MAX), z.string().regex(/^[A-Za-z]\w*$/)], { error: resultError }), {
+      error: 'must be results and their values',
+    })
+    .refine((values) => Object.keys(values).length > 0, 'must have a result');
 
 const programSchema = object({
   question: list(line()),
@@ -79,7 +82,7 @@ const programSchema = object({
   swap: whole(0, PROGRAM_LIMITS.swap),
   inject: list(oneOf(INJECTIONS)),
   failNth: whole(0, PROGRAM_LIMITS.failNth),
-  processes: list(list(name())),
+  processes: list(list(name()).min(1, { error: 'must have a task' })),
   init: list(callSchema),
   tasks: list(object({ name: name(), calls: list(callSchema) })),
   allowed: list(outcome()),
