@@ -1,5 +1,6 @@
 /** The flags that describe a machine, shared by the commands that boot one. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { PfnlessError } from '../base/errors.js';
 import { SEED_MAX } from '../base/random.js';
 import { PRESET_NAMES } from '../machine/presets.js';
 import { MAX_DEVICES } from '../machine/schema.js';
@@ -70,5 +71,9 @@ export function machineFromFlags(flags: MachineFlags): MachineSpec {
     ...(rest.devices !== undefined && { devices: rest.devices }),
     ...(checks === false && { checks }),
   };
-  return overrideMachineSpec(loadMachine(machine), overrides);
+  const spec = overrideMachineSpec(loadMachine(machine), overrides);
+  if (rest.schedule !== undefined && spec.executor === 'threads') {
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', '--schedule is for --executor inline: threads run as they like');
+  }
+  return spec;
 }

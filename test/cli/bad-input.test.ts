@@ -158,6 +158,21 @@ const FLAGS: readonly Case[] = [
     says: /saxpy: .*size/,
   },
   { title: 'a negative seed', words: ['run', 'saxpy', '--seed', '-1'], says: /--seed/ },
+  {
+    title: 'a schedule of threads',
+    words: ['run', 'saxpy', '--schedule', 'random'],
+    says: /--schedule is for --executor inline/,
+  },
+  {
+    title: 'preemptions of a random walk',
+    words: ['explore', 'migrate/against-store', '--preemptions', '1'],
+    says: /--preemptions is for --strategy dfs, not for random/,
+  },
+  {
+    title: 'the depth of a search',
+    words: ['explore', 'migrate/against-store', '--strategy', 'dfs', '--depth', '2'],
+    says: /--depth is for --strategy pct, not for dfs/,
+  },
   { title: 'an unknown executor', words: ['run', 'saxpy', '--executor', 'gpu'], says: /threads, inline/ },
   { title: 'pageless', words: ['run', 'saxpy', '--addressing', 'pageless'], says: /not there yet/ },
   { title: 'a size of zero', words: ['run', 'saxpy', '--size', '0'], says: /--size/ },

@@ -28,7 +28,7 @@ interface ExploreFlags extends SiteFlags {
   readonly strategy: StrategyName;
   readonly executions: number;
   readonly seed: number;
-  readonly depth: number;
+  readonly depth?: number;
   readonly preemptions?: number;
   readonly addressing: 'legacy' | 'offset';
   readonly generate?: number;
@@ -46,14 +46,21 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
     .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXPLORE_LIMITS.executions), 10_000)
     .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
-    .option('--depth <n>', 'pct: ordering constraints that a bug may need', wholeNumber(1, EXPLORE_LIMITS.depth), 3)
+    .option(
+      '--depth <n>',
+      'pct: ordering constraints that a bug may need (default: 3)',
+      wholeNumber(1, EXPLORE_LIMITS.depth),
+    )
     .option(
       '--preemptions <n>',
       'dfs: preemptions and injected events, at the most',
       wholeNumber(0, EXPLORE_LIMITS.preemptions),
     )
     .addOption(
-      new Option('--inject <events...>', 'hostile events, beside those that the program names').choices(INJECTIONS),
+      new Option(
+        '--inject <events...>',
+        'hostile events, beside those that the program names; behind the program',
+      ).choices(INJECTIONS),
     )
     .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
     .option('--twice', 'run every schedule twice, and compare')
@@ -81,15 +88,28 @@ export function addReplayCommand(program: Command, exit: (code: number) => void)
     });
 }
 
+/** What would be taken and left aside. */
+function requireUse({ strategy, depth, preemptions }: ExploreFlags): void {
+  const unused =
+    depth !== undefined && strategy !== 'pct'
+      ? '--depth is for --strategy pct'
+      : preemptions !== undefined && strategy !== 'dfs'
+        ? '--preemptions is for --strategy dfs'
+        : null;
+  if (unused !== null) throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${unused}, not for ${strategy}`);
+}
+
 async function run(name: string | undefined, flags: ExploreFlags): Promise<number> {
+  requireUse(flags);
   const program = chooseProgram(name, flags);
   const { strategy, executions, seed, depth, preemptions, addressing, twice = false, shrink, json } = flags;
   if (!json) print(`seed ${seed} · strategy ${strategy} · ${addressing} addressing\n`);
   const progress = await startProgress('exploring');
   const started = performance.now();
   const options = {
-    ...{ strategy, executions, seed, depth, addressing, twice, shrink },
+    ...{ strategy, executions, seed, addressing, twice, shrink },
     sites: sitesFromFlags(flags),
+    ...(depth === undefined ? {} : { depth }),
     ...(preemptions === undefined ? {} : { preemptions }),
   };
   const result = await exploreWithTurns(program, options, (done) => progress.update(`${done} executions`)).finally(() =>
