@@ -376,8 +376,10 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
   const copied = yield* copyPages(ctx, batch, [round.args.dst], page);
   const { pages } = yield* endToSystem(ctx, round);
   // The test driver asks only who made the page, and forgets what it has at this address: also where that is another process, which may
-  // have something else there by now.
-  if (pages > 0 && creator !== undefined && creator.mm !== vma.mm) yield* creator.forget(start, end);
+  // have something else there by now. One that was closed while the page was copied has no tables any more.
+  const isElsewhere =
+    creator !== undefined && creator.mm !== vma.mm && ctx.owner.mirrorsOf(creator.mm).includes(creator);
+  if (pages > 0 && isElsewhere) yield* creator.forget(start, end);
   if (!copied) return VM_FAULT_SIGBUS;
   return round.starved ? VM_FAULT_OOM : 0;
 }

@@ -20,6 +20,10 @@ test.each([
     'a device maps no page behind an invalidation that has passed',
     'v1 offset 6-0 devices 1; pages 1; init: read 0 on 0; B: add 0 2 on 0; C: tosystem 0 on 0',
   ],
+  [
+    "a child's fault leaves the tables of a mirror alone that was closed meanwhile: another stands there by now",
+    'v1 offset 0-c-3-0-0-0 devices 1; pages 1; inject copy-late; init: todevice 0 on 0; A: fork C; A: close 0; A: madvise 0 dontneed; A: store 0 5; A: open 0; A: fill 0 6 on 0; A: munmap 0; A: fill 0 7 on 0; C: load 0 -> s',
+  ],
 ])('%s', (_, repro) => {
   expect(replay(parseRepro(repro)).finding).toBeNull();
 });
