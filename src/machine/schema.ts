@@ -7,6 +7,7 @@
 import * as z from 'zod';
 import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
+import { whole } from '../base/fields.js';
 import { SEED_MAX } from '../base/random.js';
 import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
 
@@ -40,11 +41,6 @@ const bytes = (): z.ZodType<number, number | string> =>
 const size = ({ min, max, multipleOf }: SizeLimits) => {
   const message = `must be from ${formatBytes(min)} to ${formatBytes(max)} and a multiple of ${formatBytes(multipleOf)}`;
   return bytes().refine((value) => value >= min && value <= max && value % multipleOf === 0, { error: message });
-};
-
-const whole = (min: number, max: number) => {
-  const error = `must be a whole number from ${min} to ${max}`;
-  return z.int({ error }).min(min, { error }).max(max, { error });
 };
 
 const flag = () => z.boolean({ error: 'must be true or false' });

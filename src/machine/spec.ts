@@ -334,7 +334,4 @@ function shapeAt(path: readonly PropertyKey[]): object {
 
 const notThis = (value: unknown): string => (value === undefined ? '' : `, not ${shown(value)}`);
 
-function pathText(path: readonly PropertyKey[]): string {
-  if (path.length === 0) return 'the spec';
-  return path.map((step, at) => (typeof step === 'number' ? `[${step}]` : `${at ? '.' : ''}${String(step)}`)).join('');
-}
+const pathText = (path: readonly PropertyKey[]): string => z.core.toDotPath(path) || 'the spec';

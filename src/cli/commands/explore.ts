@@ -88,15 +88,16 @@ export function addReplayCommand(program: Command, exit: (code: number) => void)
     });
 }
 
-/** What would be taken and left aside. */
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT for what would be taken and left aside */
 function requireUse({ strategy, depth, preemptions }: ExploreFlags): void {
-  const unused =
-    depth !== undefined && strategy !== 'pct'
-      ? '--depth is for --strategy pct'
-      : preemptions !== undefined && strategy !== 'dfs'
-        ? '--preemptions is for --strategy dfs'
-        : null;
-  if (unused !== null) throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${unused}, not for ${strategy}`);
+  const uses = [
+    { flag: '--depth', value: depth, needs: 'pct' },
+    { flag: '--preemptions', value: preemptions, needs: 'dfs' },
+  ];
+  const unused = uses.find(({ value, needs }) => value !== undefined && strategy !== needs);
+  if (unused === undefined) return;
+  const { flag, needs } = unused;
+  throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${flag} is for --strategy ${needs}, not for ${strategy}`);
 }
 
 async function run(name: string | undefined, flags: ExploreFlags): Promise<number> {

@@ -3,6 +3,7 @@
  * in validate.ts. Messages are predicates ("must be ..."); the place is put before them, and the value behind.
  */
 import * as z from 'zod';
+import { whole } from '../../base/fields.js';
 import { shown } from '../../base/require.js';
 import { OP_NAMES } from './operations.js';
 import {
@@ -21,10 +22,6 @@ import {
 /** Last byte of a page at which a word begins. */
 const OFFSET_MAX = 4092;
 
-const whole = (min: number, max: number) => {
-  const error = `must be a whole number from ${min} to ${max}`;
-  return z.int({ error }).min(min, { error }).max(max, { error });
-};
 const oneOf = <const T extends readonly string[]>(known: T) => z.enum(known, { error: `must be ${known.join(', ')}` });
 const list = <T extends z.ZodType>(item: T) => z.array(item, { error: 'must be a list' });
 const isTrue = () => z.literal(true, { error: 'must be true, or not there' });
