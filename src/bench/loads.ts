@@ -29,11 +29,12 @@ async function loadRig(addressing: Addressing, { words, stride, count, misses }:
   for (let i = 0; i < count; i++) expected = (expected + values[((i % words) * stride) / 4]!) | 0;
   const mirror = await process.mirror(0);
   await migrateAll(mirror, source, 'device');
-  const args = { source: source.start, words, stride, count, sums: sums.start };
+  const end = source.start + source.length;
+  const args = { start: source.start, end, stride, times: count / words, sums: sums.start };
   return {
     async round() {
       // The page of the sums goes to the device first: it would be a fault for each lane, which would run twice.
-      await mirror.launch(PROGRAM, { lanes: LANES, args: { ...args, count: 0 } });
+      await mirror.launch(PROGRAM, { lanes: LANES, args: { ...args, times: 0 } });
       const before = (await machine.stats()).devices[0]!.tlbMisses;
       const ns = await nsPerAsync(LANES * count, () => mirror.launch(PROGRAM, { lanes: LANES, args }));
       const missed = ((await machine.stats()).devices[0]!.tlbMisses - before) / (LANES * count);
