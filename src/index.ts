@@ -7,6 +7,7 @@ export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.
 export { boot } from './check/boot.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
 export {
+  type Effort,
   type ExploreFailure,
   type ExploreOptions,
   type ExploreResult,
@@ -14,6 +15,7 @@ export {
   exploreInParts,
   type ReplayResult,
   replay,
+  type StrategyName,
 } from './explore/explore.js';
 export { parseRepro, printRepro, type Repro } from './explore/repro.js';
 export { BootError, type FailedRequest, FaultError } from './machine/errors.js';
@@ -73,7 +75,18 @@ export { type GenerateOptions, generateProgram } from './workload/program/genera
 export { minimizeProgram } from './workload/program/minimize.js';
 export { parseProgram } from './workload/program/parse.js';
 export { printProgram } from './workload/program/print.js';
-export type { Call, Outcome, Program, Task } from './workload/program/program.js';
+export type {
+  // Of a program: fewer than a machine's, which have the same names.
+  Advice as ProgramAdvice,
+  Backing,
+  Call,
+  Injection,
+  Outcome,
+  Program,
+  Protection as ProgramProtection,
+  Task,
+  UffdFeature,
+} from './workload/program/program.js';
 export { ProgramSyntaxError } from './workload/program/syntax-error.js';
 export { type RunWorkloadOptions, runWorkload, type WorkloadResult } from './workload/run.js';
 export type { Workload, WorkloadEnv, WorkloadPlan, WorkloadSizes, WorkloadVerdict } from './workload/workload.js';

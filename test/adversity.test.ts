@@ -104,6 +104,23 @@ describe.each(VARIANTS)('$executor, $addressing', (variant) => {
       expect(await machine.check()).toEqual([]);
     }));
 
+  test('a child of a process whose mirror is being closed has the other mirrors only', () =>
+    booted({ ...variant, devices: 2 }, async (machine) => {
+      const process = await machine.process();
+      const range = await process.mmap({ length: MIB });
+      await process.write(range.start, new Uint8Array(MIB).fill(5));
+      const [closing, other] = [await process.mirror(0), await process.mirror(1)];
+      await closing.migrate(range, 'device');
+      const closed = closing.close();
+      expect(process.mirrors).toEqual([other]);
+      const child = await process.fork();
+      await closed;
+      expect(child.mirrors.map(({ device }) => device)).toEqual([1]);
+      expect(await child.mirrors[0]!.read(range.start, 2)).toEqual(Uint8Array.of(5, 5));
+      await child.exit();
+      expect(await machine.check()).toEqual([]);
+    }));
+
   test('a device dies in the middle of everything: its work fails, its data is lost, the rest goes on', () =>
     booted({ ...variant, devices: 2 }, async (machine) => {
       const process = await machine.process();

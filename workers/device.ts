@@ -55,7 +55,6 @@ const control: DeviceControl = {
   launch: counted((request) => device.launch(request)),
   stats: counted(() => device.stats()),
   reset: counted(() => device.reset()),
-  stop: counted(() => device.stop()),
 };
 
 /** A full turn: messages come in, answers go out. */

@@ -3,6 +3,7 @@ import type { Pfn, PhysAddr } from '../base/brand.js';
 
 export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
+export const PAGE_KIB = PAGE_SIZE / 1024;
 /** 64-bit words in a page, and entries in a page table. */
 export const PTRS_PER_TABLE = 512;
 export const PMD_SHIFT = 21;
@@ -25,6 +26,8 @@ export const PAGES_PER_SUBSECTION = 512;
 /** User addresses: 47 bits, the first page is never mapped (mmap_min_addr is 64 KiB). */
 export const TASK_SIZE = 2 ** 47 - PAGE_SIZE;
 export const MMAP_MIN_ADDR = 0x10000;
+/** Page numbers of user addresses are below this: 35 bits. */
+export const USER_PAGES = 2 ** 35;
 
 export const pageAlignUp = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 export const pageAlignDown = (bytes: number): number => Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;

@@ -28,12 +28,15 @@ export interface DeviceConfig {
 /** Arguments of a compute program: numbers by name. Device addresses are the process's virtual addresses. */
 export type ProgramArgs = Readonly<Record<string, number>>;
 
+/** Lanes of a launch, at the most. */
+export const LANES_MAX = 2 ** 24;
+
 export interface LaunchRequest {
   /** Name of a built-in program, or the URL of a module whose default export is a program. */
   readonly program: string;
   /** Address space of the launch. */
   readonly context: number;
-  /** Lanes to run: 1 .. 2^24. */
+  /** Lanes to run: 1..LANES_MAX. */
   readonly lanes: number;
   /** Lanes in a work group; divides nothing in particular, the last group may be short. */
   readonly groupSize: number;
@@ -85,6 +88,4 @@ export interface DeviceControl {
   stats(): Promise<DeviceStats>;
   /** As after a hang: launches fail, copies under way fail, translations and faults are forgotten. Memory stays as it is. */
   reset(): Promise<void>;
-  /** Leave the loop; the thread ends by itself. */
-  stop(): Promise<void>;
 }

@@ -5,7 +5,6 @@ export type Errno =
   | 'EPERM'
   | 'ENOENT'
   | 'ESRCH'
-  | 'EINTR'
   | 'EIO'
   | 'ENXIO'
   | 'EBADF'
@@ -14,13 +13,10 @@ export type Errno =
   | 'EACCES'
   | 'EFAULT'
   | 'EBUSY'
-  | 'EEXIST'
   | 'ENODEV'
   | 'EINVAL'
-  | 'ENOSPC'
   | 'ERANGE'
   | 'EOPNOTSUPP'
-  | 'ETIME'
   | 'EHWPOISON';
 
 /** Outcome of a function that has nothing else to say: `0` or what went wrong. */
@@ -31,7 +27,6 @@ export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   EPERM: 1,
   ENOENT: 2,
   ESRCH: 3,
-  EINTR: 4,
   EIO: 5,
   ENXIO: 6,
   EBADF: 9,
@@ -40,12 +35,9 @@ export const ERRNO_NUMBER: Readonly<Record<Errno, number>> = Object.freeze({
   EACCES: 13,
   EFAULT: 14,
   EBUSY: 16,
-  EEXIST: 17,
   ENODEV: 19,
   EINVAL: 22,
-  ENOSPC: 28,
   ERANGE: 34,
-  ETIME: 62,
   EOPNOTSUPP: 95,
   EHWPOISON: 133,
 });
@@ -63,7 +55,6 @@ export const VM_FAULT_SIGBUS = 0x2;
 export const VM_FAULT_MAJOR = 0x4;
 export const VM_FAULT_HWPOISON = 0x10;
 export const VM_FAULT_SIGSEGV = 0x40;
-export const VM_FAULT_NOPAGE = 0x100;
 export const VM_FAULT_RETRY = 0x400;
 /**
  * A userfaultfd wants to hear of the fault. Whoever can give up mmap_lock tells it and sleeps (VM_FAULT_RETRY); to all others it

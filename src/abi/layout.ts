@@ -1,8 +1,7 @@
 /**
  * The declaration language of everything that two threads must agree on.
  *
- * A word of bit fields or a record of fields is declared once; the declaration yields shifts, masks and offsets, its
- * documentation, and checks that run when the module is loaded (no overlap, everything inside, alignment).
+ * A word of bit fields or a record of fields is declared once; the declaration yields shifts, masks and offsets, and checks that run when the module is loaded (no overlap, everything inside, alignment).
  */
 import { assert } from '../base/errors.js';
 
@@ -13,7 +12,7 @@ export interface BitField {
   readonly doc: string;
 }
 
-export interface BitFieldLayout extends BitField {
+export interface BitFieldLayout extends Pick<BitField, 'low' | 'high'> {
   readonly shift: bigint;
   /** Mask of the field in place. */
   readonly mask: bigint;
@@ -23,14 +22,7 @@ export interface BitFieldLayout extends BitField {
 
 export type BitsLayout<Fields extends Record<string, BitField>> = { readonly [K in keyof Fields]: BitFieldLayout } & {
   readonly $name: string;
-  readonly $doc: readonly DocRow[];
 };
-
-export interface DocRow {
-  readonly field: string;
-  readonly where: string;
-  readonly doc: string;
-}
 
 export const bit = (at: number, doc: string): BitField => ({ low: at, high: at, doc });
 export const bits = (low: number, high: number, doc: string): BitField => ({ low, high, doc });
@@ -45,19 +37,16 @@ export function defineBits<const Fields extends Record<string, BitField>>(
   fields: Fields,
 ): BitsLayout<Fields> {
   let used = 0n;
-  const rows: DocRow[] = [];
   const layout: Record<string, unknown> = {};
-  for (const [field, { low, high, doc }] of Object.entries(fields)) {
+  for (const [field, { low, high }] of Object.entries(fields)) {
     assert(low >= 0 && low <= high && high < width, `${name}.${field}: bits ${low}..${high} leave a word of ${width}`);
     const valueMask = (1n << BigInt(high - low + 1)) - 1n;
     const mask = valueMask << BigInt(low);
     assert((used & mask) === 0n, `${name}.${field}: bits ${low}..${high} overlap another field`);
     used |= mask;
-    layout[field] = Object.freeze({ low, high, doc, shift: BigInt(low), mask, valueMask });
-    rows.push({ field, where: low === high ? `bit ${low}` : `bits ${low}..${high}`, doc });
+    layout[field] = Object.freeze({ low, high, shift: BigInt(low), mask, valueMask });
   }
   layout.$name = name;
-  layout.$doc = rows;
   return Object.freeze(layout) as BitsLayout<Fields>;
 }
 
@@ -78,7 +67,6 @@ export type RecordLayout<Fields extends Record<string, RecordField>> = {
   readonly offset: { readonly [K in keyof Fields]: number };
   readonly name: string;
   readonly bytes: number;
-  readonly doc: readonly DocRow[];
 };
 
 export const field = (at: number, type: FieldType, doc: string): RecordField => ({ at, type, doc });
@@ -95,8 +83,7 @@ export function defineRecord<const Fields extends Record<string, RecordField>>(
   const used = new Set<number>();
   const word: Record<string, number> = {};
   const offset: Record<string, number> = {};
-  const doc: DocRow[] = [];
-  for (const [key, { at, type, doc: text }] of Object.entries(fields)) {
+  for (const [key, { at, type }] of Object.entries(fields)) {
     const size = FIELD_BYTES[type];
     assert(at % size === 0, `${name}.${key}: byte ${at} is not aligned for ${type}`);
     assert(at + size <= bytes, `${name}.${key}: byte ${at} leaves a record of ${bytes}`);
@@ -106,13 +93,11 @@ export function defineRecord<const Fields extends Record<string, RecordField>>(
     }
     word[key] = at / size;
     offset[key] = at;
-    doc.push({ field: key, where: `${type} @${at}`, doc: text });
   }
   return Object.freeze({
     word: Object.freeze(word),
     offset: Object.freeze(offset),
     name,
     bytes,
-    doc,
   }) as RecordLayout<Fields>;
 }

@@ -27,6 +27,15 @@ export const LOW_SWP_UFFD_WP = 1 << SWP.uffdWp.low;
 export const LOW_PROTNONE = 1 << PTE.protNone.low;
 const PRESENT_OR_PROTNONE = LOW_PRESENT | LOW_PROTNONE;
 
+/** Soft-dirty and uffd-wp of any entry, as one that is not present carries them. */
+export const carriedToLeaf = (low: number): number =>
+  lowPresent(low)
+    ? (low & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (low & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0)
+    : low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+/** The same of an entry that is not present, as a present one has them. */
+export const carriedToPresent = (low: number): number =>
+  (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) | (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+
 /** PFN bits in the low half, and what one unit of the high half is worth. */
 const PFN_SHIFT = PTE.pfn.low;
 const PFN_HIGH_UNIT = 2 ** (32 - PFN_SHIFT);

@@ -52,5 +52,4 @@ export const pteHardwarePresent = (pte: Pte): boolean => (pte & PTE_PRESENT) !==
 export const pteNone = (pte: Pte): boolean => pte === 0n;
 export const pteWrite = (pte: Pte): boolean => (pte & PTE_WRITE) !== 0n;
 export const pteDirty = (pte: Pte): boolean => (pte & PTE_DIRTY) !== 0n;
-export const pteYoung = (pte: Pte): boolean => (pte & PTE_ACCESSED) !== 0n;
 export const pteSpecial = (pte: Pte): boolean => (pte & PTE_SPECIAL) !== 0n;

@@ -92,7 +92,6 @@ const TYPE_SHIFT = SWP.type.shift;
 const OFFSET_SHIFT = SWP.offset.shift;
 const OFFSET_MASK = SWP.offset.valueMask;
 const NUMBER_MASK = SWP_MIG_YOUNG - 1n;
-const MIG_FLAGS = SWP_MIG_YOUNG | SWP_MIG_DIRTY;
 
 /** Build an entry from a type and an offset of 50 bits (`__swp_entry`). */
 export const swpEntry = (type: bigint, offset: bigint): SoftLeaf =>
@@ -105,8 +104,6 @@ export const makeNumberEntry = (type: bigint, number: Pfn | DevicePrivateOffset,
   swpEntry(type, BigInt(number) | flags);
 /** `softleaf_to_pfn`: the number without the young and dirty flags, of the kind that the entry's type says. */
 export const softleafNumber = (entry: SoftLeaf): number => Number(swpOffset(entry) & NUMBER_MASK);
-/** `softleaf_to_flags`: SWP_MIG_YOUNG and SWP_MIG_DIRTY. */
-export const softleafFlags = (entry: SoftLeaf): bigint => swpOffset(entry) & MIG_FLAGS;
 
 /** `softleaf_from_pte`: precondition: the entry is neither none nor present. Flags below bit 9 stay in the PTE. */
 export const softleafFromPte = (pte: Pte): SoftLeaf => (pte & ~0x1ffn) as SoftLeaf;

@@ -54,8 +54,6 @@ export const PAGE_FLAGS = Object.freeze({
   PG_uptodate: 1 << 3,
   PG_dirty: 1 << 4,
   PG_lru: 1 << 5,
-  /** Somebody sleeps on the folio lock. */
-  PG_waiters: 1 << 6,
   PG_active: 1 << 7,
   PG_head: 1 << 8,
   PG_reserved: 1 << 9,
@@ -76,8 +74,7 @@ export const PAGE_FLAGS = Object.freeze({
   PG_hugetlb: 1 << 19,
 });
 
-/** Zone of a page, in the low 8 bits of `zone`. */
-export const ZONE_NORMAL = 0;
+/** Zone of a page, in the low 8 bits of `zone`; 0 is that of RAM (ZONE_NORMAL). */
 export const ZONE_DEVICE = 1;
 /** Set in `zone` beside ZONE_DEVICE, so that the test for a private page needs no look at the pagemap. */
 export const ZONE_BIT_DEVICE_PRIVATE = 1 << 30;

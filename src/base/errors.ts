@@ -40,7 +40,3 @@ export class InvariantViolation extends Error {
 export function assert(condition: boolean, message: string | (() => string)): asserts condition {
   if (!condition) throw new InvariantViolation(typeof message === 'string' ? message : message());
 }
-
-export function unreachable(value: never, what: string): never {
-  throw new InvariantViolation(`${what}: unexpected ${String(value)}`);
-}

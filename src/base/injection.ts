@@ -39,7 +39,11 @@ export const INJECTION_POINTS = Object.freeze({
     where: 'device/command-processor',
     odds: 20,
   },
-  'shootdown-late': { summary: 'a CPU goes on with old translations for a while', where: 'machine/host-cpu', odds: 10 },
+  'shootdown-late': {
+    summary: 'a CPU goes on with old translations for a while',
+    where: 'machine/machine-cpu',
+    odds: 10,
+  },
   'fault-ring-full': { summary: 'the fault ring holds one record', where: 'device/fault-buffer', odds: 10 },
   'fault-service-late': {
     summary: 'the driver comes late for a batch of faults',

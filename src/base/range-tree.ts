@@ -126,13 +126,6 @@ export class RangeTree<T> extends BalancedTree<RangeNode<T>> {
     return start;
   }
 
-  /** Take the place that `highestGap` finds. @returns its start */
-  allocateHighest(size: number, min: number, max: number, align: number, value: T): number | undefined {
-    const start = this.highestGap(size, min, max, align);
-    if (start !== undefined) this.#add(start, start + size, value);
-    return start;
-  }
-
   protected override precedes(a: RangeNode<T>, b: RangeNode<T>): boolean {
     return a.start < b.start;
   }

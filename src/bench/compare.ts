@@ -1,6 +1,8 @@
 /** Comparing two runs of the benchmarks: what has become slower by more than both of them wavered. */
+
 import * as z from 'zod';
 import { PfnlessError } from '../base/errors.js';
+import { ADDRESSINGS } from '../mm/addressing/addressing.js';
 import type { BenchResult } from './measure.js';
 
 /** What an earlier run must have said: the output of `bench --json`, or the part of it that counts. */
@@ -9,7 +11,7 @@ const earlierRun = z.object({
   results: z.array(
     z.object({
       name: z.string(),
-      addressing: z.enum(['legacy', 'offset']),
+      addressing: z.enum(ADDRESSINGS),
       ratio: z.number().nullable(),
       ratioMad: z.number().nullable(),
       median: z.number(),

@@ -1,8 +1,8 @@
 /** One task of a campaign: a machine is booted, runs one workload, and is disposed of. Its result is data. */
 import { InvariantViolation, PfnlessError } from '../base/errors.js';
 import { boot } from '../check/boot.js';
+import { machineWords } from '../machine/command-line.js';
 import type { MachineSpec } from '../machine/spec.js';
-import { DEFAULT_REVISION } from '../mm/check-sites.js';
 import { type ErrorReport, errorReport, isUsageError } from '../report/error-report.js';
 import { clockMs } from '../sched/turn.js';
 import { workloads } from '../workload/library/index.js';
@@ -68,16 +68,8 @@ function reproduceCommand({ spec, machine, size, workload }: CampaignTask): stri
   const words = [
     'npx pfnless run',
     workload,
-    `--machine ${/^[\w./-]+$/.test(machine) ? machine : `'${machine}'`}`,
-    `--addressing ${spec.addressing}`,
-    ...(spec.revision === DEFAULT_REVISION ? [] : [`--revision ${spec.revision}`]),
-    ...spec.forget.map((id) => `--site ${id}`),
-    `--devices ${spec.devices.length}`,
-    `--executor ${spec.executor}`,
-    ...(spec.executor === 'inline' ? [`--schedule ${spec.schedule}`] : []),
-    `--seed ${spec.seed}`,
+    ...machineWords(spec, machine),
     ...(size === undefined ? [] : [`--size ${size}`]),
-    ...(spec.checks ? [] : ['--no-checks']),
   ];
   return words.join(' ');
 }

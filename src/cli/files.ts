@@ -6,6 +6,7 @@ import { parse as parseYaml } from 'yaml';
 import { PfnlessError } from '../base/errors.js';
 import { suggestion } from '../base/nearest.js';
 import { isPresetName, PRESET_NAMES } from '../machine/presets.js';
+import { isMachineName } from '../machine/schema.js';
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 
 const SPEC_EXTENSIONS = ['.yaml', '.yml', '.json'];
@@ -23,7 +24,7 @@ export function loadMachine(nameOrFile: string): MachineSpec {
   }
   const spec = parseMachineSpec(parseSpecText(readText(nameOrFile), nameOrFile), nameOrFile);
   const name = basename(nameOrFile, extname(nameOrFile));
-  return spec.name === 'custom' ? parseMachineSpec({ ...spec, name }, nameOrFile) : spec;
+  return spec.name === 'custom' && isMachineName(name) ? Object.freeze({ ...spec, name }) : spec;
 }
 
 function parseSpecText(text: string, file: string): unknown {

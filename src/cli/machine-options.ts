@@ -1,10 +1,12 @@
 /** The flags that describe a machine, shared by the commands that boot one. */
+
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { PfnlessError } from '../base/errors.js';
 import { SEED_MAX } from '../base/random.js';
 import { PRESET_NAMES } from '../machine/presets.js';
 import { MAX_DEVICES } from '../machine/schema.js';
 import { type MachineOverrides, type MachineSpec, overrideMachineSpec } from '../machine/spec.js';
+import { ADDRESSINGS, isAddressing } from '../mm/addressing/addressing.js';
 import { loadMachine } from './files.js';
 import { addSiteOptions, type SiteFlags, sitesFromFlags } from './site-options.js';
 
@@ -28,13 +30,11 @@ export const wholeNumber =
     return value;
   };
 
-const ADDRESSINGS = ['legacy', 'offset'];
-
 /** `pageless` is part of the design and not there yet: say so, instead of calling it unknown. */
 function parseAddressing(text: string): string {
   if (text === 'pageless')
     throw new InvalidArgumentError('pageless is planned, but not there yet: use legacy or offset');
-  if (!ADDRESSINGS.includes(text)) throw new InvalidArgumentError(`Allowed choices are ${ADDRESSINGS.join(', ')}`);
+  if (!isAddressing(text)) throw new InvalidArgumentError(`Allowed choices are ${ADDRESSINGS.join(', ')}`);
   return text;
 }
 
@@ -52,7 +52,7 @@ export function addMapOptions(command: Command): Command {
 /** Add every flag of a machine. */
 export function addMachineOptions(command: Command): Command {
   return addSiteOptions(addMapOptions(command))
-    .option('--devices <n>', 'number of devices: the first n, or copies of the first', wholeNumber(1, MAX_DEVICES))
+    .option('--devices <n>', 'number of devices: the first n, or copies of the first', wholeNumber(0, MAX_DEVICES))
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']))
     .addOption(new Option('--schedule <kind>', 'who runs next, inline').choices(['round-robin', 'random']))
     .option('--seed <n>', 'seed of everything random', wholeNumber(0, SEED_MAX))

@@ -1,5 +1,5 @@
 /** The only file that writes to stdout and stderr. Results go to stdout, everything about their making to stderr. */
-import { colours } from '../report/table.js';
+import { colours } from '../report/terminal.js';
 
 const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 

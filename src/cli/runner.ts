@@ -1,7 +1,7 @@
 /** How machines and results read on a terminal: what `run` and `showcase` share. */
 import type { WorkloadRow } from '../campaign/task.js';
 import type { MachineSpec } from '../machine/spec.js';
-import { type Column, formatCount, formatMs } from '../report/table.js';
+import { type Column, formatCount, formatMs } from '../report/terminal.js';
 import { paint } from './output.js';
 
 /** What a machine is, in the order in which it matters for a repetition. */

@@ -8,24 +8,21 @@ import {
   type DeviceControl,
   type DeviceMemories,
   type DeviceStats,
+  LANES_MAX,
   type LaunchReport,
   type LaunchRequest,
   NO_LANE,
 } from '../abi/control.js';
-import { QUEUE_HEADER } from '../abi/queue.js';
 import { assert } from '../base/errors.js';
-import { store32 } from '../sync/word.js';
 import { Engine, type EngineOptions } from './engine.js';
 import type { ComputeProgram } from './program.js';
 import { builtinPrograms } from './programs/index.js';
 
-const LANES_MAX = 2 ** 24;
 const URL_PATTERN = /^(file|data|blob|https?):/;
 
 export class EngineControl implements DeviceControl {
   readonly #options: EngineOptions;
   #engine: Engine | undefined;
-  #queue: Int32Array | undefined;
   #loading = 0;
   #reports = 0;
 
@@ -56,7 +53,6 @@ export class EngineControl implements DeviceControl {
   async boot(config: DeviceConfig, memories: DeviceMemories): Promise<void> {
     assert(this.#engine === undefined, `${config.name} is booted already`);
     this.#engine = new Engine(config, memories, this.#options);
-    this.#queue = new Int32Array(memories.queue);
   }
 
   async bindContext(context: number, root: number): Promise<void> {
@@ -88,11 +84,6 @@ export class EngineControl implements DeviceControl {
 
   async reset(): Promise<void> {
     this.#booted().abort();
-  }
-
-  async stop(): Promise<void> {
-    this.#booted();
-    store32(this.#queue!, QUEUE_HEADER.word.stop, 1);
   }
 
   async #load(name: string): Promise<ComputeProgram | string> {

@@ -13,7 +13,7 @@ import { assert } from '../base/errors.js';
 import { pageRefAddRun } from '../sync/page-ref.js';
 import { RingConsumer } from '../sync/ring.js';
 import { store32 } from '../sync/word.js';
-import { type DeviceMemory, WINDOW_PAGES, windowOffset } from './memory.js';
+import { type ReachableMemory, WINDOW_PAGES, windowOffset } from './memory.js';
 
 /** Pages copied before the engine looks at its other rings again: 1 MiB, some 50 microseconds. */
 const SLICE_PAGES = 256;
@@ -23,14 +23,14 @@ const { word: WORD } = COPY_PACKET;
 export class CopyEngine {
   copiedPages = 0;
   readonly #ring: RingConsumer;
-  readonly #memory: DeviceMemory;
+  readonly #memory: ReachableMemory;
   readonly #memmap: Int32Array;
   /** Pages of the oldest packet that are copied already. */
   #progress = 0;
   /** Times that the oldest packet was passed over (fault injection). */
   #passed = 0;
 
-  constructor(queue: SharedArrayBuffer, memory: DeviceMemory, memmap: SharedArrayBuffer) {
+  constructor(queue: SharedArrayBuffer, memory: ReachableMemory, memmap: SharedArrayBuffer) {
     this.#ring = new RingConsumer(queue, RINGS.copies);
     this.#memory = memory;
     this.#memmap = new Int32Array(memmap);

@@ -21,7 +21,7 @@ import { CommandProcessor } from './command-processor.js';
 import { CopyEngine } from './copy-engine.js';
 import { FaultBuffer } from './fault-buffer.js';
 import { Lane } from './lane.js';
-import { DeviceMemory } from './memory.js';
+import { ReachableMemory } from './memory.js';
 import { Mmu } from './mmu.js';
 import type { ComputeProgram } from './program.js';
 import { Tlb } from './tlb.js';
@@ -59,7 +59,7 @@ export class Engine {
 
   constructor(config: DeviceConfig, memories: DeviceMemories, options: EngineOptions = {}) {
     const { queue } = memories;
-    const memory = new DeviceMemory(memories.memories);
+    const memory = new ReachableMemory(memories.memories);
     const tlb = new Tlb(config.tlbSets);
     this.#config = config;
     this.#order = options.order;

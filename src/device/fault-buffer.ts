@@ -5,7 +5,7 @@
  * answers; a report for a stronger access serves the weaker ones. What does not fit into the ring stays pending.
  * Counterpart: the hardware fault buffer that NVIDIA's UVM and amdgpu's interrupt handler drain.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, USER_PAGES } from '../abi/address.js';
 import { ACCESS_ATOMIC, type Access, FAULT_PACKET } from '../abi/packet.js';
 import { fenceReached, QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import { RingProducer } from '../sync/ring.js';
@@ -44,7 +44,7 @@ interface Fault {
 const { word: WORD } = FAULT_PACKET;
 
 /** Contexts have 16 bits and page numbers 35, so the key of page and access fits into a number. */
-const keyOf = (context: number, vpn: number, access: number): number => (context * 2 ** 35 + vpn) * 4 + access;
+const keyOf = (context: number, vpn: number, access: number): number => (context * USER_PAGES + vpn) * 4 + access;
 
 export class FaultBuffer {
   /** Records written since boot. */

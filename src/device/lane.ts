@@ -8,7 +8,7 @@
  * stands in for all that is rare: a log to replay, a full log, a preemption, the time to look at the invalidations.
  * No translation is held between two accesses but the last page of each kind, which an invalidation makes forget.
  */
-import { PAGE_SHIFT, PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SHIFT, PAGE_SIZE, USER_PAGES } from '../abi/address.js';
 import type { LaunchFailure } from '../abi/control.js';
 import { DEVICE_PTE_ATOMIC, DEVICE_PTE_WRITE } from '../abi/device-pte.js';
 import { ERRNO_NUMBER } from '../abi/errno.js';
@@ -48,7 +48,6 @@ const FIRST_LOG = 4096;
 /** Pages whose translations are held beside the TLB. A power of two. */
 const SLOTS = 256;
 const DEVICE_PTE_WRITE_ATOMIC = DEVICE_PTE_WRITE | DEVICE_PTE_ATOMIC;
-const USER_PAGES = 2 ** 35;
 /** What an address has of its offset in the page, if it is aligned. */
 const BYTE_OFFSET = PAGE_SIZE - 1;
 const WORD_OFFSET = PAGE_SIZE - 4;

@@ -32,7 +32,8 @@ export const NO_WINDOW = new MemoryWindow(new SharedArrayBuffer(8), 0, 8);
 /** Byte offset of a frame in its window: below 2^30. */
 export const windowOffset = (frame: number): number => (frame % WINDOW_PAGES) << PAGE_SHIFT;
 
-export class DeviceMemory {
+/** All the memories that a device reaches: RAM, its own, and its peers'. */
+export class ReachableMemory {
   readonly #windows: readonly (readonly MemoryWindow[])[];
   readonly #pages: readonly number[];
 

@@ -7,7 +7,7 @@ import { DEVICE_PTE_ATOMIC, DEVICE_PTE_VALID, DEVICE_PTE_WRITE, devicePteMemory 
 import type { Access } from '../abi/packet.js';
 import { assert } from '../base/errors.js';
 import { load32 } from '../sync/word.js';
-import { type DeviceMemory, windowOffset } from './memory.js';
+import { type ReachableMemory, windowOffset } from './memory.js';
 import { walk } from './page-table.js';
 import { CONTEXTS_MAX, type Tlb } from './tlb.js';
 
@@ -27,11 +27,11 @@ export class Mmu {
   /** Walks that found a translation. */
   served = 0;
 
-  readonly #memory: DeviceMemory;
+  readonly #memory: ReachableMemory;
   readonly #words: Int32Array;
   readonly #roots = new Map<number, number>();
 
-  constructor(tlb: Tlb, memory: DeviceMemory, pageTables: SharedArrayBuffer) {
+  constructor(tlb: Tlb, memory: ReachableMemory, pageTables: SharedArrayBuffer) {
     this.tlb = tlb;
     this.#memory = memory;
     this.#words = new Int32Array(pageTables);

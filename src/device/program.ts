@@ -7,7 +7,11 @@
  * and loaded values must lead to the same sequence of calls on the context. It must keep no state outside of its call.
  */
 
-/** Addresses are virtual addresses of the process; each access must be aligned to its size. */
+/**
+ * Addresses are virtual addresses of the process. An access that is not aligned to its size, or to memory that the process may not
+ * access so, ends the launch (ERR_PFNLESS_FAULT). Values are taken modulo the size of the access, as typed arrays do. Between two lanes,
+ * or a lane and a CPU, only atomics and barriers order anything.
+ */
 export interface LaneContext {
   /** Number of this lane in the launch, 0-based. */
   readonly lane: number;

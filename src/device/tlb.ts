@@ -5,13 +5,11 @@
  * It may keep more than the page table says only until the invalidation for it is obeyed. Fewer permissions than the page
  * table is no fault: the MMU walks again. Not modelled: large pages, global entries.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, USER_PAGES } from '../abi/address.js';
 import { assert } from '../base/errors.js';
 import { type MemoryWindow, NO_WINDOW } from './memory.js';
 
 const WAYS = 4;
-/** Virtual page numbers have 35 bits. */
-const VPN_LIMIT = 2 ** 35;
 /** Contexts that a tag can name: context and page number share the 53 bits of a number. */
 export const CONTEXTS_MAX = 2 ** 16;
 /** No context and page number make this tag. */
@@ -42,7 +40,7 @@ export class Tlb {
   /** The entry of a page, or -1. */
   lookup(context: number, vpn: number): number {
     const tags = this.tags;
-    const tag = context * VPN_LIMIT + vpn;
+    const tag = context * USER_PAGES + vpn;
     const at = ((vpn + context) & this.setMask) * WAYS;
     if (tags[at] === tag) return at;
     if (tags[at + 1] === tag) return at + 1;
@@ -59,7 +57,7 @@ export class Tlb {
       const way = this.victims[set]!;
       this.victims[set] = (way + 1) % WAYS;
       entry = set * WAYS + way;
-      this.tags[entry] = context * VPN_LIMIT + vpn;
+      this.tags[entry] = context * USER_PAGES + vpn;
     }
     this.words[entry] = word;
     this.windows[entry] = window;
@@ -79,8 +77,8 @@ export class Tlb {
       }
       return;
     }
-    const low = context * VPN_LIMIT + first;
-    const high = context * VPN_LIMIT + Math.min(last, VPN_LIMIT);
+    const low = context * USER_PAGES + first;
+    const high = context * USER_PAGES + Math.min(last, USER_PAGES);
     for (let entry = 0; entry < tags.length; entry++) {
       const tag = tags[entry]!;
       if (tag >= low && tag < high) tags[entry] = EMPTY;

@@ -24,6 +24,7 @@ import type { MmStruct } from '../mm/mm-struct.js';
 import {
   type MmuIntervalNotifier,
   type MmuNotifierRange,
+  mmuIntervalInvalidating,
   mmuIntervalNotifierInsert,
   mmuIntervalNotifierRemove,
   mmuIntervalSetSeq,
@@ -58,6 +59,10 @@ export class Dmirror {
   failAlloc = false;
   /** Batches of faults that are being served. */
   serving = 0;
+  /** Batches of faults in which a page was wanted for atomics while device memory was full, by address. */
+  readonly starved = new Map<number, number>();
+  /** Batches in which it did not move for other reasons. */
+  readonly stuck = new Map<number, number>();
   /** The mirror is being closed: its faults are not served any more. */
   closing = false;
 
@@ -76,7 +81,7 @@ export class Dmirror {
    * mapped now, nobody would take out again.
    */
   get invalidating(): boolean {
-    return this.mm.notifiers.invalidateSeq === this.notifier.invalidateSeq;
+    return mmuIntervalInvalidating(this.notifier);
   }
 
   /** Has `failAlloc` been asked for? Once. */

@@ -66,10 +66,6 @@ export class FaultService {
   readonly #link: DeviceLink;
   readonly #ring: RingConsumer;
   readonly #mirrors: ReadonlyMap<number, ServedMirror>;
-  /** Batches in which a page was wanted for atomics while device memory was full, by address. */
-  readonly #starved = new Map<number, number>();
-  /** Batches in which it did not move for other reasons. */
-  readonly #stuck = new Map<number, number>();
   faults = 0;
   batches = 0;
 
@@ -79,12 +75,6 @@ export class FaultService {
     this.#link = link;
     this.#mirrors = mirrors;
     this.#ring = new RingConsumer(link.memories.queue, RINGS.faults);
-  }
-
-  /** Forget what there was to remember of pages that were wanted in vain. */
-  reset(): void {
-    this.#starved.clear();
-    this.#stuck.clear();
   }
 
   *serve(): Sleeps<never> {
@@ -258,29 +248,34 @@ export class FaultService {
 
   /** Pages that do not move, as somebody has pinned them: the CPU does without them until its next access. */
   *#takeStuck(dmirror: Dmirror, start: number, end: number): Sleeps<void> {
-    for (let at = start; at < end; at += PAGE_SIZE) {
-      const attempts = satisfied(dmirror, at, at + PAGE_SIZE, ACCESS_ATOMIC) ? 0 : (this.#stuck.get(at) ?? 0) + 1;
-      if (attempts > 0 && attempts < STUCK_ATTEMPTS) {
-        this.#stuck.set(at, attempts);
-        continue;
-      }
-      this.#stuck.delete(at);
-      // What cannot be had has a reason that the next fault will meet, too.
-      if (attempts > 0) yield* takeExclusive(this.#ctx, dmirror, at as VirtAddr);
-    }
+    // What cannot be had has a reason that the next fault will meet, too.
+    for (const at of wantedInVain(dmirror, dmirror.stuck, start, end, STUCK_ATTEMPTS))
+      yield* takeExclusive(this.#ctx, dmirror, at as VirtAddr);
   }
 
   /** Device memory is full of pages that cannot be evicted: try some more, but not for ever. */
   *#cancelStarved(dmirror: Dmirror, start: number, end: number): Sleeps<void> {
-    for (let at = start; at < end; at += PAGE_SIZE) {
-      const attempts = satisfied(dmirror, at, at + PAGE_SIZE, ACCESS_ATOMIC) ? 0 : (this.#starved.get(at) ?? 0) + 1;
-      if (attempts > 0 && attempts < STARVED_ATTEMPTS) {
-        this.#starved.set(at, attempts);
-        continue;
-      }
-      this.#starved.delete(at);
-      if (attempts > 0) yield* this.#ctx.queue.cancel(dmirror.context, at, ACCESS_ATOMIC, ERRNO_NUMBER.ENOMEM);
+    for (const at of wantedInVain(dmirror, dmirror.starved, start, end, STARVED_ATTEMPTS))
+      yield* this.#ctx.queue.cancel(dmirror.context, at, ACCESS_ATOMIC, ERRNO_NUMBER.ENOMEM);
+  }
+}
+
+/** Pages of [start, end) that this was the last attempt to make fit for atomics. `attempts` counts those before, by address. */
+function* wantedInVain(
+  dmirror: Dmirror,
+  attempts: Map<number, number>,
+  start: number,
+  end: number,
+  limit: number,
+): Generator<number, void, void> {
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    const count = satisfied(dmirror, at, at + PAGE_SIZE, ACCESS_ATOMIC) ? 0 : (attempts.get(at) ?? 0) + 1;
+    if (count > 0 && count < limit) {
+      attempts.set(at, count);
+      continue;
     }
+    attempts.delete(at);
+    if (count > 0) yield at;
   }
 }
 

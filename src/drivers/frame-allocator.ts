@@ -15,10 +15,10 @@ export class FrameAllocator {
   readonly #free: Uint8Array;
   /** By block: free frames. */
   readonly #freeIn: Int32Array;
-  /** Blocks that were whole, and blocks that were broken, when they were put there: looked at again when they are taken out. */
-  readonly #whole: number[] = [];
-  readonly #broken: number[] = [];
-  /** Block that single frames are taken from, and where in it the search goes on. */
+  /** Blocks of which every frame is free, and of which some are, oldest first; but for the open one. */
+  readonly #whole = new Set<number>();
+  readonly #broken = new Set<number>();
+  /** Block that single frames are taken from, until it has none left, and where in it the search goes on. */
   #open = NONE;
   #cursor = 0;
 
@@ -35,8 +35,8 @@ export class FrameAllocator {
       const block = at / BLOCK_PAGES;
       this.#freeIn[block] = Math.min(BLOCK_PAGES, first + frames - at);
       // The memory may end in the middle of a block.
-      if (this.#isWhole(block)) this.#whole.push(block);
-      else this.#broken.push(block);
+      if (this.#isWhole(block)) this.#whole.add(block);
+      else this.#broken.add(block);
     }
   }
 
@@ -44,8 +44,8 @@ export class FrameAllocator {
   clear(): void {
     this.#free.fill(0);
     this.#freeIn.fill(0);
-    this.#whole.length = 0;
-    this.#broken.length = 0;
+    this.#whole.clear();
+    this.#broken.clear();
     this.#open = NONE;
     this.#cursor = 0;
   }
@@ -53,7 +53,8 @@ export class FrameAllocator {
   /** A free frame, or -1. */
   take(): number {
     if (this.#open === NONE || this.#freeIn[this.#open] === 0) {
-      this.#open = this.#next();
+      // A broken one if there is any: whole ones are for folios of 2 MiB.
+      this.#open = this.#pop(this.#broken.size > 0 ? this.#broken : this.#whole);
       this.#cursor = this.#open * BLOCK_PAGES;
       if (this.#open === NONE) return NONE;
     }
@@ -69,17 +70,16 @@ export class FrameAllocator {
 
   /** First frame of a free block of 2 MiB, or -1. */
   takeBlock(): number {
-    for (let block = this.#pop(this.#whole); block !== NONE; block = this.#pop(this.#whole)) {
-      if (!this.#isWhole(block) || block === this.#open) continue;
-      this.#freeIn[block] = 0;
-      this.#free.fill(0, block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES);
-      return block * BLOCK_PAGES;
+    let block = this.#pop(this.#whole);
+    if (block === NONE) {
+      // The block that single frames are taken from may have become whole meanwhile.
+      if (this.#open === NONE || !this.#isWhole(this.#open)) return NONE;
+      block = this.#open;
+      this.#open = NONE;
     }
-    // The block that single frames are taken from may have become whole meanwhile.
-    if (this.#open === NONE || !this.#isWhole(this.#open)) return NONE;
-    this.#whole.push(this.#open);
-    this.#open = NONE;
-    return this.takeBlock();
+    this.#freeIn[block] = 0;
+    this.#free.fill(0, block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES);
+    return block * BLOCK_PAGES;
   }
 
   /** Precondition: the frames are in use, and in one block. */
@@ -89,23 +89,21 @@ export class FrameAllocator {
     else this.#free.fill(1, first, first + frames);
     const was = this.#freeIn[block];
     this.#freeIn[block] = was + frames;
-    if (this.#isWhole(block)) this.#whole.push(block);
-    else if (was === 0 && block !== this.#open) this.#broken.push(block);
+    if (block === this.#open) return;
+    if (this.#isWhole(block)) {
+      this.#broken.delete(block);
+      this.#whole.add(block);
+    } else if (was === 0) {
+      this.#broken.add(block);
+    }
   }
 
-  /** A block with free frames, a broken one if there is any. */
-  #next(): number {
-    for (let block = this.#pop(this.#broken); block !== NONE; block = this.#pop(this.#broken)) {
-      if (this.#freeIn[block] > 0 && !this.#isWhole(block)) return block;
-    }
-    for (let block = this.#pop(this.#whole); block !== NONE; block = this.#pop(this.#whole)) {
-      if (this.#freeIn[block] > 0) return block;
+  #pop(blocks: Set<number>): number {
+    for (const block of blocks) {
+      blocks.delete(block);
+      return block;
     }
     return NONE;
-  }
-
-  #pop(queue: number[]): number {
-    return queue.shift() ?? NONE;
   }
 
   #isWhole(block: number): boolean {

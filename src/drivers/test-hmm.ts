@@ -241,7 +241,6 @@ class TestHmm implements DeviceDriver {
     assert(this.mirrors.size === 0, `${this.name} is reset with mirrors open`);
     this.memory.reset(frames);
     this.tables.reset();
-    this.#faultService.reset();
     this.queue.reset();
     this.#nextContext = 1;
   }

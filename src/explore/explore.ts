@@ -3,6 +3,7 @@
  * is used up. What was found comes back small, with the line that repeats it.
  */
 import {
+  argumentError,
   requireBoolean,
   requireFunction,
   requireOneOf,
@@ -22,7 +23,7 @@ import type { Program } from '../workload/program/program.js';
 import { requireProgram } from '../workload/program/validate.js';
 import type { Finding, TraceEntry } from './execution.js';
 import { Laboratory, type Run } from './laboratory.js';
-import { printRepro, type Repro, reproCommand, requireRepro } from './repro.js';
+import { parseRepro, printRepro, type Repro, reproCommand, requireRepro } from './repro.js';
 import { shrink } from './shrink.js';
 import { printStory } from './story.js';
 
@@ -92,8 +93,11 @@ const DEFAULT_EXECUTIONS = 10_000;
 const DEFAULT_DEPTH = 3;
 
 export interface ReplayResult {
+  /** What was wrong, `null` if nothing. */
   readonly finding: Finding | null;
+  /** What each call of the program that has a result came to, by its name. */
   readonly results: Readonly<Record<string, number | string>>;
+  /** Who did what in which order, for people. */
   readonly story: string;
 }
 
@@ -151,7 +155,7 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
     strategy: options.strategy,
     executions,
     complete: strategy.complete && failure === null,
-    redundant: 'redundant' in strategy ? (strategy.redundant as number) : 0,
+    redundant: strategy.redundant ?? 0,
     outcomes: Object.fromEntries([...outcomes].sort(byName)),
     worst,
     mean: { steps: sum.steps / Math.max(1, executions), faultsPerAccess: sum.faults / Math.max(1, sum.accesses) },
@@ -164,11 +168,24 @@ const OPTIONS = [
   ...['addressing', 'sites', 'twice', 'shrink', 'onProgress'],
 ];
 
-function requireExploreOptions(options: ExploreOptions): void {
+/** Which strategies an option is for; the others would leave it aside. */
+export const EXPLORE_USES = {
+  seed: ['random', 'pct'],
+  depth: ['pct'],
+  preemptions: ['dfs'],
+} as const satisfies Partial<Record<keyof ExploreOptions, readonly StrategyName[]>>;
+
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT for what is out of its limits, or would be left aside */
+export function requireExploreOptions(options: ExploreOptions): void {
   requireOptions('The options of an exploration', options, OPTIONS);
   const { strategy, executions = DEFAULT_EXECUTIONS, seed = 1, depth = DEFAULT_DEPTH, preemptions = 0 } = options;
   const { addressing = 'offset', sites = {}, twice = false, shrink: shrinks = true, onProgress = () => true } = options;
   requireOneOf('The strategy', strategy, STRATEGIES);
+  for (const [option, uses] of Object.entries(EXPLORE_USES)) {
+    if (options[option as keyof typeof EXPLORE_USES] === undefined || (uses as readonly string[]).includes(strategy))
+      continue;
+    throw argumentError(`${option} is for the strategy ${uses.join(' and ')}, not for ${strategy}.`);
+  }
   requireWhole('The number of executions', executions, 1, EXPLORE_LIMITS.executions);
   requireSeed(seed);
   requireWhole('The depth of pct', depth, 1, EXPLORE_LIMITS.depth);
@@ -182,10 +199,15 @@ function requireExploreOptions(options: ExploreOptions): void {
 
 const byName = ([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number => (a < b ? -1 : 1);
 
-/** Run one schedule. @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program, ERR_PFNLESS_ARGUMENT */
-export function replay(repro: Repro): ReplayResult {
-  requireRepro(repro);
-  const { addressing, sites, schedule, program } = repro;
+/**
+ * Run one schedule.
+ * @param repro the line of a failure (`ExploreFailure.repro`), or what `parseRepro` made of it
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX when it does not fit the program, ERR_PFNLESS_ARGUMENT
+ */
+export function replay(repro: Repro | string): ReplayResult {
+  const parsed = typeof repro === 'string' ? parseRepro(repro) : repro;
+  requireRepro(parsed);
+  const { addressing, sites, schedule, program } = parsed;
   const entries: TraceEntry[] = [];
   const run = new Laboratory(addressing, sites).replay(program, schedule, { trace: (entry) => entries.push(entry) });
   return { finding: run.finding, results: run.results, story: printStory(entries) };

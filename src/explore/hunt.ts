@@ -5,6 +5,7 @@
  *
  * A pure function of its task, which is plain data: hunts run in threads.
  */
+import { HPAGE_PMD_NR } from '../abi/address.js';
 import type { MachineSpec } from '../machine/spec.js';
 import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
@@ -72,7 +73,6 @@ const FIRST_LOOKS: readonly Look[] = [
 const MORE = 3;
 /** An execution on 2 MiB takes as long as many of others. */
 const HUGE_SHARE = 6;
-const HUGE_PAGES = 512;
 /** Programs that are tried to make one smaller. */
 const SHRINK_BUDGET = 160;
 
@@ -87,7 +87,7 @@ export function hunt(task: HuntTask): HuntResult {
     const own = Array.from({ length: look.generated }, () => ++generated);
     const drawn = own.map((seed) => ({ name: `generated from seed ${seed}`, program: generateProgram(seed) }));
     for (const { name, program } of [...programs, ...drawn]) {
-      const wanted = program.pages >= HUGE_PAGES ? Math.ceil(look.executions / HUGE_SHARE) : look.executions;
+      const wanted = program.pages >= HPAGE_PMD_NR ? Math.ceil(look.executions / HUGE_SHARE) : look.executions;
       const most = Math.min(wanted, task.budget - executions);
       if (most <= 0) return { executions, caught: null, unconfirmed };
       const found = lab.search(program, look.strategy(task.seed + round), most, () => executions++);

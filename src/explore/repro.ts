@@ -2,10 +2,12 @@
  * A failure on one line: version, kernel (addressing, posting of the series, what it forgets), schedule, and the program itself.
  * `npx pfnless replay` takes it.
  */
+
 import { PfnlessError } from '../base/errors.js';
 import { argumentError, requireList, requireOptions, requireWhole, shown } from '../base/require.js';
 import { requireAddressing } from '../machine/arguments.js';
 import type { MachineSpec } from '../machine/spec.js';
+import { isAddressing } from '../mm/addressing/addressing.js';
 import {
   DEFAULT_REVISION,
   REVISIONS,
@@ -64,7 +66,7 @@ export function parseRepro(text: string): Repro {
   const match = FORM.exec(text);
   const [, version, kernel = '', schedule, program] = match ?? [];
   const [addressing, ...words] = kernel.split(',');
-  if (version !== VERSION || (addressing !== 'legacy' && addressing !== 'offset')) {
+  if (version !== VERSION || !isAddressing(addressing)) {
     const form = `"${VERSION} offset 4-c.2 pages 1; A: store 0 1"`;
     throw new PfnlessError('ERR_PFNLESS_SYNTAX', `this is no repro: give the line that explore printed, as in ${form}`);
   }

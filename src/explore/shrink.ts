@@ -1,4 +1,5 @@
 /** A failure as small as it gets: the program with the fewest calls, then the schedule with the fewest context switches. */
+import { HPAGE_PMD_NR } from '../abi/address.js';
 import { dfs } from '../sched/explore/dfs.js';
 import { randomWalk } from '../sched/explore/random.js';
 import { type Schedule, trimmed } from '../sched/explore/schedule.js';
@@ -12,8 +13,6 @@ const TRIES = 60;
 /** Executions for the fewest preemptions, for each number of them. */
 const FEWEST_TRIES = 1000;
 const PREEMPTIONS_MAX = 3;
-/** An execution on huge pages takes as long as many of others, so there are fewer. */
-const HUGE_PAGES = 512;
 const HUGE_SHARE = 10;
 
 export interface Shrunk {
@@ -53,7 +52,7 @@ function fails(lab: Laboratory, program: Program, invariant: string, hint: Sched
 }
 
 const share = ({ pages }: Program, executions: number): number =>
-  pages < HUGE_PAGES ? executions : executions / HUGE_SHARE;
+  pages < HPAGE_PMD_NR ? executions : executions / HUGE_SHARE;
 
 function withFewestSwitches(lab: Laboratory, program: Program, invariant: string): Run | null {
   for (let preemptions = 0; preemptions <= PREEMPTIONS_MAX; preemptions++) {

@@ -1,6 +1,8 @@
 /** Checks of what users hand to the public API: each throws PfnlessError ERR_PFNLESS_ARGUMENT with one sentence. */
+
 import { isPageAligned, PAGE_SIZE, TASK_SIZE } from '../abi/address.js';
 import type { ProgramArgs } from '../abi/control.js';
+import { LANES_MAX } from '../abi/control.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
 import { suggestion } from '../base/nearest.js';
@@ -14,7 +16,11 @@ import {
   requireWhole,
   shown,
 } from '../base/require.js';
-import type { MachineCpu } from './host-cpu.js';
+import { ADDRESSINGS } from '../mm/addressing/addressing.js';
+import { CLEAR_REFS } from '../mm/clear-refs.js';
+import { ADVICES } from '../mm/madvise.js';
+import { PROTECTIONS } from '../mm/mmap.js';
+import type { MachineCpu } from './machine-cpu.js';
 import type { MachineDevice } from './state.js';
 import type {
   Addressing,
@@ -43,7 +49,6 @@ const ACCESS_BYTES_MAX = 2 ** 31;
 const FILE_BYTES_MAX = 2 ** 48;
 /** Pages, or page frames, in one look: 16 GiB. */
 const LOOK_PAGES_MAX = 2 ** 22;
-export const LANES_MAX = 2 ** 24;
 export const GROUP_SIZE_MAX = 1024;
 export const GROUP_SIZE_DEFAULT = 64;
 
@@ -184,8 +189,6 @@ function requireAligned(type: ElementType, start: VirtAddr): void {
     throw argumentError(`An address of ${type} must be a multiple of ${bytes}, not ${hex(start)}.`);
 }
 
-const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
-
 export function requireMmapOptions(options: MmapOptions): void {
   requireOptions('The options of mmap', options, ['length', 'at', 'protection', 'shared', 'file', 'offset', 'hugetlb']);
   const { length, at, protection = 'rw', shared = false, hugetlb = false, offset = 0 } = options;
@@ -227,20 +230,6 @@ export function requireFileRange(offset: number, length: number): void {
   requireWhole('The offset in a file', offset, 0, FILE_BYTES_MAX);
   requireWhole('The length', length, 0, Math.min(ACCESS_BYTES_MAX, FILE_BYTES_MAX - offset));
 }
-
-/** MADV_*. */
-const ADVICES = [
-  'DONTNEED',
-  'FREE',
-  'WILLNEED',
-  'COLD',
-  'PAGEOUT',
-  'HUGEPAGE',
-  'NOHUGEPAGE',
-  'COLLAPSE',
-  'HWPOISON',
-  'SOFT_OFFLINE',
-] as const;
 
 export function requireAdvice(advice: Advice): void {
   requireOneOf('The advice', advice, ADVICES);
@@ -285,10 +274,8 @@ export function requireMirrorOptions(options: MirrorOptions): (typeof FAULT_POLI
 }
 
 export function requireAddressing(addressing: Addressing): void {
-  requireOneOf('The addressing', addressing, ['legacy', 'offset']);
+  requireOneOf('The addressing', addressing, ADDRESSINGS);
 }
-
-const CLEAR_REFS = ['all', 'anonymous', 'mapped', 'soft-dirty'] as const;
 
 export function requireClearRefs(what: ClearRefs): void {
   requireOneOf('What clear_refs clears', what, CLEAR_REFS);

@@ -27,9 +27,10 @@ import type { DeviceLink } from '../transport/device-link.js';
 import { createInlineLink } from '../transport/inline-link.js';
 import { windowEntries } from './coherent-windows.js';
 import { BootError } from './errors.js';
-import { type MachineCpu, startCpus } from './host-cpu.js';
+import { allocate, fromHost } from './host-memory.js';
 import { physicalLayout } from './layout.js';
 import { CLOSE_TIMEOUT_MS, EmulatedMachine } from './machine.js';
+import { type MachineCpu, startCpus } from './machine-cpu.js';
 import { type DeviceSpec, type MachineInput, type MachineSpec, parseMachineSpec } from './spec.js';
 import type { Checker, MachineDevice, MachineState } from './state.js';
 import type { Machine } from './types.js';
@@ -82,7 +83,7 @@ export async function bootWithState(
     links.push(...started.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : [])));
     for (const each of started) if (each.status === 'rejected') throw each.reason;
     const devices = startDrivers(spec, kernel, links, executor);
-    cpus.push(...(await startCpus(spec, { kernel, executor, devices, hostDoorbell })));
+    await startCpus(spec, { kernel, executor, devices, hostDoorbell, cpus });
     const state: MachineState = { cpus, spec, kernel, executor, devices, log, heldPages: new Map() };
     return { machine: new EmulatedMachine(state, checkers), state };
   } catch (reason) {
@@ -252,18 +253,4 @@ function* faultService(link: DeviceLink, driver: DeviceDriver): Sleeps<never> {
     if (!link.lost) throw reason;
   }
   for (;;) yield* waitUntil('nothing: the device is lost', () => false);
-}
-
-const allocate = (bytes: number, what: string): SharedArrayBuffer =>
-  fromHost(what, bytes, () => new SharedArrayBuffer(bytes));
-
-/** @throws PfnlessError ERR_PFNLESS_BOOT when this computer, or its JavaScript engine, has no room */
-function fromHost<T>(what: string, bytes: number, create: () => T): T {
-  try {
-    return create();
-  } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
-    const message = `This computer cannot hold ${what}, ${formatBytes(bytes)} of shared memory: ${cause.message}.`;
-    throw new PfnlessError('ERR_PFNLESS_BOOT', message, { cause });
-  }
 }

@@ -17,6 +17,11 @@ export class Lifetime {
     this.#parent = parent;
   }
 
+  /** Is its end under way, or over? */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** The error of a call that comes too late. */
   get overError(): PfnlessError {
     return new PfnlessError('ERR_PFNLESS_DISPOSED', `It is too late for this call: ${this.#over}.`);

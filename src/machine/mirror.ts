@@ -160,6 +160,11 @@ export class DeviceMirror implements Mirror {
     return new DeviceMirror({ ...this.#parts, ...heir, open: open.get() });
   }
 
+  /** Is it closed, or being closed? */
+  get ended(): boolean {
+    return this.#life.ended;
+  }
+
   get machine(): MachineState {
     return this.#parts.machine;
   }

@@ -2,6 +2,7 @@
  * An open file of a device node: what mirrors that `fork` copied share. The last one to let go releases the driver's mirror.
  * Linux: struct file, which a child's file descriptors refer to as well.
  */
+import { assert } from '../base/errors.js';
 import type { DriverMirror } from '../drivers/driver.js';
 import type { Sleeps } from '../sync/task.js';
 
@@ -13,8 +14,9 @@ export class OpenMirror {
     this.mirror = mirror;
   }
 
-  /** One more holder. Precondition: there is one. */
+  /** One more holder. @throws InvariantViolation when there is none any more */
   get(): this {
+    assert(this.#references > 0, 'a mirror that nobody holds cannot be shared');
     this.#references++;
     return this;
   }

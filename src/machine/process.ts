@@ -4,13 +4,13 @@
  */
 
 import { PAGE_SIZE, PMD_SIZE, pageAlignUp } from '../abi/address.js';
-import { type Errno, type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
-import type { Page, VirtAddr } from '../base/brand.js';
+import { type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import type { VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
 import { PfnlessError } from '../base/errors.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
-import { getUserPages, pinUserPages } from '../mm/gup.js';
+import { getPagesInTurns, pinUserPages } from '../mm/gup.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
@@ -94,6 +94,7 @@ export class EmulatedProcess implements Process {
   readonly pid: number;
   readonly #parts: ProcessParts;
   readonly #life: Lifetime;
+  /** Those that are being closed, too: `exit` waits for them. */
   readonly #mirrors = new Set<DeviceMirror>();
   readonly #pins = new Set<PagePin>();
   readonly #userfaultfds = new Set<EmulatedUserfaultfd>();
@@ -208,13 +209,13 @@ export class EmulatedProcess implements Process {
       const copy = await machine.executor.run(this.#name('fork'), forkMm(machine.kernel, mm, nextPid()));
       if (copy === undefined) throw this.#errnoError('cannot fork', 'ENOMEM');
       const child = adopt(copy);
-      for (const mirror of this.#mirrors) child.#inherit(mirror);
+      for (const mirror of this.#mirrors) if (!mirror.ended) child.#inherit(mirror);
       return child;
     });
   }
 
   get mirrors(): readonly Mirror[] {
-    return [...this.#mirrors];
+    return [...this.#mirrors].filter(({ ended }) => !ended);
   }
 
   /** A copy of an open mirror of the parent's. */
@@ -440,24 +441,6 @@ export class EmulatedProcess implements Process {
 
   #errnoError(what: string, errno: string): PfnlessError {
     return new PfnlessError('ERR_PFNLESS_ERRNO', `Process ${this.pid} ${what}: ${errno}.`, { errno });
-  }
-}
-
-/** As vmsplice takes pages: call after call for what is missing, until one gets nothing. */
-export function* getPagesInTurns(
-  kernel: Kernel,
-  mm: MmStruct,
-  start: VirtAddr,
-  count: number,
-  write: boolean,
-): Sleeps<readonly Page[] | Errno> {
-  const pages: Page[] = [];
-  for (;;) {
-    const from = (start + pages.length * PAGE_SIZE) as VirtAddr;
-    const got = yield* getUserPages(kernel, mm, from, count - pages.length, write);
-    pages.push(...got.pages);
-    if (pages.length === count) return pages;
-    if (got.pages.length === 0) return pages.length === 0 && got.errno !== 0 ? got.errno : pages;
   }
 }
 

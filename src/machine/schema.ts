@@ -4,11 +4,13 @@
  *
  * Messages are predicates ("must be ..."): `spec.ts` puts the field before them and the offending value behind.
  */
+
 import * as z from 'zod';
 import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
 import { whole } from '../base/fields.js';
 import { SEED_MAX } from '../base/random.js';
+import { ADDRESSINGS } from '../mm/addressing/addressing.js';
 import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
 
 const KiB = 2 ** 10;
@@ -48,7 +50,11 @@ const flag = () => z.boolean({ error: 'must be true or false' });
 const name = (what: string, pattern: RegExp, rule: string) =>
   z.string({ error: `must be ${what}` }).regex(pattern, { error: `must be ${what}: ${rule}` });
 
-const rangeName = () => name('a name', /^[\x20-\x7e]{1,64}$/, '1 to 64 printable ASCII characters');
+const PLAIN_NAME = /^[\x20-\x7e]{1,64}$/;
+const rangeName = () => name('a name', PLAIN_NAME, '1 to 64 printable ASCII characters');
+
+/** May a machine be called so? */
+export const isMachineName = (text: string): boolean => PLAIN_NAME.test(text);
 
 /** `start` with `end` (included) or `size`. */
 const rangeFields = { start: bytes(), end: bytes().optional(), size: bytes().optional() };
@@ -107,7 +113,7 @@ const devicesMessage = `must be a list of 0 to ${MAX_DEVICES} devices, or their 
 export const machineSchema = z.strictObject({
   preset: z.string({ error: 'must be the name of a preset' }).optional(),
   name: rangeName().optional(),
-  addressing: z.enum(['legacy', 'offset']).default('offset'),
+  addressing: z.enum(ADDRESSINGS).default('offset'),
   revision: z.enum(REVISIONS).default(DEFAULT_REVISION),
   forget: z.array(z.string(), { error: 'must be a list of check sites' }).default([]),
   executor: z.enum(['threads', 'inline']).default('threads'),

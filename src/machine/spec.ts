@@ -5,6 +5,7 @@
  * A field that is left out comes from the preset (`preset`, by default `laptop`); one that is given replaces the preset's as
  * a whole, so `memory: { ram: '4GiB' }` does not inherit a preset's windows.
  */
+
 import * as z from 'zod';
 import { PMD_SIZE } from '../abi/address.js';
 import { formatBytes } from '../base/bytes.js';
@@ -12,6 +13,7 @@ import { PfnlessError } from '../base/errors.js';
 import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
 import { shown } from '../base/require.js';
+import type { AddressingName } from '../mm/addressing/addressing.js';
 import { type Revision, siteProblem } from '../mm/check-sites.js';
 import { placeWindows } from './coherent-windows.js';
 import { type LayoutEntry, layoutProblem, type MemorySpec, ramBytes } from './layout.js';
@@ -58,7 +60,7 @@ export interface DeviceSpec {
 /** A machine, with every default filled in. Frozen; itself a valid input of `parseMachineSpec`. */
 export interface MachineSpec {
   readonly name: string;
-  readonly addressing: 'legacy' | 'offset';
+  readonly addressing: AddressingName;
   /** The posting of the series that the kernel has, with its bugs; `corrected`: with none. */
   readonly revision: Revision;
   /** Check sites that the kernel forgets (`npx pfnless list`). */
@@ -120,13 +122,16 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     return fail(issue.path, issueText(issue));
   }
   const parsed = result.data;
-  const memory = resolveMemory(parsed.memory, fail);
+  const asWritten = resolveMemory(parsed.memory, fail);
   for (const [index, id] of parsed.forget.entries()) {
     const problem = siteProblem(id);
     if (problem !== null) fail(['forget', index], `must be a check site: ${problem}`);
   }
-  const problem = layoutProblem(memory);
+  const problem = layoutProblem(asWritten);
   if (problem) fail(problem.path, problem.message);
+  // Only now: what is wrong was told with the place where the user wrote it.
+  const map = asWritten.map && [...asWritten.map].sort((a, b) => a.start - b.start);
+  const memory = { ...asWritten, map };
   const isPlainPreset = !('memory' in written) && typeof (written as Written).devices !== 'object';
   return deepFreeze({
     name: parsed.name ?? (isPlainPreset ? (parsed.preset ?? DEFAULT_PRESET) : 'custom'),
@@ -244,7 +249,6 @@ function resolveMemory(parsed: z.output<typeof memorySchema>, fail: Fail): Memor
     }));
     return { name: range.name, start: range.start, end: endOf(range, path, fail), kind: range.kind, children };
   });
-  map.sort((a, b) => a.start - b.start);
   const ram = ramBytes(map);
   if (parsed.ram !== undefined && parsed.ram !== ram) {
     fail(['memory', 'ram'], `must be left out, or be the ${formatBytes(ram)} of RAM that memory.map has`);

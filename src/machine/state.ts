@@ -4,7 +4,7 @@ import type { DeviceDriver } from '../drivers/driver.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { Executor } from '../sched/executor.js';
 import type { DeviceLink } from '../transport/device-link.js';
-import type { MachineCpu } from './host-cpu.js';
+import type { MachineCpu } from './machine-cpu.js';
 import type { DeviceSpec, MachineSpec } from './spec.js';
 
 export interface MachineDevice {

@@ -2,14 +2,17 @@
 import type { ProgramArgs } from '../abi/control.js';
 import type { Errno } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
+import type { AddressingName } from '../mm/addressing/addressing.js';
 import type { ClearRefs } from '../mm/clear-refs.js';
 import type { Advice } from '../mm/madvise.js';
+import type { Protection } from '../mm/mmap.js';
 import type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
 import type { ProcessStatus } from '../mm/proc-status.js';
 import type { UserfaultfdFeatures, UserfaultMessage } from '../mm/userfaultfd-context.js';
 import type { MachineSpec } from './spec.js';
 
-export type Addressing = MachineSpec['addressing'];
+export type { Protection };
+export type Addressing = AddressingName;
 export type ExecutorKind = MachineSpec['executor'];
 
 /** Element types of typed reads and writes. */
@@ -28,14 +31,17 @@ export interface VirtRange {
   readonly length: number;
 }
 
-/** Outcome of a migration. `migrated` pages now live where they were sent; `collected` were candidates. */
+/** Outcome of a migration, in pages of 4 KiB. `migrated` pages now live where they were sent; `collected` were candidates. */
 export interface MigrateResult {
   readonly requested: number;
   readonly collected: number;
   readonly migrated: number;
   /** Folios that they were: a huge page is one. */
   readonly folios: number;
-  /** 0, or why not all of the range could be moved. */
+  /**
+   * 0, or why not all of the range could be moved: ENOENT (some page is not on the device afterwards: held, of a file, or there is no
+   * memory), EINVAL (a hole, or memory that may not be read; what is before it has moved), ENOMEM.
+   */
   readonly errno: 0 | Errno;
 }
 
@@ -66,6 +72,7 @@ export interface LaunchResult {
   readonly lanes: number;
   /** Fault records sent to the driver. */
   readonly faults: number;
+  /** Loads, stores and atomics on the process's memory; one that was replayed after a fault counts once. */
   readonly operations: number;
 }
 
@@ -93,8 +100,12 @@ export interface MirrorOptions {
  * memory. Closing the last copy evicts everything from the device, of every process, as Linux's test driver does.
  */
 export interface Mirror extends AsyncDisposable {
+  /** The device's index in `MachineSpec.devices`. */
   readonly device: number;
-  /** Move a page-aligned range. @throws PfnlessError ERR_PFNLESS_ARGUMENT on a bad range */
+  /**
+   * Move a page-aligned range. What cannot be moved is no error but told by the result.
+   * @throws PfnlessError ERR_PFNLESS_ARGUMENT on a bad range; ERR_PFNLESS_DEVICE_LOST
+   */
   migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult>;
   /**
    * Run a compute program: the name of a built-in, or the URL of a module whose default export is a `ComputeProgram`.
@@ -106,7 +117,10 @@ export interface Mirror extends AsyncDisposable {
   read(start: VirtAddr, length: number): Promise<Uint8Array>;
   /** The driver's write. @throws ERR_PFNLESS_ERRNO */
   write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
-  /** Linux's HMM_DMIRROR_READ: the first word of each page, faulting pages in as the device would. */
+  /**
+   * Linux's HMM_DMIRROR_READ: the first word of each page, faulting pages in as the device would. Here and below `errno` of the result
+   * is EFAULT where nothing is mapped or the access is not allowed, ENOMEM where memory ran out.
+   */
   readPages(range: VirtRange): Promise<DeviceAccess>;
   /** HMM_DMIRROR_WRITE: fill each page with its word. Pages before the one that failed may have been written. */
   writePages(range: VirtRange, words: ArrayLike<bigint>): Promise<DeviceAccess>;
@@ -114,18 +128,17 @@ export interface Mirror extends AsyncDisposable {
   peekPages(range: VirtRange): Promise<DeviceAccess>;
   /** HMM_DMIRROR_EXCLUSIVE: take pages away from the CPU for atomics, one by one until one cannot be had, and read them. */
   exclusive(range: VirtRange): Promise<DeviceAccess>;
-  /** Is any page of the range exclusive on this mirror? */
+  /** Is any page of the range exclusive on this mirror? Where nothing is mapped none is. */
   isExclusive(range: VirtRange): Promise<boolean>;
   /** Let the next allocation of one page fail that is made for this mirror, on the device or on the way home. */
   failNextAllocation(): Promise<void>;
   /** Evict all memory of the device, of every process, and give it up. @throws ERR_PFNLESS_ERRNO (EBUSY: a page is held) */
   releaseChunks(): Promise<void>;
-  /** `DMIRROR_PROT` of each page, without changing anything. */
+  /** `DMIRROR_PROT` of each page, 0xff (ERROR) where nothing can be read, without changing anything. @throws ERR_PFNLESS_ERRNO */
   snapshot(range: VirtRange): Promise<Uint8Array>;
+  /** Refuses further calls, and waits for those in flight. Twice is fine. */
   close(): Promise<void>;
 }
-
-export type Protection = 'none' | 'r' | 'w' | 'rw';
 
 export interface MremapOptions {
   /** New length in bytes, rounded up to pages. Default: as it is. */
@@ -175,17 +188,21 @@ export interface MachineFile extends AsyncDisposable {
    * between. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM)
    */
   write(offset: number, bytes: Uint8Array): Promise<number>;
-  /** `ftruncate()`: mappings lose what is behind the new end, private copies too; a touch of it is SIGBUS. */
+  /**
+   * `ftruncate()`: mappings lose what is behind the new end, private copies too; a touch of it is SIGBUS.
+   * @param size bytes, up to 2^48
+   */
   truncate(size: number): Promise<void>;
   /**
    * `fsync()`: everything that was written before, by whatever way, is on disk.
    * @throws PfnlessError ERR_PFNLESS_ERRNO (EIO, once: memory that had some of it failed before it could be written)
    */
   sync(): Promise<void>;
-  /** What is on disk, past the page cache: what a crash would leave. */
+  /** What is on disk, past the page cache: what a crash would leave. Fewer bytes at the end of the file. */
   stored(offset: number, length: number): Promise<Uint8Array>;
   /** Page offsets of the pages that are in the page cache. */
   cached(): Promise<readonly number[]>;
+  /** Mappings of the file stay. Twice is fine. */
   close(): Promise<void>;
 }
 
@@ -280,6 +297,7 @@ export interface Process extends AsyncDisposable {
   readonly pid: number;
   /** Anonymous memory, or a file's. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM; ENODEV: the device has nothing to map) */
   mmap(options: MmapOptions): Promise<VirtRange>;
+  /** Unmap whatever is mapped in the range; holes are fine. @throws ERR_PFNLESS_ERRNO (EINVAL: a part of a hugetlb page) */
   munmap(range: VirtRange): Promise<void>;
   /** Change the protection. @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, what is before it has been changed) */
   mprotect(range: VirtRange, protection: Protection): Promise<void>;
@@ -300,6 +318,7 @@ export interface Process extends AsyncDisposable {
    * @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole, or a page that may not be accessed; EAGAIN: no RAM)
    */
   mlock(range: VirtRange, options?: { readonly onFault?: boolean }): Promise<void>;
+  /** Pages of the range need not stay in RAM any longer. @throws ERR_PFNLESS_ERRNO (ENOMEM: there is a hole) */
   munlock(range: VirtRange): Promise<void>;
   /** A child with a copy of this process's memory and open mirrors. @throws ERR_PFNLESS_ERRNO (ENOMEM) */
   fork(): Promise<Process>;
@@ -307,8 +326,9 @@ export interface Process extends AsyncDisposable {
   readonly mirrors: readonly Mirror[];
   /** CPU reads: fault like loads. @throws PfnlessError ERR_PFNLESS_FAULT (SIGSEGV, SIGBUS; OOM is SIGBUS with ENOMEM) */
   read(start: VirtAddr, length: number): Promise<Uint8Array>;
+  /** CPU writes: fault like stores. @throws PfnlessError ERR_PFNLESS_FAULT; what is before the fault has been written */
   write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
-  /** Typed forms: `start` is aligned to the element. */
+  /** Typed forms, with the same errors: `start` is aligned to the element. */
   readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]>;
   writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void>;
   /** /proc/PID/pagemap as root reads it: the 64-bit word of each page. */
@@ -341,11 +361,12 @@ export interface Process extends AsyncDisposable {
    * Run loads and stores of 32-bit words, one after the other, on one of the machine's CPUs (1 to `spec.cpus`), which walks the
    * page tables by itself while the kernel and others are at work. What ends in a signal is passed over; lists for the same CPU
    * wait for each other.
+   * @throws PfnlessError ERR_PFNLESS_ARGUMENT when the machine has no such CPU
    */
   execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]>;
-  /** Open this process on a device, by index or name. */
+  /** Open this process on a device, by index or name. @throws PfnlessError ERR_PFNLESS_ARGUMENT, ERR_PFNLESS_ERRNO (ENOMEM), ERR_PFNLESS_DEVICE_LOST */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
-  /** Exit: unmaps everything, then lets go of pins and closes mirrors. */
+  /** Waits for calls in flight, unmaps everything, then lets go of pins and closes mirrors. Twice is fine. */
   exit(): Promise<void>;
 }
 
@@ -354,11 +375,13 @@ export interface MachineStats {
   readonly cpuFaults: number;
   /** Device fault records that drivers served. */
   readonly deviceFaults: number;
+  /** How often a driver took such records, up to 256 at a time. */
   readonly faultBatches: number;
   readonly migratedToDevice: number;
   readonly migratedToRam: number;
   /** Pages that drivers pushed out of device memory to make room. */
   readonly evicted: number;
+  /** Invalidations of the CPUs' translations (TLB flushes). */
   readonly tlbShootdowns: number;
   readonly freeRamPages: number;
   /** The pool of huge pages: HugePages_Total, Free and Rsvd of /proc/meminfo. */
@@ -372,17 +395,22 @@ export interface MachineStats {
   }[];
   readonly devices: readonly {
     readonly name: string;
+    /** Why it is lost, `null` while it lives; the rest is then what it said last. */
     readonly lost: string | null;
+    /** Pages of its memory. */
     readonly usedPages: number;
     readonly freePages: number;
     readonly tlbHits: number;
     readonly tlbMisses: number;
     readonly copiedPages: number;
+    /** Loads, stores and atomics of lanes on processes' memory. */
     readonly operations: number;
   }[];
 }
 
+/** Something that must not be. */
 export interface Violation {
+  /** What is violated, e.g. `frames-conserved`: `pfnless list` names them all. */
   readonly invariant: string;
   readonly message: string;
 }
@@ -390,11 +418,13 @@ export interface Violation {
 export interface Machine extends AsyncDisposable {
   readonly spec: MachineSpec;
   readonly deviceCount: number;
+  /** A new process without any mapping. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM) */
   process(): Promise<Process>;
   /** A new file, open, with its contents on disk and nothing of it in RAM. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
   file(input: FileInput): Promise<MachineFile>;
   /** Wait until nothing is in flight. */
   settle(): Promise<void>;
+  /** Counters of now; calls in flight may be counted by half. */
   stats(): Promise<MachineStats>;
   /** Look for what must not be (at a quiet moment: settles first). Empty when all is well. */
   check(): Promise<readonly Violation[]>;
@@ -422,7 +452,12 @@ export interface Machine extends AsyncDisposable {
   proc(file: ProcFile): string;
   /** The physical map in /proc/iomem's format and, under a heading of its own, the device private address space. */
   iomem(): string;
-  /** Kill a device as a crash would; for failure tests. */
+  /**
+   * Kill a device as a crash would; for failure tests. Calls on its mirrors fail (ERR_PFNLESS_DEVICE_LOST), what was in its memory is lost:
+   * who touches it gets SIGBUS.
+   * @param device index or name. @throws PfnlessError ERR_PFNLESS_ARGUMENT when there is none
+   */
   killDevice(device: number | string): Promise<void>;
+  /** The end of the machine and its threads: calls in flight are refused (ERR_PFNLESS_DISPOSED). Twice is fine. */
   dispose(): Promise<void>;
 }

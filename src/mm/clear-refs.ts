@@ -32,7 +32,8 @@ import { flushTlbRange } from './tlbflush.js';
 import { VM_SOFTDIRTY, type VmArea } from './vma.js';
 
 /** What may be written into clear_refs: 1, 2, 3 and 4. */
-export type ClearRefs = 'all' | 'anonymous' | 'mapped' | 'soft-dirty';
+export const CLEAR_REFS = ['all', 'anonymous', 'mapped', 'soft-dirty'] as const;
+export type ClearRefs = (typeof CLEAR_REFS)[number];
 
 /** `clear_refs_write()`. Takes mmap_lock. */
 export function* clearRefs(kernel: Kernel, mm: MmStruct, what: ClearRefs): Sleeps<void> {

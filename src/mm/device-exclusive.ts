@@ -4,7 +4,7 @@
  * The page stays where it is; its page table entry becomes a device-exclusive one, which names it by PFN under every
  * addressing, and keeps the mapping's reference and count. The CPU's next access takes it back (restore-exclusive.ts).
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import type { Errno } from '../abi/errno.js';
 import { PTE_SOFT_DIRTY, pteDirty, ptePfn, ptePresent, pteSpecial, pteWrite } from '../abi/pte.js';
 import { makeNumberEntry, SWP_SOFT_DIRTY, softleafToPte } from '../abi/softleaf.js';
@@ -42,7 +42,7 @@ export function* makeDeviceExclusive(
   owner: object | null,
 ): Sleeps<Page | Errno> {
   const { words } = kernel.memmap;
-  const start = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
+  const start = pageAlignDown(addr) as VirtAddr;
   const end = (start + PAGE_SIZE) as VirtAddr;
   for (;;) {
     const got = yield* getUserPagesLocked(kernel, mm, start, 1, WRITE_ACCESS);

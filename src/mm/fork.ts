@@ -72,8 +72,8 @@ import {
 const PAGES_FOR_TABLE = 8;
 
 /**
- * `dup_mm()`: the child's address space, `undefined` when RAM is out (ENOMEM) or a page that a device holds exclusively is
- * locked by somebody (EBUSY). Pages are shared, read-only on both sides until somebody writes.
+ * `dup_mm()`: the child's address space, `undefined` for ENOMEM: RAM is out, or a page that a device holds exclusively is locked by
+ * somebody (EBUSY, of which `copy_pmd_range()` makes ENOMEM). Pages are shared, read-only on both sides until somebody writes.
  */
 export function* forkMm(kernel: Kernel, parent: MmStruct, pid: number): Sleeps<MmStruct | undefined> {
   yield* reclaimUntilFree(kernel, PAGES_FOR_TABLE);

@@ -11,7 +11,7 @@
  *
  * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
-import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import {
   type Errno,
   VM_FAULT_ERROR,
@@ -180,7 +180,7 @@ export function* getUserPagesLocked(
 ): Sleeps<GupResult> {
   assert(mm.mmapLock.locked, 'get_user_pages without mmap_lock');
   const pages: Page[] = [];
-  const first = Math.floor(start / PAGE_SIZE) * PAGE_SIZE;
+  const first = pageAlignDown(start);
   while (pages.length < count) {
     const addr = first + pages.length * PAGE_SIZE;
     const vma = mm.exiting ? undefined : vmaLookup(mm, addr);
@@ -293,5 +293,23 @@ function grab(kernel: Kernel, page: Page, pin: boolean): void {
   } else if (!isZeroPage(kernel, page)) {
     pageRefAdd(words, page, pinBias(words, page));
     pagePincountAdd(words, page, 1);
+  }
+}
+
+/** As vmsplice takes pages: call after call for what is missing, until one gets nothing. */
+export function* getPagesInTurns(
+  kernel: Kernel,
+  mm: MmStruct,
+  start: VirtAddr,
+  count: number,
+  write: boolean,
+): Sleeps<readonly Page[] | Errno> {
+  const pages: Page[] = [];
+  for (;;) {
+    const from = (start + pages.length * PAGE_SIZE) as VirtAddr;
+    const got = yield* getUserPages(kernel, mm, from, count - pages.length, write);
+    pages.push(...got.pages);
+    if (pages.length === count) return pages;
+    if (got.pages.length === 0) return pages.length === 0 && got.errno !== 0 ? got.errno : pages;
   }
 }

@@ -7,8 +7,7 @@
  */
 import { HPAGE_PMD_NR, PMD_SIZE } from '../abi/address.js';
 import {
-  HIGH_MIG_DIRTY,
-  HIGH_MIG_YOUNG,
+  carriedToLeaf,
   halvesNumber,
   halvesPfn,
   highMigrationFlags,
@@ -38,7 +37,7 @@ import type { Sleeps } from '../sync/task.js';
 import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { getHugeZero } from './huge-zero.js';
 import type { Kernel } from './kernel.js';
-import { setMigrationEntry } from './migration-entry.js';
+import { restoredFlags, setMigrationEntry } from './migration-entry.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   type MmuNotifierRange,
@@ -342,20 +341,14 @@ export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: 
   if (!sites.restorePmdPrivateFirst) setHugePresent(kernel, vma, at, to, 0);
   if (isDevicePrivatePage(words, to)) {
     const number = sites.removeMigrationPmdNumber ? addressing.pageNumber(to) : memmap.pageToPfn(to);
-    const entry = leafLow(number, low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP));
+    const entry = leafLow(number, carriedToLeaf(low));
     setPteHalves(ram.words, at, entry, leafHigh(addressing.devicePrivateType(write), number, 0));
     // In an entry that is not present the writable bit is another one.
     const seemsWritable = !sites.restorePmdCheck && (entry & LOW_WRITE) !== 0;
     assert(!seemsWritable || pageTestFlag(words, to, PG_anon_exclusive), 'a shared huge page is mapped writable');
     return;
   }
-  const remembered = highMigrationFlags(high);
-  const dirty = (remembered & HIGH_MIG_DIRTY) !== 0 && pageTestFlag(words, to, PG_dirty);
-  const flags =
-    (write ? LOW_WRITE : 0) |
-    (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
-    (dirty ? LOW_DIRTY : 0) |
-    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
-    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
-  setHugePresent(kernel, vma, at, to, flags);
+  const flags = restoredFlags(words, to, low, high, write);
+  // Other than `remove_migration_pte()`, this one leaves the soft-dirty bit that `pmd_mkdirty()` sets.
+  setHugePresent(kernel, vma, at, to, flags & LOW_DIRTY ? flags | LOW_SOFT_DIRTY : flags);
 }

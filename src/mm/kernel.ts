@@ -10,7 +10,7 @@ import { assert } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
 import type { FaultInjector } from '../base/injection.js';
 import { RwSemaphore } from '../sync/rwsem.js';
-import type { Addressing } from './addressing/addressing.js';
+import type { Addressing, AddressingName } from './addressing/addressing.js';
 import { legacyAddressing } from './addressing/legacy.js';
 import { offsetAddressing } from './addressing/offset.js';
 import { type Sites, sitesOf } from './check-sites.js';
@@ -45,7 +45,7 @@ export interface KernelOptions {
     readonly maxPhysmemBits: number;
     readonly entries: readonly PhysicalMapEntry[];
   };
-  readonly addressing: 'legacy' | 'offset';
+  readonly addressing: AddressingName;
   /** What the kernel remembers to do (check-sites.ts). Default: everything. */
   readonly sites?: Sites;
   /** Poison freed frames, verify them when they are used again, check states harder. */

@@ -42,17 +42,19 @@ import { reclaimPage, splitForReclaim } from './vmscan.js';
 import { zapRange } from './zap.js';
 
 /** MADV_*. */
-export type Advice =
-  | 'DONTNEED'
-  | 'FREE'
-  | 'WILLNEED'
-  | 'COLD'
-  | 'PAGEOUT'
-  | 'HUGEPAGE'
-  | 'NOHUGEPAGE'
-  | 'COLLAPSE'
-  | 'HWPOISON'
-  | 'SOFT_OFFLINE';
+export const ADVICES = [
+  'DONTNEED',
+  'FREE',
+  'WILLNEED',
+  'COLD',
+  'PAGEOUT',
+  'HUGEPAGE',
+  'NOHUGEPAGE',
+  'COLLAPSE',
+  'HWPOISON',
+  'SOFT_OFFLINE',
+] as const;
+export type Advice = (typeof ADVICES)[number];
 /** Advice that concerns mappings; the rest is for tests of memory that fails. */
 type MemoryAdvice = Exclude<Advice, 'HWPOISON' | 'SOFT_OFFLINE'>;
 

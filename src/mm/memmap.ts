@@ -5,7 +5,7 @@
  * number is `page - ramPage`. The vmemmap of a section (128 MiB) and the arrays of device private pagemaps are taken from
  * the rest. Memory that nobody touches costs nothing: the arena is virtual until then.
  */
-import { PAGES_PER_SECTION } from '../abi/address.js';
+import { PAGES_PER_SECTION, SECTION_SIZE_BITS } from '../abi/address.js';
 import { STRUCT_PAGE_BYTES } from '../abi/struct-page.js';
 import { type FrameIndex, NULL_PAGE, type Page, type Pfn } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -52,7 +52,7 @@ export class Memmap {
     this.words = new Int32Array(this.buffer);
     this.floats = new Float64Array(this.buffer);
     this.#slots = new RangeTree();
-    this.#sectionPage = new Int32Array(2 ** Math.max(0, physBits - 27));
+    this.#sectionPage = new Int32Array(2 ** Math.max(0, physBits - SECTION_SIZE_BITS));
     this.#blockPfn = new Float64Array(this.#slotCount / PAGES_PER_SECTION).fill(-1);
   }
 

@@ -5,7 +5,7 @@
  * wants to hear of it (userfaultfd-context.ts). Shared mappings and files: file-fault.ts. Swap: swap-in.ts. Not modelled yet: per-VMA
  * locks (mmap_lock is held for reading throughout).
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import {
   VM_FAULT_FALLBACK,
   VM_FAULT_HWPOISON,
@@ -84,7 +84,7 @@ export function* handleMmFault(
 ): Sleeps<VmFault> {
   if (write ? (vma.flags & VM_WRITE) === 0 : (vma.flags & (VM_READ | VM_WRITE)) === 0) return VM_FAULT_SIGSEGV;
   kernel.stats.cpuFaults++;
-  const page = (Math.floor(addr / PAGE_SIZE) * PAGE_SIZE) as VirtAddr;
+  const page = pageAlignDown(addr) as VirtAddr;
   if (kernel.options.preempt()) yield SCHEDULE_POINT;
   if (isHugetlb(vma)) return yield* hugetlbFault(kernel, vma, page, write, unshare);
   let table = leafTable(kernel, vma.mm, page);

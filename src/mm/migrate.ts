@@ -4,17 +4,12 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
-  HIGH_MIG_DIRTY,
-  HIGH_MIG_YOUNG,
-  highMigrationFlags,
+  carriedToLeaf,
+  carriedToPresent,
   highType,
   LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_SOFT_DIRTY,
   LOW_SPECIAL,
-  LOW_SWP_SOFT_DIRTY,
-  LOW_SWP_UFFD_WP,
-  LOW_UFFD_WP,
   LOW_WRITE,
   leafHigh,
   leafLow,
@@ -37,7 +32,7 @@ import {
   splitHugePmdLocked,
 } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { setMigrationEntry } from './migration-entry.js';
+import { restoredFlags, setMigrationEntry } from './migration-entry.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
@@ -167,12 +162,7 @@ function removeMigrationPte(
 
 /** `try_to_map_unused_to_zeropage()`. */
 function mapZeroPage(kernel: Kernel, vma: VmArea, at: number, low: number): void {
-  const flags =
-    vmaPageProt(vma) |
-    LOW_SPECIAL |
-    LOW_ACCESSED |
-    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
-    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  const flags = vmaPageProt(vma) | LOW_SPECIAL | LOW_ACCESSED | carriedToPresent(low);
   setPteHalves(kernel.ram.words, at, presentLow(kernel.zeroPfn, flags), presentHigh(kernel.zeroPfn));
   vma.mm.rssAnon--;
 }
@@ -191,18 +181,10 @@ function restorePte(
   const number = sites.removeMigrationPteNumber ? addressing.pageNumber(page) : kernel.memmap.pageToPfn(page);
   if (isDevicePrivatePage(kernel.memmap.words, page)) {
     const type = addressing.devicePrivateType(write);
-    const carried = low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
-    setPteHalves(ram.words, at, leafLow(number, carried), leafHigh(type, number, 0));
+    setPteHalves(ram.words, at, leafLow(number, carriedToLeaf(low)), leafHigh(type, number, 0));
     return;
   }
-  const remembered = highMigrationFlags(high);
-  const flags =
-    vmaPageProt(vma) |
-    (write ? LOW_WRITE : 0) |
-    (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
-    (remembered & HIGH_MIG_DIRTY ? LOW_DIRTY : 0) |
-    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
-    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  const flags = vmaPageProt(vma) | restoredFlags(kernel.memmap.words, page, low, high, write);
   setPteHalves(ram.words, at, presentLow(number, flags), presentHigh(number));
 }
 

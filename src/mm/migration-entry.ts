@@ -1,24 +1,27 @@
 /** Migration entries, of either level: writing one, and waiting until it has gone. Linux: mm/rmap.c try_to_migrate_one(), mm/migrate.c. */
+
 import {
+  carriedToLeaf,
+  carriedToPresent,
   HIGH_MIG_DIRTY,
   HIGH_MIG_YOUNG,
+  highMigrationFlags,
   LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_SOFT_DIRTY,
-  LOW_SWP_SOFT_DIRTY,
-  LOW_SWP_UFFD_WP,
-  LOW_UFFD_WP,
+  LOW_WRITE,
   leafHigh,
   leafLow,
   lowPresent,
 } from '../abi/pte-halves.js';
 import { softleafFromPte } from '../abi/softleaf.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, Pte } from '../base/brand.js';
 import { folioLocked } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte, setPteHalves } from '../sync/word.js';
 import type { MigrationAccess } from './addressing/addressing.js';
 import type { Kernel } from './kernel.js';
+import { pageTestFlag } from './page.js';
 import { isMigration, leafKind } from './softleaf.js';
 
 /**
@@ -37,15 +40,27 @@ export function setMigrationEntry(
 ): void {
   const access: MigrationAccess = writable ? 'write' : exclusive ? 'read-exclusive' : 'read';
   const number = kernel.addressing.pageNumber(page);
-  let low = oldLow & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
-  let flags = 0;
-  if (lowPresent(oldLow)) {
-    low = (oldLow & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (oldLow & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
-    flags = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
-  }
+  const remembered = (oldLow & LOW_ACCESSED ? HIGH_MIG_YOUNG : 0) | (oldLow & LOW_DIRTY ? HIGH_MIG_DIRTY : 0);
+  // An entry that is not present has other bits in these places.
+  const flags = lowPresent(oldLow) ? remembered : 0;
   const { addressing } = kernel;
   const type = familyByPage ? addressing.migrationType(page, access) : addressing.plainMigrationType(access);
-  setPteHalves(kernel.ram.words, at, leafLow(number, low), leafHigh(type, number, flags));
+  setPteHalves(kernel.ram.words, at, leafLow(number, carriedToLeaf(oldLow)), leafHigh(type, number, flags));
+}
+
+/**
+ * Flags of the present entry that comes where a migration entry (its halves) stood for `page`: what `setMigrationEntry` remembered, dirty
+ * only if the page is.
+ */
+export function restoredFlags(words: Int32Array, page: Page, low: number, high: number, write: boolean): number {
+  const remembered = highMigrationFlags(high);
+  const dirty = (remembered & HIGH_MIG_DIRTY) !== 0 && pageTestFlag(words, page, PAGE_FLAGS.PG_dirty);
+  return (
+    (write ? LOW_WRITE : 0) |
+    (remembered & HIGH_MIG_YOUNG ? LOW_ACCESSED : 0) |
+    (dirty ? LOW_DIRTY : 0) |
+    carriedToPresent(low)
+  );
 }
 
 /**

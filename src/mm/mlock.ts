@@ -4,7 +4,7 @@
  * A locked page is one that a locked mapping has (VM_LOCKED): reclaim asks the reverse map, where Linux keeps PG_mlocked up to date.
  * A migration to a device asks nobody: what is locked may go there, as in Linux. Not modelled: mlockall, MAP_LOCKED, RLIMIT_MEMLOCK.
  */
-import { PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
@@ -47,7 +47,7 @@ export function* doMunlock(kernel: Kernel, mm: MmStruct, start: VirtAddr, length
 
 /** Whole pages, also where a range begins in the middle of one. */
 function pagesOf(start: number, length: number): { first: number; end: number } {
-  const first = start - (start % PAGE_SIZE);
+  const first = pageAlignDown(start);
   return { first, end: pageAlignUp(start + length) };
 }
 

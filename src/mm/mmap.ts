@@ -32,7 +32,8 @@ import {
 import { mergeVma, splitVma } from './vma-merge.js';
 import { zapRange } from './zap.js';
 
-export type Protection = 'none' | 'r' | 'w' | 'rw';
+export const PROTECTIONS = ['none', 'r', 'w', 'rw'] as const;
+export type Protection = (typeof PROTECTIONS)[number];
 
 export const PROTECTION_FLAGS: Readonly<Record<Protection, number>> = {
   none: 0,

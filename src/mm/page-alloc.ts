@@ -113,11 +113,11 @@ export class PageAllocator {
   }
 
   /**
-   * `alloc_pages_bulk()`: up to `count` single pages with a reference each, into `out` from index `at`. Blocks are taken apart
+   * `alloc_pages_bulk()`: up to `count` single pages with a reference each, into `out`. Blocks are taken apart
    * front to back, so that the pages come in runs of ascending frames, as long as there are.
    * @returns how many there were
    */
-  allocBulk(count: number, out: Page[] | Float64Array, at = 0): number {
+  allocBulk(count: number, out: Page[] | Float64Array): number {
     if (this.#options.fail?.('alloc-bulk')) return 0;
     let done = 0;
     let order = MAX_PAGE_ORDER;
@@ -135,7 +135,7 @@ export class PageAllocator {
         const single = (page + i) as Page;
         this.#prepareNew(single);
         this.#words[(single << SHIFT) + REFCOUNT] = 1;
-        out[at + done++] = single;
+        out[done++] = single;
       }
     }
     return done;

@@ -5,7 +5,7 @@
  * private pages are anonymous memory that is mapped, and count as such, as in Linux. Only rows that the model knows are there.
  * `pgmigrate_success` is not one: no migration that a driver asks for counts in it.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_KIB } from '../abi/address.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
@@ -16,7 +16,6 @@ import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { VM_LOCKED } from './vma.js';
 
 const { PG_buddy, PG_dirty, PG_reserved, PG_swapbacked, PG_table, PG_writeback } = PAGE_FLAGS;
-const PAGE_KIB = PAGE_SIZE / 1024;
 
 /** Rows of /proc/meminfo, in kB. */
 export interface Meminfo {

@@ -2,7 +2,7 @@
  * What each page of an address space looks like from user space, as data. Linux: fs/proc/task_mmu.c pagemap_read(),
  * mm/mincore.c. Looks only: nothing is faulted in or marked as accessed.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import {
   halvesNumber,
   halvesPfn,
@@ -209,7 +209,7 @@ export function pagemapAndMincore(kernel: Kernel, mm: MmStruct, start: VirtAddr,
 export function mincore(kernel: Kernel, mm: MmStruct, addr: VirtAddr): number {
   if (vmaLookup(mm, addr) === undefined) return -1;
   const out = new Int32Array(1);
-  mincoreRange(kernel, mm, (addr - (addr % PAGE_SIZE)) as VirtAddr, out);
+  mincoreRange(kernel, mm, pageAlignDown(addr) as VirtAddr, out);
   return out[0];
 }
 

@@ -4,7 +4,7 @@
  * Device private pages count as if they were present; a device-exclusive entry (and a migration entry) is "maybe shared": its
  * page counts in full, and as shared, since counts mean little for an entry that is not present.
  */
-import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_KIB, PAGE_SIZE } from '../abi/address.js';
 import { halvesNumber, highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
@@ -35,7 +35,6 @@ import {
 } from './vma.js';
 
 const { PG_dirty, PG_referenced, PG_swapbacked } = PAGE_FLAGS;
-const PAGE_KIB = PAGE_SIZE / 1024;
 /** PSS is summed in 1/4096 of a byte, as Linux does, so that the truncation at the end is the same. */
 const PSS_UNIT = 2 ** 12;
 

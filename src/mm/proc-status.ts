@@ -2,11 +2,9 @@
  * The memory of one process, summed: /proc/PID/status. Linux: fs/proc/task_mmu.c task_mem().
  * Not modelled: high-water marks (VmPeak, VmHWM), stack and code (VmStk, VmExe, VmLib), pinned_vm.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_KIB } from '../abi/address.js';
 import type { MmStruct } from './mm-struct.js';
 import { VM_LOCKED, VM_SHARED, VM_WRITE } from './vma.js';
-
-const PAGE_KIB = PAGE_SIZE / 1024;
 
 /** Rows of /proc/PID/status, in kB. */
 export interface ProcessStatus {

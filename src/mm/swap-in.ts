@@ -5,14 +5,13 @@
  */
 import { VM_FAULT_HWPOISON, VM_FAULT_MAJOR, VM_FAULT_OOM, type VmFault } from '../abi/errno.js';
 import {
+  carriedToPresent,
   halvesNumber,
   highType,
   LOW_ACCESSED,
   LOW_MKDIRTY,
   LOW_SOFT_DIRTY,
   LOW_SWP_EXCLUSIVE,
-  LOW_SWP_SOFT_DIRTY,
-  LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
   LOW_WRITE,
   lowPresent,
@@ -100,11 +99,7 @@ function mapSwappedPage(
   vma.mm.rssAnon++;
   vma.mm.swapents--;
   const exclusive = (low & LOW_SWP_EXCLUSIVE) !== 0 || pageRefCount(words, page) === 1;
-  let flags =
-    vmaPageProt(vma) |
-    LOW_ACCESSED |
-    (low & LOW_SWP_SOFT_DIRTY ? LOW_SOFT_DIRTY : 0) |
-    (low & LOW_SWP_UFFD_WP ? LOW_UFFD_WP : 0);
+  let flags = vmaPageProt(vma) | LOW_ACCESSED | carriedToPresent(low);
   if (exclusive && mayWrite(vma, flags)) flags |= write ? LOW_WRITE | LOW_MKDIRTY : LOW_WRITE;
   if (!pageIsAnon(words, page)) setFirstMapping(kernel, vma, addr, page, exclusive);
   pageAddAnonRmap(kernel, page, exclusive);

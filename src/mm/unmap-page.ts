@@ -10,13 +10,10 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import {
+  carriedToLeaf,
   LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_SOFT_DIRTY,
   LOW_SWP_EXCLUSIVE,
-  LOW_SWP_SOFT_DIRTY,
-  LOW_SWP_UFFD_WP,
-  LOW_UFFD_WP,
   leafHigh,
   leafLow,
   lowPresent,
@@ -199,14 +196,8 @@ function replacement(kernel: Kernel, page: Page, low: number): Replacement | nul
   // folio_try_share_anon_rmap_pte(): whoever pinned the page must go on seeing what its owner writes.
   if (exclusive && pageMaybeDmaPinned(words, page)) return null;
   const slot = swapSlot(entry);
-  const flags = (exclusive ? LOW_SWP_EXCLUSIVE : 0) | carriedFlags(low);
+  const flags = (exclusive ? LOW_SWP_EXCLUSIVE : 0) | carriedToLeaf(low);
   return { kind: 'swap', low: leafLow(slot, flags), high: leafHigh(swapArea(entry), slot, 0) };
-}
-
-/** Soft-dirty and uffd-wp, where a non-present entry has them. */
-function carriedFlags(low: number): number {
-  if (!lowPresent(low)) return low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
-  return (low & LOW_SOFT_DIRTY ? LOW_SWP_SOFT_DIRTY : 0) | (low & LOW_UFFD_WP ? LOW_SWP_UFFD_WP : 0);
 }
 
 /** A page after MADV_FREE may be dropped as long as nobody has written to it or holds it. */

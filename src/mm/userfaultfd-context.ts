@@ -7,7 +7,7 @@
  * but faults, so that nothing ever waits for a reader but those who fault.
  */
 
-import { PAGE_SIZE } from '../abi/address.js';
+import { pageAlignDown } from '../abi/address.js';
 import { VM_FAULT_SIGBUS, VM_FAULT_USERFAULT, type VmFault } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
@@ -71,7 +71,7 @@ export class Userfaultfd {
    * sleeps in what it got. Nothing may happen between the fault's look at the entry and this call.
    */
   raise(addr: VirtAddr, write: boolean): Sleeps<void> {
-    const address = (this.features.exactAddress ? addr : addr - (addr % PAGE_SIZE)) as VirtAddr;
+    const address = (this.features.exactAddress ? addr : pageAlignDown(addr)) as VirtAddr;
     const fault: WaitingFault = { message: { address, write, wp: true }, woken: this.released };
     if (!fault.woken) this.#pending.push(fault);
     return sleep(fault);

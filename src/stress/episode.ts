@@ -2,6 +2,7 @@
  * An episode: actors and calls are drawn, all of them run at the same time, then everything that was found is judged against the
  * last-writer table, and what is not certain is looked at while all is quiet.
  */
+import { PAGE_SIZE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { WORD_OP } from '../abi/word-op.js';
 import { formatAddress } from '../base/bytes.js';
 import { FaultError } from '../machine/errors.js';
@@ -23,7 +24,7 @@ const CPU_LOADS_MAX = 512;
 const PASSES_MAX = 16;
 /** The kernel's own CPU makes a system call of each. */
 const KERNEL_OPS_MAX = 12;
-const LANES_MAX = 12;
+const PROGRAM_LANES_MAX = 12;
 const LANE_OPS_MAX = 24;
 const CALLS_MAX = 10;
 /** One in so many lists of lanes has words that a call takes away: one signal ends all of its launch. */
@@ -139,7 +140,7 @@ async function castAll(world: World, unsteady: Unsteady): Promise<Cast[]> {
       if (state.devices[device]!.link.lost !== null || random.below(3) === 0) continue;
       const caution = random.below(CAREFUL_ODDS) === 0 ? 'none' : 'no faults';
       const { name } = state.devices[device]!.spec;
-      const lanes = Array.from({ length: 1 + random.below(LANES_MAX) }, (_, lane) =>
+      const lanes = Array.from({ length: 1 + random.below(PROGRAM_LANES_MAX) }, (_, lane) =>
         plan(`${name}, lane ${lane}`, subject, LANE_OPS_MAX, caution),
       );
       const cast = await onDevice(world, mirror, lanes);
@@ -234,7 +235,7 @@ async function onDevice(world: World, mirror: Mirror, actors: Actor[]): Promise<
         words = found;
       });
       await world.attempt(read);
-      await world.attempt(process.munmap({ start: at, length: Math.ceil(length / 4096) * 4096 }));
+      await world.attempt(process.munmap({ start: at, length: pageAlignUp(length) }));
       if (words === null || !isThere) return actors.map(({ ops }) => unknownAnswers(ops));
       const answers = answersOf(words);
       return actors.map(({ ops }, lane) => answers.slice(lane * opsOfLane, lane * opsOfLane + ops.length));
@@ -326,8 +327,8 @@ export async function discardLosses(world: World): Promise<void> {
     for (const region of regions) {
       for (let word = 0; word < region.words; word++) {
         if (region.last.content(word) !== LOST) continue;
-        const start = (Math.floor(region.addressOf(word) / 4096) * 4096) as VirtRange['start'];
-        const range = { start, length: 4096 };
+        const start = pageAlignDown(region.addressOf(word)) as VirtRange['start'];
+        const range = { start, length: PAGE_SIZE };
         await world.attempt(process.munlock(range));
         if (!(await world.attempt(process.madvise(range, 'DONTNEED')))) continue;
         for (const gone of region.wordsIn(range)) region.last.set(gone, 0);

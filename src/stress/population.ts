@@ -1,13 +1,12 @@
 /** Between episodes: processes come and go, fork, map memory and open devices. With what is injected these may fail. */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import type { Process } from '../machine/types.js';
 import { Region, type RegionKind, type Subject } from './region.js';
 import type { World } from './world.js';
 
 export const SUBJECTS_MAX = 4;
 const REGIONS_MAX = 5;
-const HUGE_PAGES = 512;
-const HUGE_BYTES = HUGE_PAGES * PAGE_SIZE;
+const HUGE_BYTES = HPAGE_PMD_NR * PAGE_SIZE;
 const SMALL_PAGES_MAX = 24;
 /** Pages of a huge region that are used: at its edges, and some inside. */
 const USED_OF_HUGE = [0, 1, 7, 255, 256, 511] as const;
@@ -43,7 +42,7 @@ async function mapRegion(world: World, { process, regions }: Subject): Promise<v
   const { random } = world;
   const kind = world.pick(KINDS);
   const isHuge = kind === 'huge';
-  const count = isHuge ? HUGE_PAGES : 1 + random.below(SMALL_PAGES_MAX);
+  const count = isHuge ? HPAGE_PMD_NR : 1 + random.below(SMALL_PAGES_MAX);
   const bytes = isHuge ? HUGE_BYTES : count * PAGE_SIZE;
   const start = world.freshAddress(bytes);
   const pages = isHuge ? USED_OF_HUGE : Array.from({ length: count }, (_, page) => page);

@@ -33,14 +33,7 @@ export class PercpuRef {
     this.#count -= n;
   }
 
-  /** `percpu_ref_tryget_live()`: a reference unless the owner is waiting for the end. */
-  tryGetLive(): boolean {
-    if (this.#dying) return false;
-    this.#count++;
-    return true;
-  }
-
-  /** Drop the initial reference; from now on nobody new gets one by `tryGetLive`. */
+  /** Drop the initial reference: whoever holds another may still share it, and the last one of all lets the owner go on. */
   kill(): void {
     assert(!this.#dying, () => `${this.name}: killed twice`);
     this.#dying = true;

@@ -64,7 +64,6 @@ export class Lifeline {
       launch: (request) => call(() => control.launch(request)),
       stats: () => call(() => control.stats()),
       reset: () => call(() => control.reset()),
-      stop: () => call(() => control.stop()),
     };
   }
 }

@@ -75,7 +75,6 @@ export function createPromptLink({ config, memories, device, touched }: PromptLi
     },
     stats: refuse,
     reset: refuse,
-    stop: refuse,
   };
   return {
     index,

@@ -73,6 +73,11 @@ const SPECS: readonly { readonly title: string; readonly text: string; readonly 
       text: 'memory: {map: [{name: ROM, start: 0, size: 1MiB}]}\n',
       says: /memory\.map must have from 16 MiB/,
     },
+    {
+      title: 'a range of a map that ends too early, which has the number that the user gave it',
+      text: 'memory: {map: [{name: RAM, kind: ram, start: 4GiB, size: 64MiB}, {name: ROM, start: 2GiB, end: 1GiB}]}\n',
+      says: /memory\.map\[1\] ROM .* must not end before it starts/,
+    },
     { title: 'too many devices', text: 'devices: 17\n', says: /devices must be a list of 0 to 16 devices/ },
     { title: 'two devices of one name', text: 'devices: [{name: a}, {name: a}]\n', says: /two devices named "a"/ },
     {
@@ -148,7 +153,7 @@ const FLAGS: readonly Case[] = [
     says: /no workload "vectr-add" \(did you mean "vector-add"\?\)/,
   },
   { title: 'workloads and --all', words: ['run', 'saxpy', '--all'], says: /not both/ },
-  { title: 'no devices', words: ['run', 'saxpy', '--devices', '0'], says: /--devices.* whole number from 1/ },
+  { title: 'no devices', words: ['run', 'saxpy', '--devices', '0'], says: /1 to 8 devices.*has 0/ },
   { title: 'more devices than a workload can use', words: ['run', 'saxpy', '--devices', '9'], says: /1 to 8 devices/ },
   { title: 'devices in words', words: ['run', 'saxpy', '--devices', 'two'], says: /--devices/ },
   { title: 'no jobs', words: ['run', 'saxpy', '--jobs', '0'], says: /--jobs.* whole number from 1 to 64/ },
@@ -166,12 +171,17 @@ const FLAGS: readonly Case[] = [
   {
     title: 'preemptions of a random walk',
     words: ['explore', 'migrate/against-store', '--preemptions', '1'],
-    says: /--preemptions is for --strategy dfs, not for random/,
+    says: /preemptions is for the strategy dfs, not for random/,
   },
   {
     title: 'the depth of a search',
     words: ['explore', 'migrate/against-store', '--strategy', 'dfs', '--depth', '2'],
-    says: /--depth is for --strategy pct, not for dfs/,
+    says: /depth is for the strategy pct, not for dfs/,
+  },
+  {
+    title: 'a seed where nothing is drawn',
+    words: ['explore', 'migrate/against-store', '--strategy', 'round-robin', '--seed', '5'],
+    says: /seed is for the strategy random and pct, not for round-robin/,
   },
   { title: 'an unknown executor', words: ['run', 'saxpy', '--executor', 'gpu'], says: /threads, inline/ },
   { title: 'pageless', words: ['run', 'saxpy', '--addressing', 'pageless'], says: /not there yet/ },

@@ -8,6 +8,8 @@ test.each([
   [['--growth', '--compare', 'old.json'], /--growth has nothing to compare/],
   [['--page', 'page.md', '--filter', 'fork'], /--page measures everything/],
   [['--page', 'page.md', '--growth'], /--page measures everything/],
+  [['--page', 'page.md', '--addressing', 'legacy'], /--page compares both addressings/],
+  [['--growth', '--samples', '20'], /--samples is not for it/],
   [['--compare', 'nowhere.json'], /nowhere\.json cannot be read/],
   [['--samples', '1'], /samples/],
 ])('bench %s', async (flags, says) => {

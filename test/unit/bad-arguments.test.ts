@@ -305,7 +305,7 @@ describe('a program', () => {
       /revision must be one of rfc, /,
     ],
     ['a repro of nothing', () => parseRepro(5 as never), /repro must be a string, not 5/],
-    ['a replay of text', () => pfnless.replay('v1 offset tame A: load 0' as never), /must be an object/],
+    ['a replay of a number', () => pfnless.replay(5 as never), /must be an object/],
     ['a replay of nothing', () => pfnless.replay({} as never), /addressing must be one of legacy, offset/],
     [
       'half a choice',

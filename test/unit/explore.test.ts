@@ -257,6 +257,7 @@ describe('failures', () => {
     const repro = parseRepro(failure!.repro);
     expect(printRepro(repro)).toBe(failure!.repro);
     expect(replay(repro)).toMatchObject({ finding: { invariant: 'outcome' }, results: { r: 7 } });
+    expect(replay(printRepro(repro))).toEqual(replay(repro));
     expect(failure!.command).toBe(`npx pfnless replay '${failure!.repro}'`);
   });
 

@@ -434,4 +434,18 @@ describe.each(['legacy', 'offset'] as const)('huge pages, %s addressing', (addre
     const range = await rig.filled();
     expect([...new Set(await rig.mirror.snapshot(part(range, 17, 30)))]).toEqual([WRITE | PMD]);
   });
+
+  test('a migration that is called off leaves a huge page soft-dirty that was written before, and small ones as they were', async (rig) => {
+    const range = await rig.filled(2 * HUGE);
+    await rig.process.madvise(part(range, HUGE, HUGE), 'NOHUGEPAGE');
+    await rig.process.mprotect(part(range, HUGE, 1), 'r');
+    await rig.process.mprotect(part(range, HUGE, 1), 'rw');
+    expect(await rig.hugePages(range)).toBe(1);
+    await rig.process.clearRefs('soft-dirty');
+    const held = await rig.process.pin(range, { kind: 'get' });
+    expect(await rig.mirror.migrate(range, 'device')).toMatchObject({ migrated: 0 });
+    const softDirty = Array.from(await rig.process.pagemap(range), (word) => Number((word >> 55n) & 1n));
+    expect(softDirty).toEqual([...Array(HUGE).fill(1), ...Array(HUGE).fill(0)]);
+    await held.release();
+  });
 });

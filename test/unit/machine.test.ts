@@ -1,4 +1,5 @@
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { CPU_BLOCK_BYTES } from '#src/abi/cpu';
 import type { VirtAddr } from '#src/base/brand';
 import { boot } from '#src/check/boot';
 import type { Machine, Mirror, Process, VirtRange } from '#src/machine/types';
@@ -257,6 +258,33 @@ describe('boot', () => {
       failed: { device: 'gpu0', bytes: 32 * 2 ** 20, errno: 'ERANGE' },
       iomem: expect.stringContaining('System RAM'),
     });
+  });
+
+  it('ends the CPUs that it has started when this computer cannot hold another', async () => {
+    const threads = () => process.getActiveResourcesInfo().filter((name) => name === 'MessagePort').length;
+    const before = threads();
+    let blocks = 0;
+    vi.stubGlobal(
+      'SharedArrayBuffer',
+      class extends SharedArrayBuffer {
+        constructor(bytes: number) {
+          if (bytes === CPU_BLOCK_BYTES && ++blocks === 3) throw new RangeError('no room');
+          super(bytes);
+        }
+      },
+    );
+    try {
+      await expect(boot({ executor: 'threads', cpus: 4, memory: { ram: '16MiB' }, devices: [] })).rejects.toMatchObject(
+        {
+          code: 'ERR_PFNLESS_BOOT',
+          message: expect.stringMatching(/cannot hold the block of CPU 3/),
+        },
+      );
+    } finally {
+      vi.unstubAllGlobals();
+    }
+    expect(blocks).toBe(3);
+    expect(threads()).toBe(before);
   });
 
   it('boots a machine without devices', async () => {

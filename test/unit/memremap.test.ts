@@ -156,7 +156,7 @@ describe('memremap_device_private_pagemap', () => {
     ref?.get();
     const unmapping = memunmapDevicePrivatePagemap(kernel, map);
     expect(unmapping.next().value).toMatchObject({ what: 'last reference of dev_pagemap 1' });
-    expect(ref?.tryGetLive()).toBe(false);
+    expect(ref?.dying).toBe(true);
     expect(kernel.privateSpace.offsetToPage(offset(5))).toBe(map.pages + 5);
     ref?.put();
     expect(unmapping.next().done).toBe(true);

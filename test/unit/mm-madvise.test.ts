@@ -1,7 +1,7 @@
 /** madvise: dropping pages, and advice that only VMAs remember. */
 import { expect, it } from 'vitest';
 import type { Result } from '#src/abi/errno';
-import { pteDirty, pteYoung } from '#src/abi/pte';
+import { PTE_ACCESSED, pteDirty } from '#src/abi/pte';
 import type { VirtAddr } from '#src/base/brand';
 import { forkMm } from '#src/mm/fork';
 import { type Advice, doMadvise } from '#src/mm/madvise';
@@ -48,7 +48,7 @@ describeEach('madvise', (addressing) => {
       run(driver.toDevice(mm, at, 1));
       expect(advise(bench, mm, at, 2, 'FREE')).toBe(0);
       const pte = bench.pte(mm, at + PAGE);
-      expect([pteYoung(pte), pteDirty(pte), bench.kind(mm, at)]).toEqual([false, false, 'device-private-write']);
+      expect([pte & PTE_ACCESSED, pteDirty(pte), bench.kind(mm, at)]).toEqual([0n, false, 'device-private-write']);
       bench.store(mm, at + PAGE, 9);
       expect(pteDirty(bench.pte(mm, at + PAGE))).toBe(true);
       // Dirty by its flag, and somebody else's as well.

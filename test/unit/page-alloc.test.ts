@@ -116,7 +116,7 @@ describe('PageAllocator', () => {
     expect(out.every((page) => pageRefCount(machine.memmap.words, page) === 1)).toBe(true);
     expect(machine.buddy.freePagesCount).toBe(PAGES - 700);
     const rest = new Float64Array(2000);
-    expect(machine.buddy.allocBulk(2000, rest, 0)).toBe(PAGES - 700);
+    expect(machine.buddy.allocBulk(2000, rest)).toBe(PAGES - 700);
     expect(new Set([...out, ...rest.subarray(0, PAGES - 700)]).size).toBe(PAGES);
     for (const page of out) free(machine, page, 0);
     for (const page of rest.subarray(0, PAGES - 700)) free(machine, page as Page, 0);

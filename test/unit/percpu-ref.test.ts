@@ -5,9 +5,10 @@ describe('PercpuRef', () => {
   it('is released by the last put after kill', () => {
     const ref = new PercpuRef('pagemap 1');
     ref.get(2);
-    expect(ref.tryGetLive()).toBe(true);
+    ref.get();
+    expect(ref.dying).toBe(false);
     ref.kill();
-    expect(ref.tryGetLive()).toBe(false);
+    expect(ref.dying).toBe(true);
     const waiting = ref.waitReleased();
     const step = waiting.next();
     expect(step.done).toBe(false);

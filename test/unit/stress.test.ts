@@ -2,7 +2,7 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { INJECTION_IDS, type InjectionId } from '#src/base/injection';
 import { createRandom } from '#src/base/random';
-import { MachineCpu } from '#src/machine/host-cpu';
+import { MachineCpu } from '#src/machine/machine-cpu';
 import { type MachineInput, parseMachineSpec } from '#src/machine/spec';
 import type { Process } from '#src/machine/types';
 import { type Answer, judgeActor, planActor, Unsteady } from '#src/stress/actor';

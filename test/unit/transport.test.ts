@@ -170,13 +170,6 @@ describe('worker link', () => {
     await rejected;
   });
 
-  test('stop() by itself ends the thread in good order', async () => {
-    const link = await workerLink();
-    link.onLost(() => expect.unreachable());
-    await link.control.stop().catch((error) => expect(error.code).toBe('ERR_PFNLESS_DISPOSED'));
-    await link.close(1000);
-  });
-
   test('invalidations are obeyed while a lane runs for long', async () => {
     const rig = new Rig();
     rig.map(0, RWA);

@@ -1,4 +1,5 @@
 /** `pfnless bench`: every benchmark, each with its ratio to a base that was measured in the same run. */
+
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import {
@@ -15,7 +16,8 @@ import {
   runGrowth,
 } from '../../bench/index.js';
 import type { Addressing } from '../../machine/types.js';
-import { type Column, formatValue, renderTable } from '../../report/table.js';
+import { ADDRESSINGS } from '../../mm/addressing/addressing.js';
+import { type Column, formatValue, renderTable } from '../../report/terminal.js';
 import { benchHost } from '../bench-host.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { readText, writeText } from '../files.js';
@@ -25,7 +27,7 @@ import { paint, print, printJson, startProgress } from '../output.js';
 interface BenchFlags {
   readonly addressing: Addressing | 'both';
   readonly filter?: string;
-  readonly samples: number;
+  readonly samples?: number;
   readonly growth?: boolean;
   readonly compare?: string;
   readonly page?: string;
@@ -68,11 +70,11 @@ export function addBenchCommand(program: Command, exit: (code: number) => void):
     .description('measure, each value with its ratio to a base measured in the same run')
     .addOption(
       new Option('--addressing <mode>', 'how device private pages are named')
-        .choices(['legacy', 'offset', 'both'])
+        .choices([...ADDRESSINGS, 'both'])
         .default('both'),
     )
     .option('--filter <text>', 'only what has this in its name')
-    .option('--samples <n>', 'of each benchmark', wholeNumber(SAMPLES_MIN, SAMPLES_MAX), EFFORT.samples)
+    .option('--samples <n>', `of each benchmark (default: ${EFFORT.samples})`, wholeNumber(SAMPLES_MIN, SAMPLES_MAX))
     .option('--growth', 'instead: how costs grow with memory, mappings, pagemaps, processes, devices')
     .option('--compare <file>', 'fail if something is slower than in this output of --json')
     .option('--page <file>', 'measure all of it and write the page that BENCHMARKS.md is')
@@ -80,20 +82,24 @@ export function addBenchCommand(program: Command, exit: (code: number) => void):
     .action(async (flags: BenchFlags) => exit(await bench(flags)));
 }
 
+/** @throws PfnlessError ERR_PFNLESS_ARGUMENT for what would be taken and left aside */
+function requireSense({ growth, compare, samples, page, filter, addressing }: BenchFlags): void {
+  const nonsense = [
+    [growth && compare !== undefined, '--growth has nothing to compare: exponents have limits of their own'],
+    [growth && samples !== undefined, '--growth takes as many samples as its exponents need: --samples is not for it'],
+    [
+      page !== undefined && (growth || filter !== undefined),
+      '--page measures everything: neither --growth nor --filter',
+    ],
+    [page !== undefined && addressing !== 'both', '--page compares both addressings: --addressing is not for it'],
+  ] as const;
+  const found = nonsense.find(([is]) => is);
+  if (found) throw new PfnlessError('ERR_PFNLESS_ARGUMENT', found[1]);
+}
+
 async function bench(flags: BenchFlags): Promise<number> {
+  requireSense(flags);
   const { growth, page, compare } = flags;
-  if (growth && compare !== undefined) {
-    throw new PfnlessError(
-      'ERR_PFNLESS_ARGUMENT',
-      '--growth has nothing to compare: exponents have limits of their own',
-    );
-  }
-  if (page !== undefined && (growth || flags.filter !== undefined)) {
-    throw new PfnlessError(
-      'ERR_PFNLESS_ARGUMENT',
-      '--page measures everything: it goes with neither --growth nor --filter',
-    );
-  }
   // Before minutes of measuring, not after.
   const earlier = compare === undefined ? null : parseEarlierRun(readText(compare), compare);
   const host = benchHost();
@@ -117,7 +123,7 @@ async function benchmarks({ addressing, filter, samples }: BenchFlags): Promise<
   return runBenchmarks({
     addressings: addressing === 'both' ? ['offset', 'legacy'] : [addressing],
     ...(filter === undefined ? {} : { filter }),
-    effort: { ...EFFORT, samples },
+    effort: { ...EFFORT, ...(samples === undefined ? {} : { samples }) },
     onProgress: (name) => progress.update(name),
   }).finally(() => progress.stop());
 }

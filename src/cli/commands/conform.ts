@@ -4,9 +4,9 @@ import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Divergence, TraceReport } from '../../conformance/replay-trace.js';
 import type { Addressing, ExecutorKind } from '../../machine/types.js';
-import { formatCount, formatMs, renderTable } from '../../report/table.js';
+import { formatCount, formatMs, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { wholeNumber } from '../machine-options.js';
+import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { replayFiles, threadsFor } from '../replay-files.js';
 
@@ -27,11 +27,7 @@ export function addConformCommand(program: Command, exit: (code: number) => void
     .command('conform')
     .description('replay golden traces of a real kernel and compare every result and state')
     .argument('<trace...>', 'recorded traces, JSON lines, possibly gzipped (.gz)')
-    .addOption(
-      new Option('--addressing <mode>', 'how device private pages are named')
-        .choices(['legacy', 'offset'])
-        .default('offset'),
-    )
+    .addOption(addressingOption())
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
     .option('--jobs <n>', 'threads, each with a machine of its own (default: as many as pay)', wholeNumber(1, JOBS_MAX))
     .option('--all', 'go on after the first divergence of a trace')

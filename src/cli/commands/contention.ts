@@ -1,12 +1,12 @@
 /** `pfnless contention`: many CPUs fault one device page, under the rule before 1afaeb8293c9 and under the fixed one. */
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { SEED_MAX } from '../../base/random.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import type { Addressing } from '../../machine/types.js';
-import { type Column, renderTable } from '../../report/table.js';
+import { type Column, renderTable } from '../../report/terminal.js';
 import { type ContentionResult, measureContention } from '../../stress/contention.js';
 import { EXIT_HELD } from '../exit.js';
-import { wholeNumber } from '../machine-options.js';
+import { addressingOption, wholeNumber } from '../machine-options.js';
 import { print, printJson, startProgress } from '../output.js';
 
 interface ContentionFlags {
@@ -29,7 +29,7 @@ export function addContentionCommand(program: Command, exit: (code: number) => v
     .command('contention')
     .description('many CPUs fault one device page: retries for each success, under the old rule and the fixed one')
     .option('--cpus <n>', 'CPUs at the most', wholeNumber(1, MAX_CPUS), DEFAULT_CPUS)
-    .addOption(new Option('--addressing <mode>', 'legacy or offset').choices(['legacy', 'offset']).default('offset'))
+    .addOption(addressingOption())
     .option('--seed <n>', 'seed of the machine', wholeNumber(0, SEED_MAX), 1)
     .option('--json', 'print one JSON object')
     .action(async (flags: ContentionFlags) => exit(await contention(flags)));
@@ -38,12 +38,16 @@ export function addContentionCommand(program: Command, exit: (code: number) => v
 async function contention({ cpus: cpusMax, addressing, seed, json }: ContentionFlags): Promise<number> {
   const progress = await startProgress('measuring');
   const rows: Row[] = [];
-  for (let cpus = 1; cpus <= cpusMax; cpus *= 2) {
-    progress.update(`${cpus} CPUs`);
-    const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing, seed });
-    rows.push({ cpus, old: await measure('reference'), fixed: await measure('trylock') });
+  try {
+    for (let cpus = 1; ; cpus = Math.min(2 * cpus, cpusMax)) {
+      progress.update(`${cpus} CPUs`);
+      const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing, seed });
+      rows.push({ cpus, old: await measure('reference'), fixed: await measure('trylock') });
+      if (cpus === cpusMax) break;
+    }
+  } finally {
+    progress.stop();
   }
-  progress.stop();
   if (json) printJson({ schema: 'pfnless/contention@1', ok: true, seed, addressing, rows });
   else
     print(

@@ -1,19 +1,23 @@
 /** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
+
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { SEED_MAX } from '../../base/random.js';
 import {
   type Effort,
   EXPLORE_LIMITS,
+  EXPLORE_USES,
   type ExploreFailure,
   type ExploreOptions,
   type ExploreResult,
   exploreInParts,
   replay,
+  requireExploreOptions,
   STRATEGIES,
   type StrategyName,
 } from '../../explore/explore.js';
 import { parseRepro } from '../../explore/repro.js';
+import type { Addressing } from '../../machine/types.js';
 import { takeTurn } from '../../sched/turn.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
@@ -27,10 +31,10 @@ import { addSiteOptions, type SiteFlags, sitesFromFlags } from '../site-options.
 interface ExploreFlags extends SiteFlags {
   readonly strategy: StrategyName;
   readonly executions: number;
-  readonly seed: number;
+  readonly seed?: number;
   readonly depth?: number;
   readonly preemptions?: number;
-  readonly addressing: 'legacy' | 'offset';
+  readonly addressing: Addressing;
   readonly generate?: number;
   readonly inject?: readonly Injection[];
   readonly twice?: boolean;
@@ -39,13 +43,15 @@ interface ExploreFlags extends SiteFlags {
   readonly json?: boolean;
 }
 
+const DEFAULT_SEED = 1;
+
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   addSiteOptions(program.command('explore'))
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
     .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXPLORE_LIMITS.executions), 10_000)
-    .option('--seed <n>', 'seed of random and pct', wholeNumber(0, SEED_MAX), 1)
+    .option('--seed <n>', `seed of random and pct (default: ${DEFAULT_SEED})`, wholeNumber(0, SEED_MAX))
     .option(
       '--depth <n>',
       'pct: ordering constraints that a bug may need (default: 3)',
@@ -88,31 +94,22 @@ export function addReplayCommand(program: Command, exit: (code: number) => void)
     });
 }
 
-/** @throws PfnlessError ERR_PFNLESS_ARGUMENT for what would be taken and left aside */
-function requireUse({ strategy, depth, preemptions }: ExploreFlags): void {
-  const uses = [
-    { flag: '--depth', value: depth, needs: 'pct' },
-    { flag: '--preemptions', value: preemptions, needs: 'dfs' },
-  ];
-  const unused = uses.find(({ value, needs }) => value !== undefined && strategy !== needs);
-  if (unused === undefined) return;
-  const { flag, needs } = unused;
-  throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${flag} is for --strategy ${needs}, not for ${strategy}`);
-}
-
 async function run(name: string | undefined, flags: ExploreFlags): Promise<number> {
-  requireUse(flags);
   const program = chooseProgram(name, flags);
-  const { strategy, executions, seed, depth, preemptions, addressing, twice = false, shrink, json } = flags;
-  if (!json) print(`seed ${seed} · strategy ${strategy} · ${addressing} addressing\n`);
-  const progress = await startProgress('exploring');
-  const started = performance.now();
-  const options = {
-    ...{ strategy, executions, seed, addressing, twice, shrink },
+  const { strategy, executions, depth, preemptions, addressing, twice = false, shrink, json } = flags;
+  const isSeeded = (EXPLORE_USES.seed as readonly string[]).includes(strategy);
+  const seed = flags.seed ?? (isSeeded ? DEFAULT_SEED : null);
+  const options: ExploreOptions = {
+    ...{ strategy, executions, addressing, twice, shrink },
     sites: sitesFromFlags(flags),
+    ...(seed === null ? {} : { seed }),
     ...(depth === undefined ? {} : { depth }),
     ...(preemptions === undefined ? {} : { preemptions }),
   };
+  requireExploreOptions(options);
+  if (!json) print(`${seed === null ? '' : `seed ${seed} · `}strategy ${strategy} · ${addressing} addressing\n`);
+  const progress = await startProgress('exploring');
+  const started = performance.now();
   const result = await exploreWithTurns(program, options, (done) => progress.update(`${done} executions`)).finally(() =>
     progress.stop(),
   );
@@ -145,7 +142,7 @@ function chooseProgram(name: string | undefined, { generate, inject = [] }: Expl
   return { ...chosen, inject: [...new Set([...chosen.inject, ...inject])] };
 }
 
-function report(result: ExploreResult, seed: number, addressing: string, executionsPerSecond: number): object {
+function report(result: ExploreResult, seed: number | null, addressing: string, executionsPerSecond: number): object {
   const { failure, ...rest } = result;
   return {
     ...{ schema: 'pfnless/explore@1', ok: failure === null, seed, addressing, ...rest, executionsPerSecond },

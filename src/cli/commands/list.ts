@@ -5,7 +5,7 @@ import { ALL_CHECKERS } from '../../check/boot.js';
 import { builtins } from '../../device/programs/index.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
 import { CHECK_SITES } from '../../mm/check-sites.js';
-import { type Column, renderTable } from '../../report/table.js';
+import { type Column, renderTable } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { EXIT_HELD } from '../exit.js';
 import { print, printJson } from '../output.js';

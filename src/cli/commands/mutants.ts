@@ -7,7 +7,7 @@ import { EXPLORE_LIMITS } from '../../explore/explore.js';
 import type { MachineSpec } from '../../machine/spec.js';
 import { BEYOND_MODEL } from '../../mm/check-sites/beyond.js';
 import { siteById } from '../../mm/check-sites.js';
-import { type Column, renderTable } from '../../report/table.js';
+import { type Column, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';

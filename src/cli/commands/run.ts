@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { suggestion } from '../../base/nearest.js';
 import { type CampaignTask, runTask, type WorkloadRow } from '../../campaign/task.js';
-import { renderTable } from '../../report/table.js';
+import { renderTable } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';

@@ -3,10 +3,10 @@ import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { INJECTION_IDS, INJECTION_POINTS, type InjectionId, isInjectionId } from '../../base/injection.js';
 import { suggestion } from '../../base/nearest.js';
+import { machineWords } from '../../machine/command-line.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
-import { DEFAULT_REVISION } from '../../mm/check-sites.js';
-import { formatCount } from '../../report/table.js';
+import { formatCount } from '../../report/terminal.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
@@ -117,17 +117,9 @@ export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number
   const { machine, inject } = flags;
   const words = [
     'npx pfnless stress --rounds 1',
-    `--seed ${seed}`,
-    ...(machine === STRESS_MACHINE ? [] : [`--machine ${/^[\w./-]+$/.test(machine) ? machine : `'${machine}'`}`]),
-    `--addressing ${spec.addressing}`,
-    `--devices ${spec.devices.length}`,
+    ...machineWords({ ...spec, seed }, machine === STRESS_MACHINE ? null : machine),
     `--cpus ${spec.cpus}`,
-    `--executor ${spec.executor}`,
-    ...(spec.executor === 'inline' ? [`--schedule ${spec.schedule}`] : []),
     `--inject ${inject.length === INJECTION_IDS.length ? 'all' : inject.join(',') || 'none'}`,
-    ...(spec.revision === DEFAULT_REVISION ? [] : [`--revision ${spec.revision}`]),
-    ...spec.forget.map((id) => `--site ${id}`),
-    ...(spec.checks ? [] : ['--no-checks']),
   ];
   return words.join(' ');
 }

@@ -10,8 +10,15 @@ import type { DevicePrivateOffset, Mpfn, Page, Pfn, SoftLeaf } from '../../base/
 /** What a migration entry allows once the page is there again. */
 export type MigrationAccess = 'read' | 'read-exclusive' | 'write';
 
+/** The designs that there are. */
+export const ADDRESSINGS = ['legacy', 'offset'] as const;
+export type AddressingName = (typeof ADDRESSINGS)[number];
+
+export const isAddressing = (name: string | undefined): name is AddressingName =>
+  (ADDRESSINGS as readonly (string | undefined)[]).includes(name);
+
 export interface Addressing {
-  readonly name: 'legacy' | 'offset';
+  readonly name: AddressingName;
   readonly swapTypes: SwapTypes;
   /** The number that names the page in entries and words: a PFN, or an offset for a device private page under the series. */
   pageNumber(page: Page): Pfn | DevicePrivateOffset;

@@ -30,7 +30,7 @@ interface Node {
 }
 
 export interface Dfs extends Strategy {
-  /** Executions that ended in nothing but steps that sleep: they were tried in another order. */
+  /** Those that ended in nothing but steps that sleep. */
   readonly redundant: number;
 }
 

@@ -1,6 +1,6 @@
 /** Two plain strategies: always the tame answer, and a uniform random walk. */
 import { createRandom, type Random } from '../../base/random.js';
-import { INJECT_ODDS, type RunChoice, type Strategy } from './strategy.js';
+import { INJECT_ODDS, type Strategy } from './strategy.js';
 
 /** Whoever has waited longest runs; one execution is all there is. */
 export function roundRobin(): Strategy {
@@ -29,5 +29,3 @@ export function randomWalk(seed: number): Strategy {
 /** Now and then something else than the tame answer, where it is not a choice of who runs. */
 export const inject = (random: Random, n: number): number =>
   n > 1 && random.below(INJECT_ODDS) === 0 ? 1 + random.below(n - 1) : 0;
-
-export type { RunChoice };

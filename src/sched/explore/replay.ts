@@ -41,15 +41,6 @@ export function replaySchedule(schedule: Schedule, { lenient = false }: ReplayOp
   };
 }
 
-/** A choice as it was met: two executions of one schedule must meet the same ones. */
-export interface MadeChoice {
-  readonly point: string;
-  readonly n: number;
-  readonly answer: number;
-  /** Candidate that was let run, where it was a choice of who runs. */
-  readonly thread: number;
-}
-
 /** Answers as `strategy` does, and remembers the execution under way. */
 export class Recorder implements Strategy {
   readonly name: string;

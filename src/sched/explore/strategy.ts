@@ -27,6 +27,8 @@ export interface Strategy extends Chooser {
   end?(): void;
   /** Everything that the strategy covers has been tried. Random strategies never say so. */
   readonly complete: boolean;
+  /** Executions that ended in nothing but what was tried in another order, of strategies that can tell. */
+  readonly redundant?: number;
 }
 
 /** Of environment's choices, random strategies take another answer than the tame one once in so many. */

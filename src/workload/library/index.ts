@@ -15,6 +15,7 @@ import { saxpyWorkload } from './saxpy.js';
 import { stencilWorkload } from './stencil.js';
 import { vectorAddWorkload } from './vector-add.js';
 
+/** What `runWorkload` takes: each with its name, its sizes, and a reference on the CPU that its result is held against. */
 export const workloads: readonly Workload[] = deepFreeze([
   vectorAddWorkload,
   saxpyWorkload,

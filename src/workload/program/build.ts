@@ -20,7 +20,10 @@ export type Where = number | readonly [page: number, offset: number];
 /** Page, or first and last page. */
 export type Pages = number | readonly [first: number, last: number];
 
-/** Calls of one task, in order. Every method returns the builder. */
+/**
+ * Calls of one task, in order. Every method adds the operation of its name, as test/litmus/README.md explains it, and returns the
+ * builder. `device` is an index, `into` names the result.
+ */
 export class TaskBuilder {
   readonly calls: Call[] = [];
 
@@ -149,6 +152,7 @@ export class TaskBuilder {
   }
 }
 
+/** A whole program; every method but `build` returns the builder. */
 export class ProgramBuilder {
   #program: Program = EMPTY_PROGRAM;
 
@@ -214,6 +218,7 @@ export class ProgramBuilder {
   }
 }
 
+/** The start of a program: `program().devices(1).pages(2).task('A', (task) => task.store(0, 1)).build()`. */
 export const program = (): ProgramBuilder => new ProgramBuilder();
 
 function callsOf(write: (task: TaskBuilder) => unknown): Call[] {

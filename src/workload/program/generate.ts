@@ -2,6 +2,7 @@
  * Random programs from a seed, by swarm testing: each program enables a random subset of the operations, so that some programs
  * are dense in what others never do (Groce and others, ISSTA 2012).
  */
+import { HPAGE_PMD_NR } from '../../abi/address.js';
 import { createRandom, type Random } from '../../base/random.js';
 import { requireOneOf, requireOptions, requireSeed, requireWhole } from '../../base/require.js';
 import { argumentsOf, OP_NAMES, type OpName } from './operations.js';
@@ -47,8 +48,6 @@ const PROTECTIONS: readonly Protection[] = ['none', 'r', 'rw', 'rw'];
 const ADVICE: readonly Advice[] = ['dontneed', 'free'];
 const SWAP_ADVICE: readonly Advice[] = ['dontneed', 'free', 'pageout', 'pageout', 'willneed', 'cold'];
 const HUGE_ADVICE: readonly Advice[] = ['dontneed', 'collapse'];
-/** Pages of an arena that is one huge page: all of them, and those that are drawn alone. */
-const HUGE_PAGES = 512;
 const HUGE_CORNERS = [0, 1, 255, 256, 511];
 const HUGE_RANGES = [
   [0, 511],
@@ -127,7 +126,7 @@ function drawShape(random: Random, { pages = 3, devices = 2, huge = 'sometimes' 
   const priv = all.filter((device) => !coherent.includes(device));
   return {
     devices: count,
-    pages: isHuge ? HUGE_PAGES : 1 + random.below(pages),
+    pages: isHuge ? HPAGE_PMD_NR : 1 + random.below(pages),
     hugePages: isHuge ? 'always' : 'never',
     coherent,
     peers: priv.length > 1 && random.below(4) === 0 ? priv : [],
@@ -137,13 +136,13 @@ function drawShape(random: Random, { pages = 3, devices = 2, huge = 'sometimes' 
 
 /** Pages have to move somewhere; a huge page cannot be locked or swapped in no time. */
 const fits = (op: OpName, { pages }: Shape): boolean =>
-  op === 'mremap' ? pages > 1 && pages < HUGE_PAGES : op !== 'mlock' || pages < HUGE_PAGES;
+  op === 'mremap' ? pages > 1 && pages < HPAGE_PMD_NR : op !== 'mlock' || pages < HPAGE_PMD_NR;
 
 const pick = <T>(random: Random, from: readonly T[]): T => from[random.below(from.length)]!;
 
 function drawCall(random: Random, op: OpName, shape: Shape, nextValue: () => number): Call {
   const { pages, devices } = shape;
-  const isHuge = pages === HUGE_PAGES;
+  const isHuge = pages === HPAGE_PMD_NR;
   const page = isHuge ? pick(random, HUGE_CORNERS) : random.below(pages);
   const drawRange = (): Partial<Call> => {
     if (op === 'mremap') return { page, last: page };

@@ -9,6 +9,7 @@ import { isProgram, requireProgram } from './validate.js';
 /**
  * @param fails does this program still fail, in the same way? Asked many times.
  * @param budget how often it may be asked, at the most
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX when it is no program, ERR_PFNLESS_ARGUMENT
  */
 export function minimizeProgram(program: Program, fails: (candidate: Program) => boolean, budget = 2000): Program {
   requireProgram(program);

@@ -18,7 +18,7 @@ import {
   BACKINGS,
   type Call,
   EMPTY_PROGRAM,
-  HUGE_PAGES,
+  HUGE_PAGE_MODES,
   INIT,
   INJECTIONS,
   type Injection,
@@ -178,7 +178,7 @@ class Draft {
       case 'memory':
         return { deviceMemory: line.number('pages of device memory', 1, deviceMemory) };
       case 'hugepages':
-        return { hugePages: line.oneOf('hugepages', HUGE_PAGES) };
+        return { hugePages: line.oneOf('hugepages', HUGE_PAGE_MODES) };
       case 'coherent':
         return { coherent: many(line, () => device(line)) };
       case 'peers':

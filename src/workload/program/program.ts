@@ -28,7 +28,7 @@ export const WORD_MAX = 2 ** 32 - 1;
 /** Name of the task whose calls come before all others, one after the other, in the tame order. */
 export const INIT = 'init';
 
-export const HUGE_PAGES = ['always', 'madvise', 'never'] as const;
+export const HUGE_PAGE_MODES = ['always', 'madvise', 'never'] as const;
 
 export const PROTECTIONS = ['none', 'r', 'rw'] as const;
 export type Protection = (typeof PROTECTIONS)[number];
@@ -128,7 +128,7 @@ export interface Program {
   /** Pages of memory that each device has to hand out. */
   readonly deviceMemory: number;
   /** /sys/kernel/mm/transparent_hugepage/enabled */
-  readonly hugePages: (typeof HUGE_PAGES)[number];
+  readonly hugePages: (typeof HUGE_PAGE_MODES)[number];
   /** Devices whose memory the CPU reaches too. */
   readonly coherent: readonly number[];
   /** Devices that reach each other's private memory. */

@@ -9,7 +9,7 @@ import { OP_NAMES } from './operations.js';
 import {
   ADVICE,
   BACKINGS,
-  HUGE_PAGES,
+  HUGE_PAGE_MODES,
   INJECTIONS,
   NAME,
   NAME_RULE,
@@ -73,7 +73,7 @@ const programSchema = object({
   devices: whole(0, PROGRAM_LIMITS.devices),
   pages: whole(1, PROGRAM_LIMITS.pages),
   deviceMemory: whole(1, PROGRAM_LIMITS.deviceMemory),
-  hugePages: oneOf(HUGE_PAGES),
+  hugePages: oneOf(HUGE_PAGE_MODES),
   coherent: list(device),
   peers: list(device),
   swap: whole(0, PROGRAM_LIMITS.swap),

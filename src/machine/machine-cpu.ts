@@ -4,6 +4,7 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { CPU_BLOCK_BYTES, CPU_OPS_MAX, type CpuConfig, type PhysicalRange } from '../abi/cpu.js';
+import { memoryOfDevice } from '../abi/device-pte.js';
 import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import { WORD_MACHINE_CHECK, WORD_NOMEM, WORD_OP, WORD_SIGBUS, WORD_SIGSEGV } from '../abi/word-op.js';
 import type { Pfn, VirtAddr } from '../base/brand.js';
@@ -21,6 +22,7 @@ import type { Executor } from '../sched/executor.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { type CpuCounters, CpuPort } from '../transport/cpu-port.js';
 import type { CpuThread } from '../transport/cpu-worker.js';
+import { allocate } from './host-memory.js';
 import type { MachineSpec } from './spec.js';
 import type { MachineDevice } from './state.js';
 
@@ -145,13 +147,13 @@ function physicalRanges(kernel: Kernel, devices: readonly MachineDevice[]): Phys
   }));
   for (const { spec, link } of devices) {
     if (spec.address === null) continue;
-    const memory = link.memories.memories[link.index + 1]!;
+    const memory = link.memories.memories[memoryOfDevice(link.index)]!;
     ranges.push({ firstPfn: spec.address / PAGE_SIZE, pages: spec.memory / PAGE_SIZE, memory, firstFrame: 0 });
   }
   return ranges;
 }
 
-/** Start a machine's CPUs. */
+/** Start a machine's CPUs: each is in `cpus` before it starts, so that whoever fails later can close it. */
 export async function startCpus(
   spec: MachineSpec,
   parts: {
@@ -159,15 +161,17 @@ export async function startCpus(
     readonly executor: Executor;
     readonly devices: readonly MachineDevice[];
     readonly hostDoorbell: SharedArrayBuffer;
+    readonly cpus: MachineCpu[];
   },
-): Promise<MachineCpu[]> {
-  const { kernel, executor, devices, hostDoorbell } = parts;
+): Promise<void> {
+  const { kernel, executor, devices, hostDoorbell, cpus } = parts;
   const ranges = physicalRanges(kernel, devices);
-  const cpus: MachineCpu[] = [];
   for (let cpu = 1; cpu <= spec.cpus; cpu++) {
-    const config: CpuConfig = { cpu, block: new SharedArrayBuffer(CPU_BLOCK_BYTES), hostDoorbell, ranges };
+    const block = allocate(CPU_BLOCK_BYTES, `the block of CPU ${cpu}`);
+    const config: CpuConfig = { cpu, block, hostDoorbell, ranges };
     const port = new CpuPort(config);
     const machineCpu = new MachineCpu(kernel, port);
+    cpus.push(machineCpu);
     if (executor.kind === 'inline') {
       const engine = new HostCpu(config, INLINE_SLICE);
       executor.addActor({
@@ -185,7 +189,5 @@ export async function startCpus(
       );
     }
     kernel.remoteCpus.push(machineCpu);
-    cpus.push(machineCpu);
   }
-  return cpus;
 }
