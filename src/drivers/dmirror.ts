@@ -53,6 +53,8 @@ export class Dmirror {
   readonly root: number;
   readonly notifier: MmuIntervalNotifier;
   readonly #options: DmirrorOptions;
+  /** Who wants to hear what is taken out of the device's page table. */
+  readonly #heard = new Set<(start: number, end: number) => void>();
   /** Migrations of this device under way that bring pages home: their notifications concern pages of our memory. */
   migrationsHome = 0;
   /** The next allocation of a page for this mirror fails. */
@@ -191,6 +193,16 @@ export class Dmirror {
     yield* mmuIntervalNotifierRemove(this.notifier);
   }
 
+  /** Do `work`, and hear meanwhile what invalidations take out, but for migrations of the device's own. */
+  *hearing<T>(heard: (start: number, end: number) => void, work: Sleeps<T>): Sleeps<T> {
+    this.#heard.add(heard);
+    try {
+      return yield* work;
+    } finally {
+      this.#heard.delete(heard);
+    }
+  }
+
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
@@ -206,6 +218,7 @@ export class Dmirror {
       // xa_for_each_range() has an inclusive end.
       end = Math.min(end + PAGE_SIZE, TASK_SIZE);
       changed = tables.unmapRange(this.root, range.start, end);
+      for (const heard of this.#heard) heard(range.start, end);
     }
     if (changed > 0) {
       yield* this.flush(range.start, end);

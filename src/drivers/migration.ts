@@ -29,7 +29,7 @@ import { leafTable, NO_TABLE, pteIndex } from '../mm/pgtable.js';
 import { putPage } from '../mm/put-page.js';
 import { isDevicePrivate, isMigration, leafKind } from '../mm/softleaf.js';
 import { userfaultfdWp, type VmArea } from '../mm/vma.js';
-import { folioUnlock } from '../sync/page-ref.js';
+import { folioHead, folioUnlock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { readPte } from '../sync/word.js';
 import { CopyBatch } from './copy-batch.js';
@@ -72,6 +72,7 @@ function migrateArgs(
     src: new Float64Array(pages),
     dst: new Float64Array(pages),
     npages: 0,
+    telling: 0,
     cpages: 0,
     flags,
     pgmapOwner: owner,
@@ -89,6 +90,15 @@ export interface Round {
   readonly collected: number;
   /** Memory ran out: some of them have no target. */
   readonly starved: boolean;
+  /** What else was taken out of the mirror while they were collected: folios came apart, and pages were unmapped elsewhere. */
+  readonly taken: readonly TakenRange[];
+}
+
+/** [start, end) of the address space, in bytes; `page` is the page of the round for which it happened. */
+export interface TakenRange {
+  readonly start: number;
+  readonly end: number;
+  readonly page: number;
 }
 
 /**
@@ -108,7 +118,11 @@ export function* beginToDevice(
   const { owner } = ctx;
   const select = owner.shared ? MIGRATE_VMA_SELECT_SYSTEM | SELECT_PEERS : MIGRATE_VMA_SELECT_SYSTEM;
   const args = migrateArgs(vma, start, end, select | selectCompound(start), owner, NULL_PAGE);
-  const setup = yield* migrateVmaSetup(kernel, args);
+  const taken: TakenRange[] = [];
+  const setup = yield* mirror.hearing(
+    (from, to) => taken.push({ start: from, end: to, page: args.telling }),
+    migrateVmaSetup(kernel, args),
+  );
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
   const collected = candidates(args);
   for (let i = 0, left = args.cpages; i < args.npages && left > 0; i++) {
@@ -125,7 +139,7 @@ export function* beginToDevice(
         args.dst[i] = mpfnSet(addressing.migratePfnFromPage(folio), MIGRATE_PFN_COMPOUND);
         copyToDevice(ctx, batch, source, folio, BLOCK_PAGES);
       } else if (!(yield* allocSingly(ctx, mirror.context, args, i, source, batch))) {
-        return { args, collected, starved: true };
+        return { args, collected, starved: true, taken };
       }
       i += BLOCK_PAGES - 1;
       continue;
@@ -133,11 +147,11 @@ export function* beginToDevice(
     if (fails) continue;
     let target = memory.allocPage(mirror.context);
     if (target === NULL_PAGE) target = yield* evictForPage(ctx, mirror.context);
-    if (target === NULL_PAGE) return { args, collected, starved: true };
+    if (target === NULL_PAGE) return { args, collected, starved: true, taken };
     args.dst[i] = addressing.migratePfnFromPage(target);
     copyToDevice(ctx, batch, source, target, 1);
   }
-  return { args, collected, starved: false };
+  return { args, collected, starved: false, taken };
 }
 
 /** Is the page somewhere else, and in a memory that answers? A hole is. */
@@ -349,7 +363,8 @@ export function* beginToSystem(
   const compound = fails && (first & MIGRATE_PFN_COMPOUND) !== 0;
   if (!fails) yield* reclaimUntilFree(ctx.kernel, pagesToMove(args.src));
   const starved = (fails && !compound) || !allocSystemPages(ctx, args.src, args.dst, args.npages, batch, compound);
-  return { args, collected: candidates(args), starved };
+  // What is parked may be taken out at any time: nothing is to be done about it afterwards.
+  return { args, collected: candidates(args), starved, taken: [] };
 }
 
 /** The rest of it. */
@@ -371,7 +386,8 @@ export function* migrateToRam(ctx: MigrationContext, fault: VmFaultContext): Sle
   const batch = new CopyBatch();
   const start = huge ? hugeAlignDown(address) : address;
   const end = start + (huge ? PMD_SIZE : PAGE_SIZE);
-  const creator = ctx.mirrorOfPage(page);
+  // A large folio has one creator, which its first page knows.
+  const creator = ctx.mirrorOfPage(folioHead(ctx.kernel.memmap.words, page));
   const round = yield* beginToSystem(ctx, creator, vma, start, end, page, batch);
   const copied = yield* copyPages(ctx, batch, [round.args.dst], page);
   const { pages } = yield* endToSystem(ctx, round);

@@ -2,13 +2,14 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { isPageAligned, PAGE_SIZE, PTRS_PER_TABLE, pageAlignDown, pageAlignUp } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, PMD_SIZE, PTRS_PER_TABLE, pageAlignDown, pageAlignUp } from '../abi/address.js';
 import { type LaunchReport, type LaunchRequest, NO_LANE } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { ERRNO_NUMBER, type Errno, type Result } from '../abi/errno.js';
 import { makeHmmPfns } from '../abi/hmm-pfn.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { injects } from '../base/injection.js';
+import { isHugeAligned } from '../mm/huge-pmd.js';
 import { VM_READ, type VmArea, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { type Sleeps, waitForPromise } from '../sync/task.js';
 import type { DeviceLink } from '../transport/device-link.js';
@@ -25,6 +26,7 @@ import {
   endToSystem,
   MIGRATE_BATCH_PAGES,
   type Round,
+  type TakenRange,
 } from './migration.js';
 import { awaitCopies, type MigrationContext, type Moved } from './migration-targets.js';
 import { snapshotRange } from './snapshot.js';
@@ -53,6 +55,22 @@ interface Direction {
   /** When memory runs out, nothing after it is tried. */
   readonly stopsStarved: boolean;
 }
+
+/** A round whose pages the device copies. */
+interface Flight {
+  readonly round: Round;
+  readonly ticket: CopyTicket;
+  /** What is to be taken out of the mirror when its pages are in there. */
+  readonly taken: Pick<TakenRange, 'start' | 'end'>[];
+}
+
+/** Of what was taken out in a round that begins at `from`: what Linux's rounds before that of the page in question have put in. */
+const beforeItsRound =
+  (from: number) =>
+  ({ start, end, page }: TakenRange): Pick<TakenRange, 'start' | 'end'> => ({
+    start,
+    end: Math.min(end, from + Math.floor(page / PTRS_PER_TABLE) * PMD_SIZE),
+  });
 
 export class TestHmmMirror implements DriverMirror {
   readonly context: number;
@@ -94,6 +112,9 @@ export class TestHmmMirror implements DriverMirror {
   /**
    * `dmirror_migrate_to_*()`: in rounds, VMA by VMA; EINVAL at the first hole or VMA that is unreadable or a driver's, what came before is done.
    * While the device copies one round, the next is collected.
+   *
+   * Linux's rounds are of 512 pages, and each ends before the next begins. So whatever a later one has taken out of the mirror was in there
+   * by then: it is taken out again once it is.
    */
   *#migrate(
     start: VirtAddr,
@@ -108,20 +129,22 @@ export class TestHmmMirror implements DriverMirror {
     let migrated = 0;
     let folios = 0;
     let starved = false;
-    let flying: { readonly round: Round; readonly ticket: CopyTicket } | null = null;
+    let flying: Flight | null = null;
     yield* mm.mmapLock.downRead();
     try {
       for (let addr: number = start; addr < end || flying !== null; ) {
-        const landing: typeof flying = flying;
+        const landing: Flight | null = flying;
         flying = null;
         const vma = addr < end ? vmaLookup(mm, addr) : undefined;
         if (vma !== undefined && (vma.flags & VM_READ) !== 0 && vmaMayMigrate(vma)) {
-          // An allocation that fails may end it: where the test driver's own rounds do, so that it has looked no further.
-          const most = direction.stopsStarved && this.#dmirror.failAlloc ? PTRS_PER_TABLE : MIGRATE_BATCH_PAGES;
-          const stop = Math.min(end, vma.end, addr + most * PAGE_SIZE);
+          // Several of Linux's make one where nobody can tell: none of them is ended by an allocation that fails, and all begin with a
+          // leaf table (of which the rest is passed over where somebody holds a folio).
+          const single = !isHugeAligned(addr) || (direction.stopsStarved && this.#dmirror.failAlloc);
+          const stop = Math.min(end, vma.end, addr + (single ? PTRS_PER_TABLE : MIGRATE_BATCH_PAGES) * PAGE_SIZE);
           const batch = new CopyBatch();
           const round = yield* direction.begin(vma, addr, stop, batch);
-          flying = { round, ticket: yield* migration.queue.send(batch) };
+          landing?.taken.push(...round.taken);
+          flying = { round, ticket: yield* migration.queue.send(batch), taken: round.taken.map(beforeItsRound(addr)) };
           collected += round.collected;
           starved ||= round.starved;
           addr = direction.stopsStarved && starved ? end : stop;
@@ -131,7 +154,10 @@ export class TestHmmMirror implements DriverMirror {
         }
         if (landing === null) continue;
         yield* awaitCopies(migration, landing.ticket, [landing.round.args.dst], NULL_PAGE);
+        const { args } = landing.round;
         const moved = yield* direction.end(landing.round);
+        for (const taken of landing.taken)
+          yield* this.#dmirror.forget(Math.max(taken.start, args.start), Math.min(taken.end, args.end));
         migrated += moved.pages;
         folios += moved.words;
       }

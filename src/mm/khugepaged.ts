@@ -41,8 +41,11 @@ import { isShmem } from './shmem.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 
-/** Why 2 MiB could not become one page (`enum scan_result`), as the errno that madvise makes of it. */
-type Failure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'>;
+/**
+ * Why 2 MiB could not become one page (`enum scan_result`), as the errno that madvise makes of it. `absent`: a page could not be brought
+ * back (SCAN_FAIL), for which madvise has no errno of its own.
+ */
+type Failure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'> | 'absent';
 
 /** EINVAL: what no further try mends here, though the rest of the range may do. */
 const SKIPS: readonly Failure[] = ['EINVAL', 'EAGAIN'];
@@ -62,7 +65,7 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
   for (let addr = first; addr < last; addr += PMD_SIZE) {
     const outcome = yield* collapse(kernel, mm, addr as VirtAddr);
     if (outcome === 0) continue;
-    failed = outcome;
+    failed = outcome === 'absent' ? 'EINVAL' : outcome;
     if (!SKIPS.includes(outcome)) break;
   }
   return failed;
@@ -130,7 +133,7 @@ function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boo
 /** `collapse_huge_page()`. Precondition and end: mmap_lock held for reading. */
 function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sleeps<0 | Failure> {
   const end = (addr + PMD_SIZE) as VirtAddr;
-  if (!(yield* bringBack(kernel, mm, addr))) return 'EINVAL';
+  if (!(yield* bringBack(kernel, mm, addr))) return 'absent';
   mm.mmapLock.upRead();
   yield* mm.mmapLock.downWrite();
   try {

@@ -176,16 +176,10 @@ function* freeRange(kernel: Kernel, vma: VmArea, start: number, end: number): Sl
   for (let at = nextMappedLeaf(kernel, mm, start, end); at < end; ) {
     const stop = Math.min(nextLeaf(at), end);
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) yield* freeHuge(kernel, mm, at as VirtAddr, stop);
-    else yield* freeSplit(kernel, mm, at, stop);
-    const table = leafTable(kernel, mm, at as VirtAddr);
-    if (table !== NO_TABLE) {
-      lockTable(kernel, table);
-      for (let entry = table + pteIndex(at), addr = at; addr < stop; entry++, addr += PAGE_SIZE) {
-        freePte(kernel, mm, entry, isPartOf(kernel, mm, addr, at, stop));
-      }
-      // Before the lock goes: a store through an old, dirty translation would not be seen.
-      flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
-      unlockTable(kernel, table);
+    // What is met there comes apart, and then it is gone on with; what was passed over before stays as it is.
+    for (let addr = at; (addr = freeEntries(kernel, mm, addr, stop)) < stop; ) {
+      const batch = batchAt(kernel, mm, addr, stop);
+      if (!(yield* splitForFree(kernel, mm, addr))) addr += batch * PAGE_SIZE;
     }
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
@@ -218,32 +212,49 @@ function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): 
   if (!isZoneDevicePage(words, page)) pageClearFlag(words, page, PG_referenced | PG_swapbacked);
 }
 
-/** Large folios that small entries map, and of which the range has only a part, come apart first. */
-function* freeSplit(kernel: Kernel, mm: MmStruct, start: number, stop: number): Sleeps<void> {
-  const { words } = kernel.memmap;
-  for (let addr = start; addr < stop; addr += PAGE_SIZE) {
-    if (!isPartOf(kernel, mm, addr, start, stop)) continue;
-    const head = folioHead(words, normalPageAt(kernel, mm, addr as VirtAddr));
-    if (folioMappings(kernel, head, mm) !== folioMapcount(words, head) || !folioTrylock(words, head)) continue;
-    pageRefAdd(words, head, 1);
-    yield* splitFolio(kernel, head, head);
-    folioUnlock(words, head);
-    putPage(kernel, head);
+/** The entries of one leaf table up to a large folio of which they map only a part. @returns where that is met, or `stop` */
+function freeEntries(kernel: Kernel, mm: MmStruct, start: number, stop: number): number {
+  const table = leafTable(kernel, mm, start as VirtAddr);
+  if (table === NO_TABLE) return stop;
+  let addr = start;
+  lockTable(kernel, table);
+  while (addr < stop) {
+    const batch = batchAt(kernel, mm, addr, stop);
+    if (batch > 0 && batch < HPAGE_PMD_NR) break;
+    for (const end = addr + Math.max(1, batch) * PAGE_SIZE; addr < end; addr += PAGE_SIZE) {
+      freePte(kernel, mm, table + pteIndex(addr));
+    }
   }
+  // Before the lock goes: a store through an old, dirty translation would not be seen.
+  flushTlbRange(kernel, mm, start as VirtAddr, addr as VirtAddr);
+  unlockTable(kernel, table);
+  return addr;
 }
 
-/** Is the page at `addr` one of a large folio that [start, stop) does not map whole? */
-function isPartOf(kernel: Kernel, mm: MmStruct, addr: number, start: number, stop: number): boolean {
+/** `madvise_folio_pte_batch()`: how many pages of one large folio the entries from `addr` on map, in a row; 0 for none. */
+function batchAt(kernel: Kernel, mm: MmStruct, addr: number, stop: number): number {
   const { words } = kernel.memmap;
-  const page = normalPageAt(kernel, mm, addr as VirtAddr);
-  if (page === NULL_PAGE || folioNrPages(words, page) === 1) return false;
-  const head = folioHead(words, page);
-  const begin = addr - (page - head) * PAGE_SIZE;
-  return begin < start || begin + PMD_SIZE > stop || folioMappings(kernel, head, mm) !== HPAGE_PMD_NR;
+  const first = normalPageAt(kernel, mm, addr as VirtAddr);
+  if (first === NULL_PAGE || folioNrPages(words, first) === 1 || isZoneDevicePage(words, first)) return 0;
+  const most = Math.min(folioHead(words, first) + HPAGE_PMD_NR - first, (stop - addr) / PAGE_SIZE);
+  let pages = 1;
+  while (pages < most && normalPageAt(kernel, mm, (addr + pages * PAGE_SIZE) as VirtAddr) === first + pages) pages++;
+  return pages;
 }
 
-function freePte(kernel: Kernel, mm: MmStruct, at: number, partOfFolio: boolean): void {
-  if (partOfFolio) return;
+/** The folio at `addr` comes apart, if nobody else has it. */
+function* splitForFree(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  const head = folioHead(words, normalPageAt(kernel, mm, addr as VirtAddr));
+  if (folioMappings(kernel, head, mm) !== folioMapcount(words, head) || !folioTrylock(words, head)) return false;
+  pageRefAdd(words, head, 1);
+  const split = yield* splitFolio(kernel, head, head);
+  folioUnlock(words, head);
+  putPage(kernel, head);
+  return split;
+}
+
+function freePte(kernel: Kernel, mm: MmStruct, at: number): void {
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   const low = peek32(halves, 2 * at);

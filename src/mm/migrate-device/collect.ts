@@ -155,7 +155,7 @@ function* collectHuge(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: nu
       return true;
     }
   }
-  if (yield* splitForMigration(kernel, page, page, args.faultPage)) return false;
+  if (yield* splitForMigration(kernel, args, page, page)) return false;
   args.npages += pages;
   return true;
 }
@@ -168,8 +168,10 @@ const folioOfFault = (kernel: Kernel, { faultPage }: MigrateVma): Page =>
  * `migrate_vma_split_folio()`: split the locked folio of `page`; afterwards nothing of it is locked but the page of the fault.
  * False when somebody else holds it.
  */
-function* splitForMigration(kernel: Kernel, page: Page, head: Page, faultPage: Page): Sleeps<boolean> {
+function* splitForMigration(kernel: Kernel, args: MigrateVma, page: Page, head: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
+  const { faultPage } = args;
+  args.telling = args.npages;
   const ofFault = faultPage !== NULL_PAGE && folioHead(words, faultPage) === head;
   // The fault holds its folio; any other is held for the time of the split.
   if (!ofFault) pageRefAdd(words, head, 1);
@@ -190,7 +192,7 @@ function* collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: n
     const { words } = kernel.memmap;
     const head = folioHead(words, large);
     const locked = head === folioOfFault(kernel, args) || folioTrylock(words, head);
-    if (locked && (yield* splitForMigration(kernel, large, head, args.faultPage))) continue;
+    if (locked && (yield* splitForMigration(kernel, args, large, head))) continue;
     // Held by somebody: this page stays, and what comes after it is not looked at.
     args.npages += (stop - at) / PAGE_SIZE;
     return;

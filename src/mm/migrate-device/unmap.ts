@@ -19,6 +19,7 @@ import {
   pageTestFlag,
 } from '../page.js';
 import { putPage } from '../put-page.js';
+import type { MigrateVma } from './args.js';
 
 const { PG_lru, PG_isolated, PG_swapcache } = PAGE_FLAGS;
 
@@ -28,6 +29,7 @@ export function* migrateDeviceUnmap(
   src: Float64Array,
   npages: number,
   faultPage: Page,
+  args: MigrateVma | null = null,
 ): Sleeps<number> {
   const { words } = kernel.memmap;
   let ready = 0;
@@ -44,6 +46,7 @@ export function* migrateDeviceUnmap(
     if (movable) {
       if (folioMapcount(words, page) > 0) {
         if (kernel.options.preempt()) yield SCHEDULE_POINT;
+        if (args !== null) args.telling = i;
         yield* tryToMigrate(kernel, page);
       }
       if (folioMapcount(words, page) > 0 || !checkPage(words, page, faultPage)) {

@@ -38,10 +38,11 @@ export function* migrateVmaSetup(kernel: Kernel, args: MigrateVma): Sleeps<Resul
   args.src.fill(0, 0, npages);
   args.dst.fill(0, 0, npages);
   args.npages = 0;
+  args.telling = 0;
   args.cpages = 0;
   yield* migrateVmaCollect(kernel, args);
   if (args.cpages > 0) {
-    args.cpages = yield* migrateDeviceUnmap(kernel, args.src, args.npages, faultPage);
+    args.cpages = yield* migrateDeviceUnmap(kernel, args.src, args.npages, faultPage, args);
   }
   return 0;
 }
