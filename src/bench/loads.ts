@@ -7,7 +7,7 @@ import { nsPerAsync } from './clock.js';
 import { bootForBench, migrateAll, requireEqual } from './rig.js';
 
 const LANES = 128;
-const PROGRAM = new URL('./programs/load-loop.js', import.meta.url);
+const PROGRAM = new URL('../bench/programs/load-loop.js', import.meta.url);
 
 interface Loads {
   /** Words that a lane loads one after the other, `stride` bytes apart, again and again from the first. */
