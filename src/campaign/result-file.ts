@@ -2,7 +2,7 @@
  * The result file of a campaign: JSON lines, one a seed, behind a first one that says which campaign it is. A line is written when its
  * seed has ended, so whatever stops a campaign costs the seeds that were running; the same command goes on with what is missing.
  */
-import { appendFileSync, existsSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { appendFileSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { PfnlessError } from '../base/errors.js';
 import { isJudged, type SeedRow } from './seeds.js';
 
@@ -23,6 +23,7 @@ export function openResultFile(path: string, campaign: object): ResultFile {
   const head = `${JSON.stringify({ schema: SCHEMA, campaign })}\n`;
   try {
     if (!existsSync(path)) writeFileSync(path, head);
+    else if (!statSync(path).isFile()) throw new PfnlessError('ERR_PFNLESS_FILE', `${path} is no file.`);
     const text = readFileSync(path, 'utf8');
     // A line that was cut off in the middle is none.
     const whole = text.slice(0, text.lastIndexOf('\n') + 1);

@@ -1,5 +1,5 @@
 /** Reading and writing what the user names: machine specs (YAML or JSON), recorded layouts (JSON lines, possibly gzipped), results. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { parse as parseYaml } from 'yaml';
@@ -38,9 +38,11 @@ function parseSpecText(text: string, file: string): unknown {
   }
 }
 
-/** The text of a file, unpacked when its name ends in `.gz`. @throws PfnlessError ERR_PFNLESS_FILE */
+/** The text of a file or a pipe, unpacked when its name ends in `.gz`. @throws PfnlessError ERR_PFNLESS_FILE */
 export function readText(file: string): string {
   try {
+    // Of a device there may be no end, and while it is read no signal is seen.
+    if (statSync(file).isCharacterDevice()) throw new Error('it is a device, not a file');
     const bytes = readFileSync(file);
     return (file.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8');
   } catch (error) {

@@ -1,5 +1,7 @@
 /** The only file that writes to stdout and stderr. Results go to stdout, everything about their making to stderr. */
+
 import { colours } from '../report/terminal.js';
+import { EXIT_USAGE } from './exit.js';
 
 const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 
@@ -42,10 +44,11 @@ export async function startProgress(text: string): Promise<Progress> {
   };
 }
 
-/** Let a reader that closes the pipe (`pfnless list | head -1`) end the program quietly. */
+/** Let a reader that closes the pipe (`pfnless list | head -1`) end the program quietly, and a full disk with a sentence. */
 export function tolerateClosedPipe(): void {
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EPIPE') throw error;
-    process.exit(process.exitCode ?? 0);
+    if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0);
+    complain(`The output cannot be written: ${error.message}.`);
+    process.exit(EXIT_USAGE);
   });
 }

@@ -16,6 +16,9 @@ const OPEN_GROUPS_MAX = 512;
 /** Lanes that may wait for pages before no further lane is started: as many faults as the ring can hold. */
 const FAULTED_LANES_MAX = 1024;
 
+/** Characters of what a program threw. */
+const TEXT_MAX = 1000;
+
 /** What the waves of a device share. */
 export interface WaveResources {
   readonly lane: Lane;
@@ -254,8 +257,7 @@ export class Wave {
   }
 
   #programFailed(lane: number, error: unknown): void {
-    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    this.fail({ kind: 'program', errno: 0, address: 0, lane, message: text });
+    this.fail({ kind: 'program', errno: 0, address: 0, lane, message: textOf(error) });
   }
 
   #laneEnded(group: WorkGroup): void {
@@ -281,6 +283,16 @@ export class Wave {
       parked.access = lane.faultAccess;
       faults.add(this.context, lane.faultPage, parked);
     }
+  }
+}
+
+/** What a program threw, which may be anything: even to ask it for its text may throw. */
+function textOf(error: unknown): string {
+  try {
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    return text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}...` : text;
+  } catch {
+    return 'threw something that has no text';
   }
 }
 

@@ -14,7 +14,8 @@ import { RINGS } from '../abi/queue.js';
 import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
 import { injects } from '../base/injection.js';
 import { findHugePmd, hugeAlignDown } from '../mm/huge-pmd.js';
-import { mapsCoherentPage, mapsFilePage } from '../mm/page-vma-mapped.js';
+import { handleMmFault } from '../mm/memory.js';
+import { entryIsReadOnly, mapsCoherentPage, mapsFilePage } from '../mm/page-vma-mapped.js';
 import { NO_TABLE, nextLeaf } from '../mm/pgtable.js';
 import { VM_READ, VM_SHARED, VM_WRITE, vmaLookup, vmaMayMigrate } from '../mm/vma.js';
 import { RingConsumer } from '../sync/ring.js';
@@ -34,6 +35,8 @@ const STARVED_ATTEMPTS = 64;
 const STUCK_ATTEMPTS = 4;
 /** Invalidations that a page's lookup may meet before its lanes are left to fault again: a batch must come to its end. */
 const CONTENDED_ATTEMPTS = 3;
+/** Faults of a CPU that make a page fit for stores, at the most: home, and its own. */
+const WRITE_FAULTS = 2;
 /** Turns of other tasks by which the service may be made late. */
 const LATE_TURNS_MAX = 16;
 
@@ -150,6 +153,7 @@ export class FaultService {
     yield* mmapLock.downRead();
     try {
       const runs = gather(faults);
+      for (const run of runs) if (run.access !== ACCESS_READ) yield* this.#makeWritable(dmirror, run);
       const moving = (mirror.onFault === 'migrate' ? runs : runs.filter(({ access }) => access === ACCESS_ATOMIC))
         .flatMap((run) => this.#movable(dmirror, run))
         .filter(({ start, end }) => !dmirror.mapsOwnMemory(start, end));
@@ -172,6 +176,22 @@ export class FaultService {
     } finally {
       mmapLock.upRead();
       dmirror.serving--;
+    }
+  }
+
+  /**
+   * What is to be written must be this process's own, and nobody may wait to hear of the store: as the CPU would, before it moves. Afterwards it
+   * would be a page of the device that may only be read, which `hmm_range_fault()` reports as it is.
+   */
+  *#makeWritable(dmirror: Dmirror, { start, end }: Run): Sleeps<void> {
+    const { kernel } = this.#ctx;
+    for (let at = start; at < end; at += PAGE_SIZE) {
+      const vma = vmaLookup(dmirror.mm, at);
+      if (vma === undefined || (vma.flags & VM_WRITE) === 0) continue;
+      // One that is on the device comes home first. What it cannot have, the mirror is told below.
+      for (let faults = 0; faults < WRITE_FAULTS && entryIsReadOnly(kernel, dmirror.mm, at as VirtAddr); faults++) {
+        yield* handleMmFault(kernel, vma, at as VirtAddr, true);
+      }
     }
   }
 

@@ -2,6 +2,7 @@
  * Exploration: a program is run under one schedule after the other until something is wrong, all has been tried, or the budget
  * is used up. What was found comes back small, with the line that repeats it.
  */
+import { finish } from '../base/in-parts.js';
 import {
   argumentError,
   requireBoolean,
@@ -24,7 +25,7 @@ import { requireProgram } from '../workload/program/validate.js';
 import type { Finding, TraceEntry } from './execution.js';
 import { Laboratory, type Run } from './laboratory.js';
 import { parseRepro, printRepro, type Repro, reproCommand, requireRepro } from './repro.js';
-import { shrink } from './shrink.js';
+import { type Shrunk, shrink } from './shrink.js';
 import { printStory } from './story.js';
 
 /** Largest values of the options. */
@@ -87,7 +88,7 @@ export interface ExploreResult {
   readonly failure: ExploreFailure | null;
 }
 
-/** Executions of a part. */
+/** Executions between two calls of `onProgress`. */
 const PROGRESS_EVERY = 256;
 const DEFAULT_EXECUTIONS = 10_000;
 const DEFAULT_DEPTH = 3;
@@ -106,16 +107,12 @@ export interface ReplayResult {
  * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
  */
 export function explore(program: Program, options: ExploreOptions): ExploreResult {
-  const parts = exploreInParts(program, options);
-  for (;;) {
-    const part = parts.next();
-    if (part.done) return part.value;
-  }
+  return finish(exploreInParts(program, options));
 }
 
 /**
  * The same in parts, for callers who have something else to do now and then (a thread that explores sees no signal): yields the number of
- * executions so far.
+ * executions so far after each, and now and then while a failure is made small.
  * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
  */
 export function* exploreInParts(program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> {
@@ -143,14 +140,16 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
     if (options.twice) undetermined = difference(lab, run, { addressing, sites, schedule: run.schedule, program });
     if (undetermined !== null) break;
-    if (executions % PROGRESS_EVERY !== 0) continue;
     yield executions;
-    if (options.onProgress?.(executions) === false) break;
+    if (executions % PROGRESS_EVERY === 0 && options.onProgress?.(executions) === false) break;
   }
-  const failure =
-    found === null
-      ? undetermined
-      : reported(lab, found, options, { addressing, sites, schedule: found.schedule, program });
+  let failure = undetermined;
+  if (found !== null) {
+    const asFound = { addressing, sites, schedule: found.schedule, program };
+    const small =
+      options.shrink === false ? { program, run: found } : yield* inStep(executions, shrink(lab, program, found));
+    failure = reported(small, asFound);
+  }
   return {
     strategy: options.strategy,
     executions,
@@ -235,16 +234,18 @@ function difference(lab: Laboratory, run: Run, repro: Repro): ExploreFailure | n
   return described({ invariant: 'determinism', message }, repro, '');
 }
 
-function reported(
-  lab: Laboratory,
-  found: Run,
-  { shrink: shrinks = true }: ExploreOptions,
-  asFound: Repro,
-): ExploreFailure {
-  const { program } = asFound;
-  const small = shrinks ? shrink(lab, program, found) : { program, run: found };
-  const repro: Repro = { ...asFound, schedule: small.run.schedule, program: small.program };
-  return described(small.run.finding!, repro, replay(repro).story);
+/** The same work; yields `value`. */
+function* inStep<T>(value: number, parts: Generator<void, T, void>): Generator<number, T, void> {
+  for (;;) {
+    const part = parts.next();
+    if (part.done) return part.value;
+    yield value;
+  }
+}
+
+function reported({ program, run }: Shrunk, asFound: Repro): ExploreFailure {
+  const repro: Repro = { ...asFound, schedule: run.schedule, program };
+  return described(run.finding!, repro, replay(repro).story);
 }
 
 const described = ({ invariant, message }: Finding, repro: Repro, story: string): ExploreFailure => ({

@@ -5,7 +5,9 @@
  *
  * A pure function of its task, which is plain data: hunts run in threads.
  */
+
 import { HPAGE_PMD_NR } from '../abi/address.js';
+import { finish } from '../base/in-parts.js';
 import type { MachineSpec } from '../machine/spec.js';
 import type { SiteChoice } from '../mm/check-sites.js';
 import { dfs } from '../sched/explore/dfs.js';
@@ -116,7 +118,7 @@ function lookOf(round: number): Look {
 function confirmed(task: HuntTask, program: Program, found: Run): Omit<Catch, 'program' | 'strategy'> | null {
   const asFound = reproOf(task, program, found);
   if (!isAgain(asFound, found)) return null;
-  const small = shrink(new Laboratory(task.addressing, task.sites), program, found, SHRINK_BUDGET);
+  const small = finish(shrink(new Laboratory(task.addressing, task.sites), program, found, SHRINK_BUDGET));
   const shrunk = reproOf(task, small.program, small.run);
   const repro = isAgain(shrunk, found) ? shrunk : asFound;
   const { invariant, message } = replayed(repro).finding!;

@@ -3,7 +3,7 @@ import { HPAGE_PMD_NR } from '../abi/address.js';
 import { dfs } from '../sched/explore/dfs.js';
 import { randomWalk } from '../sched/explore/random.js';
 import { type Schedule, trimmed } from '../sched/explore/schedule.js';
-import { minimizeProgram } from '../workload/program/minimize.js';
+import { minimizeInParts } from '../workload/program/minimize.js';
 import type { Program } from '../workload/program/program.js';
 import type { Finding } from './execution.js';
 import type { Laboratory, Run } from './laboratory.js';
@@ -20,11 +20,11 @@ export interface Shrunk {
   readonly run: Run;
 }
 
-/** @param budget programs to try, at the most */
-export function shrink(lab: Laboratory, program: Program, found: Run, budget = 300): Shrunk {
+/** In parts. @param budget programs to try, at the most */
+export function* shrink(lab: Laboratory, program: Program, found: Run, budget = 300): Generator<void, Shrunk, void> {
   const { invariant } = found.finding!;
   let best: Shrunk = { program, run: found };
-  const smallest = minimizeProgram(
+  const smallest = yield* minimizeInParts(
     program,
     (candidate) => {
       const run = fails(lab, candidate, invariant, best.run.schedule);
@@ -37,8 +37,8 @@ export function shrink(lab: Laboratory, program: Program, found: Run, budget = 3
   // In the tame order, where nobody is preempted, most mistakes show already.
   const tame = lab.replay(smallest, [], { lenient: true });
   if (isSame(tame, invariant)) return { program: smallest, run: tame };
-  const fewest = withFewestSwitches(lab, smallest, invariant);
-  return { program: smallest, run: fewest ?? withFewerMoves(lab, smallest, best.run, invariant) };
+  const fewest = yield* withFewestSwitches(lab, smallest, invariant);
+  return { program: smallest, run: fewest ?? (yield* withFewerMoves(lab, smallest, best.run, invariant)) };
 }
 
 /** A failing execution of a program: first as it failed before, then by search. */
@@ -54,21 +54,23 @@ function fails(lab: Laboratory, program: Program, invariant: string, hint: Sched
 const share = ({ pages }: Program, executions: number): number =>
   pages < HPAGE_PMD_NR ? executions : executions / HUGE_SHARE;
 
-function withFewestSwitches(lab: Laboratory, program: Program, invariant: string): Run | null {
+function* withFewestSwitches(lab: Laboratory, program: Program, invariant: string): Generator<void, Run | null, void> {
   for (let preemptions = 0; preemptions <= PREEMPTIONS_MAX; preemptions++) {
+    yield;
     const strategy = dfs({ preemptions });
     const run = lab.search(program, strategy, share(program, FEWEST_TRIES));
-    if (isSame(run, invariant)) return withFewerMoves(lab, program, run, invariant);
+    if (isSame(run, invariant)) return yield* withFewerMoves(lab, program, run, invariant);
     if (!strategy.complete) return null;
   }
   return null;
 }
 
 /** Answers that are not needed become tame, from the last to the first. */
-function withFewerMoves(lab: Laboratory, program: Program, found: Run, invariant: string): Run {
+function* withFewerMoves(lab: Laboratory, program: Program, found: Run, invariant: string): Generator<void, Run, void> {
   let best = found;
   for (let at = best.schedule.length - 1; at >= 0; at--) {
     if ((best.schedule[at] ?? 0) === 0) continue;
+    yield;
     const run = lab.replay(program, trimmed(best.schedule.with(at, 0)), { lenient: true });
     if (isSame(run, invariant)) best = run;
   }

@@ -124,8 +124,8 @@ function requireAttached({ buffer }: ArrayBufferView): void {
   }
 }
 
-/** One word a page. */
-export function requireWords(words: ArrayLike<bigint>, pages: number): void {
+/** Words for so many pages, as they are now: the list may be changed while the call runs. */
+export function requireWords(words: ArrayLike<bigint>, pages: number): BigUint64Array {
   requireObject('The words', words);
   if (words.length !== pages)
     throw argumentError(`There must be one word for each of the ${pages} pages, not ${shown(words.length)}.`);
@@ -134,6 +134,7 @@ export function requireWords(words: ArrayLike<bigint>, pages: number): void {
     if (typeof word !== 'bigint' || BigInt.asUintN(64, word) !== word)
       throw argumentError(`A word must be a bigint of 64 bits, not ${shown(word)}.`);
   }
+  return BigUint64Array.from(words);
 }
 
 /** The typed array of an element type, for `count` elements at an aligned address. */

@@ -107,7 +107,7 @@ export class EmulatedMachine implements Machine {
   };
 
   settle(): Promise<void> {
-    return this.#life.call(() => this.#settle());
+    return this.#life.call(() => this.#atRest(() => {}));
   }
 
   stats(): Promise<MachineStats> {
@@ -151,9 +151,8 @@ export class EmulatedMachine implements Machine {
     return this.#life.call(async () => {
       const violations: Violation[] = [];
       for (const checker of this.#checkers) {
-        // Each looks at rest. To settle takes a turn of the event loop, so a large machine does not hold it up for all of them.
-        await this.#settle();
-        violations.push(...violationsOf(checker, this.#state));
+        // Each by itself: a large machine does not hold up the event loop for all of them.
+        violations.push(...(await this.#atRest(() => violationsOf(checker, this.#state))));
       }
       return violations;
     });
@@ -247,13 +246,14 @@ export class EmulatedMachine implements Machine {
     for (const { driver, spec } of devices) await executor.run(`remove ${spec.name}`, driver.remove());
   }
 
-  /** Until no task is left, every ring is empty, and everything has come to rest after that. */
-  async #settle(): Promise<void> {
+  /** Look when no task is left, every ring is empty, and everything has come to rest after that: at once, before anybody else goes on. */
+  async #atRest<T>(look: () => T): Promise<T> {
     const { executor, devices } = this.#state;
     do {
       await executor.run('settle', ringsEmpty(devices));
       await executor.settle();
     } while (executor.waits().length > 0);
+    return look();
   }
 
   async #statsOf(device: MachineDevice): Promise<DeviceStats> {

@@ -96,10 +96,9 @@ export class DeviceMirror implements Mirror {
   }
 
   writePages(range: VirtRange, words: ArrayLike<bigint>): Promise<DeviceAccess> {
-    return this.#access('write pages', range, (start, pages) => {
-      requireWords(words, pages);
-      return this.#mirror.deviceWrite(start, pages, words);
-    });
+    return this.#access('write pages', range, (start, pages) =>
+      this.#mirror.deviceWrite(start, pages, requireWords(words, pages)),
+    );
   }
 
   peekPages(range: VirtRange): Promise<DeviceAccess> {

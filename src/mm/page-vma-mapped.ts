@@ -86,6 +86,19 @@ export function entryMayWrite(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boo
   return kernel.addressing.swapTypes.kindOf[highType(peek32(kernel.ram.halves, 2 * at + 1))] === 'device-private-write';
 }
 
+/**
+ * Does the entry of an address, of whichever level, map a page and not allow stores to it: of the CPU, or of the device whose private page
+ * it names? Of zeroes there is nothing to be copied first.
+ */
+export function entryIsReadOnly(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const at = entryAt(kernel, mm, addr);
+  if (at === NO_TABLE) return false;
+  const low = peek32(kernel.ram.halves, 2 * at);
+  if (lowPresent(low)) return (low & (LOW_WRITE | LOW_SPECIAL)) === 0;
+  const high = peek32(kernel.ram.halves, 2 * at + 1);
+  return (low | high) !== 0 && kernel.addressing.swapTypes.kindOf[highType(high)] === 'device-private-read';
+}
+
 /** Is a page of a coherent device mapped at an address? */
 export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
   const at = entryAt(kernel, mm, addr);

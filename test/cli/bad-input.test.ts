@@ -211,6 +211,13 @@ const FLAGS: readonly Case[] = [
     words: ['iomem', '--machine', 'folder.yaml'],
     says: /it is a directory/,
   },
+  { title: 'a program without an end', words: ['explore', '/dev/zero'], says: /it is a device, not a file/ },
+  {
+    title: 'results where nothing stays',
+    words: ['campaign', '--results', '/dev/null'],
+    says: /\/dev\/null is no file/,
+  },
+  { title: 'two sets of injections', words: ['stress', '--inject', 'all,none'], says: /"all" stands for itself/ },
   { title: 'too many arguments', words: ['list', 'everything'], says: /too many arguments/ },
   { title: 'no layouts', words: ['layouts'], says: /missing required argument 'file'/ },
   { title: 'a layout file that is not there', words: ['layouts', 'gone.jsonl'], says: /gone\.jsonl cannot be read/ },

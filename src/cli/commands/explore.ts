@@ -18,7 +18,7 @@ import {
 } from '../../explore/explore.js';
 import { parseRepro } from '../../explore/repro.js';
 import type { Addressing } from '../../machine/types.js';
-import { takeTurn } from '../../sched/turn.js';
+import { clockMs, takeTurn } from '../../sched/turn.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
@@ -44,6 +44,7 @@ interface ExploreFlags extends SiteFlags {
 }
 
 const DEFAULT_SEED = 1;
+const TURN_EVERY_MS = 20;
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   addSiteOptions(program.command('explore'))
@@ -126,11 +127,13 @@ async function exploreWithTurns(
   onProgress: (executions: number) => void,
 ): Promise<ExploreResult> {
   const parts = exploreInParts(program, options);
-  for (;;) {
+  for (let turnMs = clockMs(); ; ) {
     const part = parts.next();
     if (part.done) return part.value;
+    if (clockMs() - turnMs < TURN_EVERY_MS) continue;
     onProgress(part.value);
     await takeTurn();
+    turnMs = clockMs();
   }
 }
 

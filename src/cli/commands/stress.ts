@@ -41,6 +41,7 @@ function parseInjections(text: string): readonly InjectionId[] {
   if (text === 'none') return [];
   return text.split(',').map((id) => {
     if (isInjectionId(id)) return id;
+    if (id === 'all' || id === 'none') throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `"${id}" stands for itself`);
     throw new PfnlessError(
       'ERR_PFNLESS_ARGUMENT',
       `nothing is injected at "${id}" (${suggestion(id, [...INJECTION_IDS, 'all', 'none'])})`,

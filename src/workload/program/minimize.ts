@@ -2,6 +2,7 @@
  * The smallest program that still fails: fewest calls first, then fewest tasks, devices and pages. Greedy, until no single
  * simplification keeps the failure (1-minimal), as delta debugging does.
  */
+import { finish } from '../../base/in-parts.js';
 import { requireBoolean, requireFunction, requireWhole } from '../../base/require.js';
 import type { Call, Program, Task } from './program.js';
 import { isProgram, requireProgram } from './validate.js';
@@ -12,6 +13,15 @@ import { isProgram, requireProgram } from './validate.js';
  * @throws PfnlessError ERR_PFNLESS_SYNTAX when it is no program, ERR_PFNLESS_ARGUMENT
  */
 export function minimizeProgram(program: Program, fails: (candidate: Program) => boolean, budget = 2000): Program {
+  return finish(minimizeInParts(program, fails, budget));
+}
+
+/** The same; yields before each candidate. */
+export function* minimizeInParts(
+  program: Program,
+  fails: (candidate: Program) => boolean,
+  budget: number,
+): Generator<void, Program, void> {
   requireProgram(program);
   requireFunction('What says whether a program still fails', fails);
   requireWhole('The budget', budget, 0, Number.MAX_SAFE_INTEGER);
@@ -22,6 +32,7 @@ export function minimizeProgram(program: Program, fails: (candidate: Program) =>
     for (const candidate of simplifications(smallest)) {
       if (!isProgram(candidate)) continue;
       if (++asked > budget) return smallest;
+      yield;
       const failing = fails(candidate);
       requireBoolean('Whether a program still fails', failing);
       if (!failing) continue;
