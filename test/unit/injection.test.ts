@@ -1,5 +1,6 @@
 /** Fault injection: each point where the kernel, a driver or a device asks, and that a machine survives all of them. */
 import { describe, expect, test } from 'vitest';
+import { PfnlessError } from '#src/base/errors';
 import {
   INJECTION_IDS,
   INJECTION_POINTS,
@@ -9,7 +10,6 @@ import {
   usualRates,
 } from '#src/base/injection';
 import { ALL_CHECKERS } from '#src/check/boot';
-import { PfnlessError } from '#src/index';
 import { bootWithState } from '#src/machine/boot';
 import type { Machine, VirtRange } from '#src/machine/types';
 
@@ -119,6 +119,8 @@ async function storm(machine: Machine, rounds: number): Promise<void> {
       }
       await tolerate(to.exclusive({ start: wordAt(range, 12), length: 2 * PAGE }));
       await tolerate(mirrors[1]!.migrate({ start: range.start, length: 32 * PAGE }, 'system'));
+      // The driver's own read maps pages where they are.
+      await tolerate(to.readPages({ start: wordAt(range, 40), length: 8 * PAGE }));
       await tolerate(to.releaseChunks());
     }
     await tolerate(process.fork().then((child) => child.exit()));
