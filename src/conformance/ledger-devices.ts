@@ -172,6 +172,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
       ],
       ['last close', 'evicts the device, for every process', 'emulated', 'test/unit/driver-access.test.ts'],
       [
+        'dmirror_migrate_to_device, dmirror_migrate_to_system: rounds of 512 pages',
+        'the next is collected while one is copied; the mirror has what it would have had, had each ended first',
+        'emulated',
+        'test/unit/migration-rounds.test.ts',
+      ],
+      [
         'dmirror_migrate_finalize_and_map, dmirror_atomic_map',
         'only what is still mapped then: Linux keeps entries of pages that were zapped meanwhile',
         'simplified',
@@ -204,6 +210,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'all of it moves, as drivers of GPUs choose it; singly where the device has no room for it',
         'emulated',
         'test/unit/huge-devices.test.ts',
+      ],
+      [
+        'stores of lanes to what may only be read for now',
+        'copy on write and soft-dirty first, as the CPU would, then the page moves; the driver itself refuses its own such page',
+        'emulated',
+        'test/unit/machine-together.test.ts',
       ],
       ['copy engine', 'holds references as a DMA mapping does', 'emulated', 'test/unit/device-copy-engine.test.ts'],
       ['IOMMU, ATS, PASID', 'a device has page tables of its own', 'ignored'],
