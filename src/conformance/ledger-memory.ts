@@ -167,7 +167,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-madvise.test.ts',
       ],
-      ['madvise COLLAPSE', 'anonymous memory; device pages come home', 'emulated', 'test/unit/migration-rounds.test.ts'],
+      ['madvise COLLAPSE', 'anonymous memory; device pages come home', 'emulated', 'test/unit/huge-edges.test.ts'],
       [
         'madvise COLLAPSE of shared memory',
         'allowed where Linux allows it, but nothing is made: EINVAL for a whole 2 MiB',
