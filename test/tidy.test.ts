@@ -27,7 +27,6 @@ type Rule = (files: Files) => Finding[];
 const FLOORS: Readonly<Record<string, number>> = {
   base: 0,
   abi: 1,
-  trace: 2,
   sync: 3,
   cpu: 3,
   mm: 4,
@@ -40,7 +39,6 @@ const FLOORS: Readonly<Record<string, number>> = {
   check: 7,
   campaign: 8,
   conformance: 8,
-  study: 8,
   report: 8,
   bench: 8,
   stress: 8,

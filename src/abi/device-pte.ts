@@ -31,6 +31,9 @@ export const DEVICE_TABLE_WORDS = 1024;
 export type MemoryId = number;
 export const MEMORY_RAM: MemoryId = 0;
 export const memoryOfDevice = (device: number): MemoryId => 1 + device;
+/** For people: whose memory it is. */
+export const memoryName = (memory: MemoryId): string =>
+  memory === MEMORY_RAM ? 'RAM' : `memory of device ${memory - 1}`;
 
 export const devicePteWord = (memory: MemoryId, flags: number): number => (memory << DEVICE_PTE_MEMORY_SHIFT) | flags;
 /** Bits of the memory's number. */

@@ -7,7 +7,7 @@ import type { DevicePrivateOffset, Mpfn, Pfn } from '../base/brand.js';
 import { HPAGE_PMD_NR } from './address.js';
 import { bit, bits, defineBits } from './layout.js';
 
-export const MPFN = defineBits('migrate pfn', 64, {
+const MPFN = defineBits('migrate pfn', 64, {
   valid: bit(0, 'MIGRATE_PFN_VALID: the number names a page'),
   migrate: bit(1, 'MIGRATE_PFN_MIGRATE: the page is locked, unmapped and may be copied'),
   write: bit(3, 'MIGRATE_PFN_WRITE: the page was mapped writable'),
@@ -16,12 +16,12 @@ export const MPFN = defineBits('migrate pfn', 64, {
   number: bits(6, 51, 'PFN, or offset in the device private address space'),
 });
 
-export const MIGRATE_PFN_VALID = 1 << 0;
-export const MIGRATE_PFN_MIGRATE = 1 << 1;
-export const MIGRATE_PFN_WRITE = 1 << 3;
-export const MIGRATE_PFN_COMPOUND = 1 << 4;
-export const MIGRATE_PFN_DEVICE_PRIVATE = 1 << 5;
-export const MIGRATE_PFN_SHIFT = 6;
+export const MIGRATE_PFN_VALID = 1 << MPFN.valid.low;
+export const MIGRATE_PFN_MIGRATE = 1 << MPFN.migrate.low;
+export const MIGRATE_PFN_WRITE = 1 << MPFN.write.low;
+export const MIGRATE_PFN_COMPOUND = 1 << MPFN.compound.low;
+export const MIGRATE_PFN_DEVICE_PRIVATE = 1 << MPFN.devicePrivate.low;
+export const MIGRATE_PFN_SHIFT = MPFN.number.low;
 const NUMBER_UNIT = 1 << MIGRATE_PFN_SHIFT;
 const FLAG_MASK = NUMBER_UNIT - 1;
 

@@ -14,6 +14,10 @@ export const COPY_PACKET = defineRecord('copy packet', 32, {
   sourcePage: field(20, 'u32', 'slot of the first struct page of the source, 0 for none'),
   targetPage: field(24, 'u32', 'slot of the first struct page of the destination, 0 for none'),
 });
+/** Source and target of a copy in its `memories` word. */
+export const packMemories = (source: number, target: number): number => source | (target << 8);
+export const sourceMemory = (memories: number): number => memories & 0xff;
+export const targetMemory = (memories: number): number => (memories >>> 8) & 0xff;
 /** Fault injection: the engine reports an error, and copies nothing. */
 export const COPY_FAIL = 1 << 17;
 /** Fault injection: the engine passes the packet over so many times, in the bits from here up. */

@@ -1,7 +1,7 @@
 /** One page of one process in words, for the report of a divergence: VMA, entry decoded, struct page, what devices map. */
 
 import { PAGE_SIZE } from '../abi/address.js';
-import { DEVICE_PTE_VALID, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
+import { DEVICE_PTE_VALID, DEVICE_PTE_WRITE, devicePteMemory, memoryName } from '../abi/device-pte.js';
 import {
   PTE_ACCESSED,
   PTE_DIRTY,
@@ -54,8 +54,7 @@ export function describePage(state: MachineState, mm: MmStruct, addr: VirtAddr):
       const word = at === 0 ? 0 : load32(tables, at);
       if ((word & DEVICE_PTE_VALID) === 0) continue;
       const access = (word & DEVICE_PTE_WRITE) !== 0 ? 'writable' : 'read-only';
-      const memory = devicePteMemory(word) === 0 ? 'RAM' : `memory of device ${devicePteMemory(word) - 1}`;
-      lines.push(`${device.spec.name} maps it ${access}, in ${memory}`);
+      lines.push(`${device.spec.name} maps it ${access}, in ${memoryName(devicePteMemory(word))}`);
     }
   }
   return lines;

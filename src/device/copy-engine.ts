@@ -6,7 +6,15 @@
  * waits for it finds the counts as they were. Counterpart: nouveau_dmem's and amdgpu's SDMA copies.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { COPY_FAIL, COPY_LATE_SHIFT, COPY_PACKET, COPY_QUIET, COPY_ZERO } from '../abi/packet.js';
+import {
+  COPY_FAIL,
+  COPY_LATE_SHIFT,
+  COPY_PACKET,
+  COPY_QUIET,
+  COPY_ZERO,
+  sourceMemory,
+  targetMemory,
+} from '../abi/packet.js';
 import { QUEUE_HEADER, RINGS } from '../abi/queue.js';
 import type { Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
@@ -95,8 +103,8 @@ export class CopyEngine {
     const memories = words[at + WORD.memories]!;
     const inside = (memory: number, frame: number): boolean => (frame >>> 0) + pages <= this.#memory.pages(memory);
     return (
-      inside((memories >>> 8) & 0xff, words[at + WORD.targetFrame]!) &&
-      ((memories & COPY_ZERO) !== 0 || inside(memories & 0xff, words[at + WORD.sourceFrame]!))
+      inside(targetMemory(memories), words[at + WORD.targetFrame]!) &&
+      ((memories & COPY_ZERO) !== 0 || inside(sourceMemory(memories), words[at + WORD.sourceFrame]!))
     );
   }
 
@@ -105,7 +113,7 @@ export class CopyEngine {
     const { words } = this.#ring;
     const memories = words[at + WORD.memories]!;
     const targetFrame = (words[at + WORD.targetFrame]! >>> 0) + from;
-    const target = this.#memory.window((memories >>> 8) & 0xff, targetFrame)!;
+    const target = this.#memory.window(targetMemory(memories), targetFrame)!;
     const targetAt = windowOffset(targetFrame);
     const room = Math.min(count, WINDOW_PAGES - (targetFrame % WINDOW_PAGES));
     if ((memories & COPY_ZERO) !== 0) {
@@ -114,7 +122,7 @@ export class CopyEngine {
       return room;
     }
     const sourceFrame = (words[at + WORD.sourceFrame]! >>> 0) + from;
-    const source = this.#memory.window(memories & 0xff, sourceFrame)!.u8;
+    const source = this.#memory.window(sourceMemory(memories), sourceFrame)!.u8;
     const sourceAt = windowOffset(sourceFrame);
     const pages = Math.min(room, WINDOW_PAGES - (sourceFrame % WINDOW_PAGES));
     target.u8.set(source.subarray(sourceAt, sourceAt + pages * PAGE_SIZE), targetAt);

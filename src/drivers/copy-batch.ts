@@ -3,7 +3,7 @@
  * Each migration has a batch of its own, so migrations that overlap in time do not mix.
  */
 import type { MemoryId } from '../abi/device-pte.js';
-import { COPY_ZERO } from '../abi/packet.js';
+import { COPY_ZERO, packMemories } from '../abi/packet.js';
 import type { Page } from '../base/brand.js';
 
 /** One run, as the copy packet has it (packet.ts). */
@@ -30,7 +30,7 @@ export class CopyBatch {
     targetPage: Page,
     pages = 1,
   ): void {
-    const memories = sourceMemory | (targetMemory << 8);
+    const memories = packMemories(sourceMemory, targetMemory);
     const last = this.#last;
     if (
       last !== null &&
@@ -49,7 +49,7 @@ export class CopyBatch {
 
   /** Fill pages with zeroes. */
   zero(memory: MemoryId, frame: number, page: Page, pages = 1): void {
-    const memories = (memory << 8) | COPY_ZERO;
+    const memories = packMemories(0, memory) | COPY_ZERO;
     const last = this.#last;
     if (
       last !== null &&

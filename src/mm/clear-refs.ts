@@ -2,7 +2,7 @@
  * Forgetting which pages were used, to see later which have been used since. Linux: fs/proc/task_mmu.c clear_refs_write().
  *
  * Soft-dirty: every entry becomes read-only and loses its bit, so that the next store faults and sets it again; a mapping that
- * is new since then counts as a whole (VM_SOFTDIRTY). The bit stays with a page wherever it goes: see migrate.ts, swap-out.ts.
+ * is new since then counts as a whole (VM_SOFTDIRTY). The bit stays with a page wherever it goes: see migration-entry.ts, unmap-page.ts.
  */
 import { TASK_SIZE } from '../abi/address.js';
 import {

@@ -1,8 +1,8 @@
 /**
  * `struct mm_struct`: one address space. Linux: include/linux/mm_types.h, kernel/fork.c mm_init(), mm/mmap.c exit_mmap().
  *
- * Lock order (outermost first): a file's lock, mmap_lock, then notifiers' own waiting, then the folio lock, then a page table lock. Folio
- * locks of several folios are only ever tried, never waited for, while one is held.
+ * Inside of the sleeping locks (sync/lock-order.ts) come notifiers' own waiting, then the folio lock, then a page table lock. Folio locks of
+ * several folios are only ever tried, never waited for, while one is held.
  */
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { RangeTree } from '../base/range-tree.js';

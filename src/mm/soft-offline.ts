@@ -8,20 +8,15 @@
 
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
-import { MIGRATE_PFN_MIGRATE, mpfnSet } from '../abi/mpfn.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import { folioUnlock, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { allocUserPage } from './alloc.js';
 import { folioLock, removeFromCache } from './filemap.js';
 import { getUserPages } from './gup.js';
-import { copyHighpage } from './highmem.js';
 import type { Kernel } from './kernel.js';
 import { getHwpoisonPage, memoryFailure, pfnToOnlinePage, splitHuge } from './memory-failure.js';
-import { migrateDeviceFinalize } from './migrate-device/finalize.js';
-import { migrateDevicePages } from './migrate-device/pages.js';
-import { migrateDeviceUnmap } from './migrate-device/unmap.js';
+import { migratePageToRam } from './migrate-device/device.js';
 import type { MmStruct } from './mm-struct.js';
 import { folioNrPages, pageFileId, pageIndex, pageIsAnon, pageMapcount, pageSetFlag, pageTestFlag } from './page.js';
 import { waitForWriteback } from './page-writeback.js';
@@ -73,7 +68,7 @@ function* offlineInUse(kernel: Kernel, page: Page): Sleeps<Result> {
       folioUnlock(words, page);
       return retire(kernel, page);
     }
-    if (pageIsAnon(words, page)) return (yield* moveAway(kernel, page)) ? retire(kernel, page) : 'EBUSY';
+    if (pageIsAnon(words, page)) return (yield* migratePageToRam(kernel, page, true)) ? retire(kernel, page) : 'EBUSY';
     folioUnlock(words, page);
   }
   putPage(kernel, page);
@@ -90,31 +85,6 @@ function evict(kernel: Kernel, page: Page): boolean {
   if (file.cache?.writePage == null || pageMapcount(words, page) > 0 || pageRefCount(words, page) !== 2) return false;
   removeFromCache(kernel, file, pageIndex(words, floats, page));
   return true;
-}
-
-/**
- * `migrate_pages()` of one page, to another of RAM. Precondition: locked, and held once by us. The lock is gone afterwards; so is the
- * reference, unless the page has moved: then it is all that is left of it.
- */
-function* moveAway(kernel: Kernel, page: Page): Sleeps<boolean> {
-  const { words } = kernel.memmap;
-  const src = Float64Array.of(mpfnSet(kernel.addressing.migratePfnFromPage(page), MIGRATE_PFN_MIGRATE));
-  const dst = new Float64Array(1);
-  yield* migrateDeviceUnmap(kernel, src, 1, NULL_PAGE);
-  if (src[0] === 0) return false;
-  const target = yield* allocUserPage(kernel);
-  if (target !== NULL_PAGE) {
-    folioTrylock(words, target);
-    dst[0] = kernel.addressing.migratePfnFromPage(target);
-  }
-  yield* migrateDevicePages(kernel, src, dst, 1, null);
-  const moved = (src[0]! & MIGRATE_PFN_MIGRATE) !== 0;
-  if (moved) {
-    copyHighpage(kernel, target, page);
-    pageRefAdd(words, page, 1);
-  }
-  migrateDeviceFinalize(kernel, src, dst, 1, NULL_PAGE);
-  return moved;
 }
 
 /**

@@ -45,7 +45,7 @@ export function replaySchedule(schedule: Schedule, { lenient = false }: ReplayOp
 export class Recorder implements Strategy {
   readonly name: string;
   readonly answers: number[] = [];
-  /** Answers of choices of who runs that preempted, as indices into `answers`. */
+  /** How often somebody who could have gone on was preempted. */
   switches = 0;
   readonly #strategy: Strategy;
   /** One number for each choice: what was asked, of whom, and what was answered. */
