@@ -11,8 +11,8 @@ const common = {
 
 const entries = ['src/index', 'src/fast-check', 'src/cli/main', 'workers/campaign', 'workers/conform', 'workers/hunt'];
 
-/** The doors of the threads that every machine starts: one file each, as they wait for nothing else. */
-const doors = ['device', 'cpu'].map((door) => ({
+/** Small threads of which many start: one file each, so that they neither wait for more nor take hot functions out of the others' chunks. */
+const doors = ['device', 'cpu', 'echo'].map((door) => ({
   ...common,
   input: `dist/workers/${door}.js`,
   external: /^node:/,
