@@ -25,6 +25,13 @@ export default [
     ...common,
     input: Object.fromEntries(entries.map((name) => [name, `dist/${name}.js`])),
     // Chunks are as deep as the modules were: both find their threads and files by paths relative to themselves.
-    output: { dir: 'dist', chunkFileNames: 'src/chunks/[name].js', format: 'esm', sourcemap: true },
+    output: {
+      dir: 'dist',
+      chunkFileNames: 'src/chunks/[name].js',
+      // All that is hot in one, and nothing in it that needs Node.
+      advancedChunks: { groups: [{ name: 'core', test: /dist.src.(?!bench|campaign|cli|transport|fast-check)/ }] },
+      format: 'esm',
+      sourcemap: true,
+    },
   },
 ];
