@@ -1,4 +1,4 @@
-/** Tests run against the built package (`npm run build` first): vitest imports what users import. */
+/** Tests run against the build (`npm run build` first): the package's entries, or the modules behind them one by one. */
 import { writeFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 import type { Reporter, TestModule } from 'vitest/node';

@@ -215,6 +215,15 @@ const dead: Rule = (files) => {
     .map((file) => ({ rule: 'dead', file, what: 'is reached from nowhere' }));
 };
 
+/** Rule: a test works on the package as it is bundled or on its modules, never on both: their classes and their state are two. */
+const onePackage: Rule = (files) =>
+  findings('onePackage', files, (_, text) => {
+    const targets = importsOf('', text).flatMap(({ target, typeOnly }) => (typeOnly ? [] : [target]));
+    const isEntry = (target: string): boolean => /^(pfnless|#src\/(index|fast-check)$)/.test(target);
+    const both = targets.some(isEntry) && targets.some((target) => target.startsWith('#src/') && !isEntry(target));
+    return both ? ['imports the package, and modules of it'] : [];
+  });
+
 /** Paths that a document names: links that are not URLs, and code spans that look like a path of this repository. */
 function pathsNamedIn(document: string): string[] {
   const links = [...document.matchAll(/\]\((?!\w+:|#)([^)#]+)/g)].map((match) => match[1]!);
@@ -260,6 +269,7 @@ const RULES: readonly { readonly title: string; readonly check: () => Finding[] 
   { title: 'every file has a header', check: () => headers(product) },
   { title: `files stay below ${LINES_MAX} lines`, check: () => sizes(withTests) },
   { title: 'no dead files', check: () => dead(withTests) },
+  { title: 'tests take the package or its modules', check: () => onePackage(withTests) },
   { title: 'documents name files that exist', check: () => documents((path) => existsSync(join(ROOT, path)))(prose) },
 ];
 
@@ -303,6 +313,16 @@ describe('tidy: each rule can fail', () => {
       'src/base/a.ts': "import {\n  b,\n  c,\n} from '../mm/b.js';\nconst d = () => import('../cli/d.js');",
     });
     expect(floors(tree)).toHaveLength(2);
+  });
+
+  test('onePackage: an entry and a module, but not types of one', () => {
+    const tree = files({
+      'test/a.ts': "import { boot } from 'pfnless';\nimport { VM_READ } from '#src/mm/vma';",
+      'test/b.ts': "import { boot } from 'pfnless';\nimport type { VmArea } from '#src/mm/vma';",
+      'test/c.ts': "import { boot } from '#src/index';\nconst d = () => import('#src/mm/vma');",
+      'test/d.ts': "import { boot } from '#src/check/boot';\nimport { VM_READ } from '#src/mm/vma';",
+    });
+    expect(onePackage(tree).map(({ file }) => file)).toEqual(['test/a.ts', 'test/c.ts']);
   });
 
   test('cycles: a ring of three, but not one of types', () => {

@@ -54,6 +54,8 @@ export interface LaunchFailure {
   readonly address: number;
   readonly lane: number;
   readonly message: string;
+  /** Where the program threw, if it did. */
+  readonly stack?: string;
 }
 
 export interface LaunchReport {

@@ -69,5 +69,7 @@ export async function runBenchmarks(options: BenchOptions = {}): Promise<Measure
     results.push(...measured.results);
     costs.push(...measured.costs);
   }
+  if (results.length === 0)
+    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'what is replayed comes with the source, not with the package');
   return { results, costs };
 }

@@ -2,10 +2,12 @@
  * The matrix of mutants: each check site forgotten, hunted in a thread of a pool; and beside them the kernel that forgets nothing, on
  * which the same hunt must find nothing.
  */
-import { Piscina } from 'piscina';
+
+import type { Piscina } from 'piscina';
 import type { Catch, HuntResult, HuntTask, NamedText } from '../explore/hunt.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { CHECK_SITES, type NamedSite, siteById } from '../mm/check-sites.js';
+import { threadPool } from './threads.js';
 
 /** The site without which no memory survives: a hunt that misses it is broken. */
 export const CANARY = 'canary';
@@ -107,7 +109,7 @@ async function runAll(
   onProgress: NonNullable<MutantsOptions['onProgress']>,
 ): Promise<(HuntResult | null)[]> {
   const threads = Math.min(jobs, all.length);
-  const pool = new Piscina({ filename: DOOR.href, minThreads: threads, maxThreads: threads });
+  const pool = threadPool(DOOR, threads);
   const results: (HuntResult | null)[] = [];
   const running = new Set<string>();
   const queue = all.entries();

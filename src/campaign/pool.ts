@@ -6,10 +6,12 @@
  * What a run without threads would throw (a machine that does not boot, wrong use) is thrown here, too: the one of the
  * first such task, once those that run have ended; nothing is started after it.
  */
-import { Piscina } from 'piscina';
+
+import type { Piscina } from 'piscina';
 import { type ErrorCode, PfnlessError } from '../base/errors.js';
 import { type ErrorReport, errorReport } from '../report/error-report.js';
 import { type CampaignTask, failedRow, type WorkloadRow } from './task.js';
+import { threadPool } from './threads.js';
 
 /** What a thread answers: errors lose their class and their code on the way from thread to thread, so they go as data. */
 export type TaskAnswer =
@@ -38,7 +40,7 @@ const DOOR = new URL('../../workers/campaign.js', import.meta.url);
 export async function runCampaign(tasks: readonly CampaignTask[], options: CampaignOptions): Promise<WorkloadRow[]> {
   const { jobs, onProgress = () => {}, door = DOOR } = options;
   const threads = Math.min(jobs, tasks.length);
-  const pool = new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads });
+  const pool = threadPool(door, threads);
   const answers: TaskAnswer[] = [];
   const running = new Set<CampaignTask>();
   const queue = tasks.entries();

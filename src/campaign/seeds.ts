@@ -2,11 +2,13 @@
  * Stress over many seeds: rounds (src/stress/round.ts) on the threads of a piscina pool, one machine each. A task that is aborted, or
  * that crashes its thread, costs its own row; piscina puts a new thread in its place, and all others go on.
  */
-import { Piscina } from 'piscina';
+
+import type { Piscina } from 'piscina';
 import type { InjectionId } from '../base/injection.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { errorReport } from '../report/error-report.js';
 import type { RoundResult } from '../stress/round.js';
+import { threadPool } from './threads.js';
 
 /** One round, as data: it goes to other threads. */
 export interface SeedTask {
@@ -83,7 +85,7 @@ export function startSeeds(tasks: readonly SeedTask[], options: SeedOptions): Se
     }
   };
   const run = async (): Promise<readonly SeedRow[]> => {
-    const pool = new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads });
+    const pool = threadPool(door, threads);
     try {
       await Promise.all(Array.from({ length: threads }, () => work(pool)));
     } finally {

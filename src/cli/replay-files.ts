@@ -2,11 +2,13 @@
  * Replaying traces on several threads, each with a machine of its own. What comes out is as if one thread had done it: reports
  * stand in the order of the files, and of several files that cannot be read it is the first that is named.
  */
+
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel } from 'node:worker_threads';
-import { Piscina } from 'piscina';
+import type { Piscina } from 'piscina';
 import { type ErrorCode, PfnlessError } from '../base/errors.js';
+import { threadPool } from '../campaign/threads.js';
 import type { ReplayOptions } from '../conformance/replay-trace.js';
 import { type ReplayShard, replayShard, type ShardAnswer, type ShardResult } from './replay-shard.js';
 
@@ -33,7 +35,7 @@ export async function replayFiles(
 ): Promise<ShardResult> {
   if (threads <= 1 || files.length === 1) return await replayShard(files, options, onFile);
   const shards = shardsOf(files, Math.min(threads, files.length));
-  const pool = new Piscina({ filename: DOOR.href, minThreads: shards.length, maxThreads: shards.length });
+  const pool = threadPool(DOOR, shards.length);
   try {
     const answers = await Promise.all(shards.map((shard) => runShard(pool, shard, options, onFile)));
     return joined(files, answers);

@@ -28,7 +28,7 @@ export interface FaultWaiter {
   reported(): void;
   /** Run again. `turn` is none where the lane was not waited for. */
   replay(turn: ReplayTurn | null): void;
-  cancel(address: number, errno: number): void;
+  cancel(errno: number): void;
 }
 
 interface Fault {
@@ -118,7 +118,7 @@ export class FaultBuffer {
       if (fault === undefined) continue;
       this.#drop(fault);
       for (const waiter of fault.waiters) {
-        if (waiter.access >= access) waiter.cancel(address, errno);
+        if (waiter.access >= access) waiter.cancel(errno);
         else waiter.replay(null);
       }
     }

@@ -74,8 +74,8 @@ export class Lane implements LaneContext {
 
   outcome: LaneOutcome = 'ran';
   failure: LaunchFailure | null = null;
-  /** The page and access that missed, when the outcome is `faulted`. */
-  faultPage = 0;
+  /** The address and access that missed, when the outcome is `faulted`. */
+  faultAddress = 0;
   faultAccess: Access = ACCESS_READ;
   /** Number of the next operation. */
   at = 0;
@@ -359,7 +359,7 @@ export class Lane implements LaneContext {
     const { tlb } = this;
     const entry = this.mmu.translate(this.context, vpn, access);
     if (entry < 0) {
-      this.faultPage = vpn;
+      this.faultAddress = addr;
       this.faultAccess = access;
       this.abandon('faulted');
     }

@@ -4,6 +4,8 @@
  *
  * Lanes that can go on again run before lanes that have not started. Not modelled: lanes in lockstep.
  */
+
+import { PAGE_SIZE } from '../abi/address.js';
 import type { LaunchFailure, LaunchReport, LaunchRequest } from '../abi/control.js';
 import { ACCESS_READ, type Access } from '../abi/packet.js';
 import { InvariantViolation } from '../base/errors.js';
@@ -63,7 +65,8 @@ class ParkedLane implements FaultWaiter {
   /** Operations that it had completed, and their log. */
   recorded = 0;
   log: Float64Array | undefined;
-  /** What it wants of the page that it waits for. */
+  /** What it waits for, and what it wants of its page. */
+  address = 0;
   access: Access = ACCESS_READ;
   /** The fault replay that woke it, until it has run. */
   #turn: ReplayTurn | null = null;
@@ -103,9 +106,10 @@ class ParkedLane implements FaultWaiter {
     this.#turn = null;
   }
 
-  cancel(address: number, errno: number): void {
+  cancel(errno: number): void {
     const lane = this.#wave.laneOf(this);
-    const message = `lane ${lane} cannot have the page at 0x${address.toString(16)} (errno ${errno})`;
+    const { address } = this;
+    const message = `lane ${lane} cannot have what is at 0x${address.toString(16)} (errno ${errno})`;
     this.#wave.fail({ kind: 'fault', errno, address, lane, message });
   }
 }
@@ -257,7 +261,7 @@ export class Wave {
   }
 
   #programFailed(lane: number, error: unknown): void {
-    this.fail({ kind: 'program', errno: 0, address: 0, lane, message: textOf(error) });
+    this.fail({ kind: 'program', errno: 0, address: 0, lane, ...textsOf(error) });
   }
 
   #laneEnded(group: WorkGroup): void {
@@ -281,20 +285,24 @@ export class Wave {
     } else {
       this.faulted++;
       parked.access = lane.faultAccess;
-      faults.add(this.context, lane.faultPage, parked);
+      parked.address = lane.faultAddress;
+      faults.add(this.context, Math.floor(parked.address / PAGE_SIZE), parked);
     }
   }
 }
 
 /** What a program threw, which may be anything: even to ask it for its text may throw. */
-function textOf(error: unknown): string {
+function textsOf(error: unknown): Pick<LaunchFailure, 'message' | 'stack'> {
   try {
-    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-    return text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}...` : text;
+    if (!(error instanceof Error)) return { message: shortened(String(error)) };
+    const message = shortened(`${error.name}: ${error.message}`);
+    return typeof error.stack === 'string' ? { message, stack: shortened(error.stack) } : { message };
   } catch {
-    return 'threw something that has no text';
+    return { message: 'threw something that has no text' };
   }
 }
+
+const shortened = (text: string): string => (text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}...` : text);
 
 /**
  * A promise would settle when the lane is long over, and its rejection would end the thread; a generator or a function would never have

@@ -202,10 +202,13 @@ export class DeviceMirror implements Mirror {
     return new PfnlessError('ERR_PFNLESS_ERRNO', `${device.spec.name} ${what} of process ${pid}: ${errno}.`, { errno });
   }
 
-  #launchError(program: string, { kind, errno, address, lane, message }: LaunchFailure): PfnlessError {
+  #launchError(program: string, { kind, errno, address, lane, message, stack }: LaunchFailure): PfnlessError {
     const shown = program.length > PROGRAM_TEXT_MAX ? `${program.slice(0, PROGRAM_TEXT_MAX)}...` : program;
     const where = `${shown} on ${this.#parts.device.spec.name}${lane === NO_LANE ? '' : `, lane ${lane}`}`;
-    if (kind === 'program') return new PfnlessError('ERR_PFNLESS_PROGRAM', `${where}: ${message}`);
+    if (kind === 'program') {
+      const cause = stack === undefined ? undefined : Object.assign(new Error(message), { stack });
+      return new PfnlessError('ERR_PFNLESS_PROGRAM', `${where}: ${message}`, { cause });
+    }
     const name = errnoName(errno);
     const place = Number.isInteger(address) && address >= 0 ? `0x${formatAddress(address)}` : `address ${address}`;
     return new FaultError(`${where}: no access to ${place}: ${name}.`, {

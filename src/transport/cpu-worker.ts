@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import type { CpuConfig } from '../abi/cpu.js';
 import type { CpuPort } from './cpu-port.js';
+import { execArgvOfThreads } from './exec-argv.js';
 
 const DOOR = new URL('../../workers/cpu.js', import.meta.url);
 
@@ -13,7 +14,7 @@ export interface CpuThread {
 
 /** @param onLost called when the thread ends without having been told to */
 export function startCpuThread(port: CpuPort, config: CpuConfig, onLost: (why: string) => void): CpuThread {
-  const worker = new Worker(DOOR, { name: `cpu${config.cpu}`, workerData: config });
+  const worker = new Worker(DOOR, { name: `cpu${config.cpu}`, workerData: config, execArgv: execArgvOfThreads() });
   let closing = false;
   const exited = new Promise<void>((resolve) => worker.once('exit', () => resolve()));
   worker.on('error', (error) => onLost(`its thread threw ${error.name}: ${error.message}`));

@@ -14,6 +14,7 @@ import { ringDoorbell } from '../sync/doorbell.js';
 import { add32, store32 } from '../sync/word.js';
 import type { DeviceLink } from './device-link.js';
 import { nodeEndpoint } from './endpoint.js';
+import { execArgvOfThreads } from './exec-argv.js';
 import { Lifeline } from './lifeline.js';
 
 const DOOR = new URL('../../workers/device.js', import.meta.url);
@@ -70,7 +71,7 @@ class WorkerLink implements DeviceLink {
     this.memories = memories;
     this.#queue = new Int32Array(memories.queue);
     const door: DeviceDoor = { queue: memories.queue, hostDoorbell: memories.hostDoorbell, ownCore };
-    this.#worker = new Worker(DOOR, { name, workerData: door });
+    this.#worker = new Worker(DOOR, { name, workerData: door, execArgv: execArgvOfThreads() });
     this.#exited = new Promise((resolve) => this.#worker.once('exit', () => resolve()));
     this.#worker.on('error', (error) => this.#lose(`its thread threw ${error.name}: ${error.message}`, error));
     this.#worker.on('messageerror', (error) =>

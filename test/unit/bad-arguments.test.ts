@@ -1,7 +1,8 @@
 /** What callers may hand to the API and should not: each is refused with a sentence, at once, and the machine goes on. */
+
+import * as pfnless from 'pfnless';
+import { parseRepro, printRepro } from 'pfnless';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { parseRepro, printRepro } from '#src/explore/repro';
-import * as pfnless from '#src/index';
 
 const PAGE = 4096;
 const WHOLE = 'pages 4; devices 2; A: store 0 1; B: load 0 -> r';

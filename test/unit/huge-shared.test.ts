@@ -1,6 +1,6 @@
 /** A huge page that fork has shared, and a device that has no huge page for it. */
 import { expect, test } from 'vitest';
-import { boot } from '#src/index';
+import { boot } from '#src/check/boot';
 
 const MIB = 2 ** 20;
 const PAGE = 4096;

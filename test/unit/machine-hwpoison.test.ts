@@ -1,6 +1,9 @@
 /** Memory that fails, through the public API: signals, huge pages, memory of devices, devices that use what has failed. */
 import { describe, expect, it, test } from 'vitest';
-import { FaultError, type Machine, type Process, type VirtAddr, type VirtRange } from '#src/index';
+import type { VirtAddr } from '#src/base/brand';
+import { boot } from '#src/check/boot';
+import { FaultError } from '#src/machine/errors';
+import type { Machine, Process, VirtRange } from '#src/machine/types';
 import { withCoherent } from './coherent-rig';
 import { HUGE, PAGE, part, withHuge } from './huge-rig';
 
@@ -22,7 +25,6 @@ async function withLosses(lost: number, body: Parameters<typeof withHuge>[1]): P
 
 describe.each(['inline', 'threads'] as const)('hwpoison (%s)', (executor) => {
   test('SIGBUS with BUS_MCEERR_AR to who touches it, BUS_MCEERR_AO to who asked', async () => {
-    const { boot } = await import('#src/index');
     await using machine = await boot({ executor, memory: { ram: '16MiB' }, devices: [{ memory: '4MiB' }] });
     const process = await machine.process();
     const range = await process.mmap({ length: 3 * PAGE });
@@ -59,7 +61,6 @@ describe.each(['inline', 'threads'] as const)('hwpoison (%s)', (executor) => {
 });
 
 it('says what is wrong with its arguments', async () => {
-  const { boot } = await import('#src/index');
   await using machine = await boot({ executor: 'inline', memory: { ram: '16MiB' }, devices: [] });
   const process = await machine.process();
   await expect(machine.hardOfflinePage(-1)).rejects.toMatchObject({ code: 'ERR_PFNLESS_ARGUMENT' });

@@ -1,6 +1,7 @@
 /** The files of /proc through the public API, as data and as text. */
+
+import { boot, type Machine, type Process } from 'pfnless';
 import { expect, test } from 'vitest';
-import { boot, type Machine, type Process } from '#src/index';
 
 const PAGE = 4096;
 const SPEC = {

@@ -1,6 +1,7 @@
 /** A whole machine whose RAM is too small: swap, devices and their drivers together. */
+
+import { boot, parseMachineSpec } from 'pfnless';
 import { describe, expect, test } from 'vitest';
-import { boot, parseMachineSpec } from '#src/index';
 
 const PAGE = 4096;
 const PAGES = 5000;

@@ -89,4 +89,17 @@ describe.each(['inline', 'threads'] as const)('%s', (executor) => {
     });
     await mirror.launch(STORE, storeTo(range, 0));
   });
+
+  test('an error of a program is the cause of what the launch says, and a fault names its address', async () => {
+    const { mirror } = await scene(executor);
+    const thrower = new URL('data:text/javascript,export default () => { undefined.x }');
+    const error = await mirror.launch(thrower, { lanes: 1 }).catch((reason: Error) => reason);
+    expect(error).toMatchObject({
+      code: 'ERR_PFNLESS_PROGRAM',
+      cause: { message: expect.stringMatching(/^TypeError/) },
+    });
+    expect((error as { cause: Error }).cause.stack).toMatch(/data:text\/javascript/);
+    const loader = new URL('data:text/javascript,export default (ctx) => { ctx.loadI32(0x11048) }');
+    await expect(mirror.launch(loader, { lanes: 1 })).rejects.toMatchObject({ signal: 'SIGSEGV', address: 0x11048 });
+  });
 });

@@ -1,6 +1,8 @@
 /** Userfaultfd write protection through the public API: machines at rest with accesses asleep, devices, huge pages. */
 import { describe, expect, it, test } from 'vitest';
-import { boot, type Process, type VirtAddr, type VirtRange } from '#src/index';
+import type { VirtAddr } from '#src/base/brand';
+import { boot } from '#src/check/boot';
+import type { Process, VirtRange } from '#src/machine/types';
 import { HUGE, PAGE, part, withHuge } from './huge-rig';
 
 const at = (range: VirtRange, page: number): VirtAddr => (range.start + page * PAGE) as VirtAddr;

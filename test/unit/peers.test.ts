@@ -1,11 +1,12 @@
 /** Devices that reach each other's private memory: pages move between them directly, or are used where they are. */
 import fc from 'fast-check';
-import { runWorkload, workloads } from 'pfnless';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DMIRROR_PROT } from '#src/abi/dmirror';
 import type { VirtAddr } from '#src/base/brand';
 import { boot } from '#src/check/boot';
 import type { Addressing, ExecutorKind, Machine, Mirror, Process, VirtRange } from '#src/machine/types';
+import { workloads } from '#src/workload/library/index';
+import { runWorkload } from '#src/workload/run';
 
 const PAGE = 4096;
 const HUGE = 512;

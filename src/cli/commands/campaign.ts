@@ -28,7 +28,11 @@ const JOBS_MAX = 64;
 const DEFAULT_SEEDS = 20;
 
 export function addCampaignCommand(program: Command, exit: (code: number) => void): void {
-  const command = program.command('campaign').description('stress over many seeds, several at a time');
+  const command = program
+    .command('campaign')
+    .description(
+      'stress over many seeds, several at a time: --ops is for each, --duration for all (those that run then come to their end)',
+    );
   addStressOptions(command)
     .option('--seeds <n>', 'seeds, from --seed on', wholeNumber(1, SEEDS_MAX), DEFAULT_SEEDS)
     .option('--jobs <n>', 'machines at a time', wholeNumber(1, JOBS_MAX), Math.min(4, availableParallelism()))

@@ -50,17 +50,21 @@ function parseInjections(text: string): readonly InjectionId[] {
 }
 
 export function addStressCommand(program: Command, exit: (code: number) => void): void {
-  addStressOptions(program.command('stress').description('random programs on real threads; every load is checked'))
+  addStressOptions(
+    program.command('stress').description('random programs on real threads; every load is checked'),
+    ' (default: 60s, without --ops and --rounds)',
+  )
     .option('--rounds <n>', 'machines, one after the other', wholeNumber(1, COUNT_MAX))
     .action(async (flags: StressFlags) => exit(await stress(flags)));
 }
 
 /** The flags of a machine, and what is done to it. */
-export function addStressOptions(command: Command): Command {
+/** @param defaultText what the help of --duration says of its default */
+export function addStressOptions(command: Command, defaultText = ''): Command {
   addMachineOptions(command)
     .option('--cpus <n>', 'host CPUs beside the kernel, each a thread', wholeNumber(0, MAX_CPUS))
     .option('--inject <ids>', `what fails: all, none, or some of ${INJECTION_IDS.join(', ')}`, parseInjections, [])
-    .option('--duration <time>', 'end after a time like 60s, 5m or 1h (default 60s)', parseDuration)
+    .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, parseDuration)
     .option('--ops <n>', 'end after so many loads and stores', wholeNumber(1, COUNT_MAX))
     .option('--json', 'print one JSON object');
   const machine = command.options.find(({ long }) => long === '--machine')!;
