@@ -182,7 +182,8 @@ function walkHuge(kernel: Kernel, range: HmmRange, from: number, stop: number, a
     const access = present ? lowCpuFlags(low) : privateFlags(kernel, high, page, kernel.sites.hmmPmdKind);
     const need = needOfAny(range, from, stop, access);
     if (present && need !== 0) return { addr: from, need, why: 'fault', at };
-    const first = (present ? halvesPfn(low, high) : halvesNumber(low, high)) + pteIndex(from);
+    const counts = present || kernel.sites.absentPmdOffset;
+    const first = (present ? halvesPfn(low, high) : halvesNumber(low, high)) + (counts ? pteIndex(from) : 0);
     const flags = access === 0 ? 0 : access | hmmPfnOrderFlags(HPAGE_PMD_ORDER);
     const index = (from - range.start) / PAGE_SIZE;
     const pages = (stop - from) / PAGE_SIZE;

@@ -121,6 +121,13 @@ export const HISTORY_SITES = {
     forgotten: 'the soft-dirty bit of a device private entry passes for the writable bit: the kernel stops for nothing',
     addressing: 'both',
   },
+  absentPmdOffset: {
+    source: 'Linux 6.19 to 7.2, by its source',
+    title: 'hmm_vma_handle_absent_pmd, first page',
+    does: "counts a device's own huge page from the address that is asked for",
+    forgotten: 'whoever asks for its middle gets its beginning',
+    addressing: 'both',
+  },
   rangeFaultRetry: {
     source: 'hmm.rst (mmu_interval_read_retry)',
     title: "the driver's test after hmm_range_fault",
