@@ -1,7 +1,8 @@
 /**
  * The declaration language of everything that two threads must agree on.
  *
- * A word of bit fields or a record of fields is declared once; the declaration yields shifts, masks and offsets, and checks that run when the module is loaded (no overlap, everything inside, alignment).
+ * A word of bit fields or a record of fields is declared once; the declaration yields shifts, masks and offsets, and checks that run
+ * when the module is loaded (no overlap, everything inside, alignment). What a field is for is said there, for who reads it.
  */
 import { assert } from '../base/errors.js';
 

@@ -2,7 +2,6 @@
  * MIGRATE_PFN_* words: what `migrate_vma` passes between core mm and a driver. Linux: include/linux/migrate.h, with
  * bit 5 as the series adds it. The word has 46 significant bits and is therefore a plain number.
  */
-
 import type { DevicePrivateOffset, Mpfn, Pfn } from '../base/brand.js';
 import { HPAGE_PMD_NR } from './address.js';
 import { bit, bits, defineBits } from './layout.js';

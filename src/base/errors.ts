@@ -40,3 +40,7 @@ export class InvariantViolation extends Error {
 export function assert(condition: boolean, message: string | (() => string)): asserts condition {
   if (!condition) throw new InvariantViolation(typeof message === 'string' ? message : message());
 }
+
+/** Somebody else's text in a message of ours: no more than so many characters of it. */
+export const shortened = (text: string, most: number): string =>
+  text.length > most ? `${text.slice(0, most)}...` : text;

@@ -2,7 +2,6 @@
  * The matrix of mutants: each check site forgotten, hunted in a thread of a pool; and beside them the kernel that forgets nothing, on
  * which the same hunt must find nothing.
  */
-
 import type { Piscina } from 'piscina';
 import type { Catch, HuntResult, HuntTask, NamedText } from '../explore/hunt.js';
 import type { MachineSpec } from '../machine/spec.js';

@@ -6,7 +6,6 @@
  * What a run without threads would throw (a machine that does not boot, wrong use) is thrown here, too: the one of the
  * first such task, once those that run have ended; nothing is started after it.
  */
-
 import type { Piscina } from 'piscina';
 import { type ErrorCode, PfnlessError } from '../base/errors.js';
 import { type ErrorReport, errorReport } from '../report/error-report.js';

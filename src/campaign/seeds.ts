@@ -2,7 +2,6 @@
  * Stress over many seeds: rounds (src/stress/round.ts) on the threads of a piscina pool, one machine each. A task that is aborted, or
  * that crashes its thread, costs its own row; piscina puts a new thread in its place, and all others go on.
  */
-
 import type { Piscina } from 'piscina';
 import type { InjectionId } from '../base/injection.js';
 import type { MachineSpec } from '../machine/spec.js';

@@ -2,7 +2,6 @@
  * Replaying traces on several threads, each with a machine of its own. What comes out is as if one thread had done it: reports
  * stand in the order of the files, and of several files that cannot be read it is the first that is named.
  */
-
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { MessageChannel } from 'node:worker_threads';

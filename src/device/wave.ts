@@ -4,11 +4,10 @@
  *
  * Lanes that can go on again run before lanes that have not started. Not modelled: lanes in lockstep.
  */
-
 import { PAGE_SIZE } from '../abi/address.js';
 import type { LaunchFailure, LaunchReport, LaunchRequest } from '../abi/control.js';
 import { ACCESS_READ, type Access } from '../abi/packet.js';
-import { InvariantViolation } from '../base/errors.js';
+import { InvariantViolation, shortened } from '../base/errors.js';
 import type { FaultBuffer, FaultWaiter, ReplayTurn } from './fault-buffer.js';
 import type { Lane, LaneGroup } from './lane.js';
 import { type ComputeProgram, LOCAL_WORDS } from './program.js';
@@ -294,15 +293,13 @@ export class Wave {
 /** What a program threw, which may be anything: even to ask it for its text may throw. */
 function textsOf(error: unknown): Pick<LaunchFailure, 'message' | 'stack'> {
   try {
-    if (!(error instanceof Error)) return { message: shortened(String(error)) };
-    const message = shortened(`${error.name}: ${error.message}`);
-    return typeof error.stack === 'string' ? { message, stack: shortened(error.stack) } : { message };
+    if (!(error instanceof Error)) return { message: shortened(String(error), TEXT_MAX) };
+    const message = shortened(`${error.name}: ${error.message}`, TEXT_MAX);
+    return typeof error.stack === 'string' ? { message, stack: shortened(error.stack, TEXT_MAX) } : { message };
   } catch {
     return { message: 'threw something that has no text' };
   }
 }
-
-const shortened = (text: string): string => (text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}...` : text);
 
 /**
  * A promise would settle when the lane is long over, and its rejection would end the thread; a generator or a function would never have

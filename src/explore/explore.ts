@@ -90,8 +90,8 @@ export interface ExploreResult {
 
 /** Executions between two calls of `onProgress`. */
 const PROGRESS_EVERY = 256;
-const DEFAULT_EXECUTIONS = 10_000;
-const DEFAULT_DEPTH = 3;
+/** Of the options that are left out. */
+export const EXPLORE_DEFAULTS = Object.freeze({ executions: 10_000, seed: 1, depth: 3 });
 
 export interface ReplayResult {
   /** What was wrong, `null` if nothing. */
@@ -127,7 +127,7 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
   const sum = { steps: 0, faults: 0, accesses: 0 };
   let undetermined: ExploreFailure | null = null;
   let found: Run | null = null;
-  for (const run of lab.runs(program, strategy, options.executions ?? DEFAULT_EXECUTIONS)) {
+  for (const run of lab.runs(program, strategy, options.executions ?? EXPLORE_DEFAULTS.executions)) {
     executions++;
     if (run.finding !== null) found = run;
     worst.steps = Math.max(worst.steps, run.steps);
@@ -177,7 +177,8 @@ export const EXPLORE_USES = {
 /** @throws PfnlessError ERR_PFNLESS_ARGUMENT for what is out of its limits, or would be left aside */
 export function requireExploreOptions(options: ExploreOptions): void {
   requireOptions('The options of an exploration', options, OPTIONS);
-  const { strategy, executions = DEFAULT_EXECUTIONS, seed = 1, depth = DEFAULT_DEPTH, preemptions = 0 } = options;
+  const { strategy, executions = EXPLORE_DEFAULTS.executions, preemptions = 0 } = options;
+  const { seed = EXPLORE_DEFAULTS.seed, depth = EXPLORE_DEFAULTS.depth } = options;
   const { addressing = 'offset', sites = {}, twice = false, shrink: shrinks = true, onProgress = () => true } = options;
   requireOneOf('The strategy', strategy, STRATEGIES);
   for (const [option, uses] of Object.entries(EXPLORE_USES)) {
@@ -212,7 +213,8 @@ export function replay(repro: Repro | string): ReplayResult {
   return { finding: run.finding, results: run.results, story: printStory(entries) };
 }
 
-function strategyOf({ strategy, seed = 1, depth = DEFAULT_DEPTH, preemptions }: ExploreOptions): Strategy {
+function strategyOf(options: ExploreOptions): Strategy {
+  const { strategy, preemptions, seed = EXPLORE_DEFAULTS.seed, depth = EXPLORE_DEFAULTS.depth } = options;
   switch (strategy) {
     case 'random':
       return randomWalk(seed);

@@ -5,7 +5,6 @@
  *
  * A pure function of its task, which is plain data: hunts run in threads.
  */
-
 import { HPAGE_PMD_NR } from '../abi/address.js';
 import { finish } from '../base/in-parts.js';
 import type { MachineSpec } from '../machine/spec.js';

@@ -2,7 +2,6 @@
  * A failure on one line: version, kernel (addressing, posting of the series, what it forgets), schedule, and the program itself.
  * `npx pfnless replay` takes it.
  */
-
 import { PfnlessError } from '../base/errors.js';
 import { argumentError, requireList, requireOptions, requireWhole, shown } from '../base/require.js';
 import { requireAddressing } from '../machine/arguments.js';

@@ -1,10 +1,9 @@
 /** One device's view of one process, as users hold it: arguments checked, kernel answers turned into results and errors. */
-
 import { type LaunchFailure, NO_LANE } from '../abi/control.js';
 import { errnoName } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
-import { PfnlessError } from '../base/errors.js';
+import { PfnlessError, shortened } from '../base/errors.js';
 import type { AccessOutcome, DriverMirror } from '../drivers/driver.js';
 import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
@@ -203,8 +202,7 @@ export class DeviceMirror implements Mirror {
   }
 
   #launchError(program: string, { kind, errno, address, lane, message, stack }: LaunchFailure): PfnlessError {
-    const shown = program.length > PROGRAM_TEXT_MAX ? `${program.slice(0, PROGRAM_TEXT_MAX)}...` : program;
-    const where = `${shown} on ${this.#parts.device.spec.name}${lane === NO_LANE ? '' : `, lane ${lane}`}`;
+    const where = `${shortened(program, PROGRAM_TEXT_MAX)} on ${this.#parts.device.spec.name}${lane === NO_LANE ? '' : `, lane ${lane}`}`;
     if (kind === 'program') {
       const cause = stack === undefined ? undefined : Object.assign(new Error(message), { stack });
       return new PfnlessError('ERR_PFNLESS_PROGRAM', `${where}: ${message}`, { cause });

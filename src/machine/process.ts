@@ -2,7 +2,6 @@
  * An emulated process as users hold it. Everything it does to memory is a kernel task, so calls may overlap: the kernel's
  * own locks decide, as they do for the threads of a real process.
  */
-
 import { PAGE_SIZE, PMD_SIZE, pageAlignUp } from '../abi/address.js';
 import { type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';

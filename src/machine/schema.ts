@@ -4,7 +4,6 @@
  *
  * Messages are predicates ("must be ..."): `spec.ts` puts the field before them and the offending value behind.
  */
-
 import * as z from 'zod';
 import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';

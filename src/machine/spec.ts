@@ -5,7 +5,6 @@
  * A field that is left out comes from the preset (`preset`, by default `laptop`); one that is given replaces the preset's as
  * a whole, so `memory: { ram: '4GiB' }` does not inherit a preset's windows.
  */
-
 import * as z from 'zod';
 import { PMD_SIZE } from '../abi/address.js';
 import { formatBytes } from '../base/bytes.js';

@@ -5,7 +5,6 @@
  * Linux moves whatever can migrate; here anonymous memory moves, and clean pages of files that nobody maps are dropped. For all others
  * the answer is EBUSY, as for a page that somebody holds.
  */
-
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';

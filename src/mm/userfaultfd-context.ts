@@ -6,7 +6,6 @@
  * is closed. Then the access is made again. Only write protection is modelled: no missing and minor faults, and of the events none
  * but faults, so that nothing ever waits for a reader but those who fault.
  */
-
 import { pageAlignDown } from '../abi/address.js';
 import { VM_FAULT_SIGBUS, VM_FAULT_USERFAULT, type VmFault } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';

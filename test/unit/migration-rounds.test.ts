@@ -3,25 +3,16 @@
  * oracle that was written from Linux's sources, and fuzzed against this, found each (lib/test_hmm.c dmirror_migrate_to_device(),
  * dmirror_devmem_fault(); mm/khugepaged.c madvise_collapse(); mm/madvise.c madvise_free_pte_range()).
  */
-import { afterEach, describe, expect, test } from 'vitest';
-import { boot } from '#src/check/boot';
-import type { Machine, Process, VirtRange } from '#src/machine/types';
-
-const PAGE = 4096;
-const HUGE = 512;
-const machines: Machine[] = [];
+import { describe, expect, test } from 'vitest';
+import type { Process, VirtRange } from '#src/machine/types';
+import { HUGE, mirroredTwice, PAGE } from './mirror-rig';
 
 async function scene(addressing: 'legacy' | 'offset') {
-  const machine = await boot({
-    ...{ addressing, executor: 'inline', hugePages: 'madvise' },
-    memory: { ram: '64MiB' },
-    devices: ['gpu0', 'gpu1'].map((name) => ({ name, memory: '16MiB', chunk: '16MiB' })),
-  });
-  machines.push(machine);
-  const process = await machine.process();
+  const rig = await mirroredTwice(addressing, '16MiB');
+  const { process } = rig;
   // 2 MiB aligned, and then gone: tests map what they need of it.
-  const arena = await process.mmap({ length: 8 * HUGE * PAGE });
-  const base = Math.ceil(arena.start / (HUGE * PAGE)) * HUGE * PAGE;
+  const arena = await process.mmap({ length: 8 * HUGE });
+  const base = Math.ceil(arena.start / HUGE) * HUGE;
   await process.munmap(arena);
   const pages = (first: number, count: number): VirtRange => ({
     start: (base + first * PAGE) as VirtRange['start'],
@@ -29,22 +20,11 @@ async function scene(addressing: 'legacy' | 'offset') {
   });
   const map = (first: number, count: number, protection: 'r' | 'rw' = 'rw') =>
     process.mmap({ length: count * PAGE, at: pages(first, count).start, protection });
-  const mirrors = [
-    await process.mirror(0, { onFault: 'mirror' }),
-    await process.mirror(1, { onFault: 'mirror' }),
-  ] as const;
-  return { machine, process, pages, map, mirror: mirrors[0], other: mirrors[1] };
+  return { ...rig, pages, map };
 }
 
 /** Something else than zeroes into every page. */
 const fill = (process: Process, { start, length }: VirtRange) => process.write(start, new Uint8Array(length).fill(7));
-
-afterEach(async () => {
-  for (const machine of machines.splice(0)) {
-    expect(await machine.check()).toEqual([]);
-    await machine.dispose();
-  }
-});
 
 describe.each(['legacy', 'offset'] as const)('%s', (addressing) => {
   test('a folio that comes apart in a later VMA takes what an earlier one has mapped out again', async () => {

@@ -2,36 +2,14 @@
  * What a mirror forgets, and what it keeps, where no golden trace looks: each case is a few lines of Linux 7.2 (mm/memory.c unmap_vmas(),
  * lib/test_hmm.c dmirror_devmem_fault_alloc_and_copy(), kernel/exit.c do_exit()), and beside them two of anonymous memory.
  */
-import { afterEach, describe, expect, test } from 'vitest';
-import { boot } from '#src/check/boot';
-import type { Machine, Mirror, Process, VirtRange } from '#src/machine/types';
-
-const PAGE = 4096;
-const HUGE = 512 * PAGE;
-const machines: Machine[] = [];
+import { describe, expect, test } from 'vitest';
+import type { Mirror, Process, VirtRange } from '#src/machine/types';
+import { HUGE, mirroredTwice, PAGE } from './mirror-rig';
 
 async function scene(addressing: 'legacy' | 'offset') {
-  const machine = await boot({
-    ...{ addressing, executor: 'inline', hugePages: 'madvise' },
-    memory: { ram: '64MiB' },
-    devices: ['gpu0', 'gpu1'].map((name) => ({ name, memory: '8MiB', chunk: '8MiB' })),
-  });
-  machines.push(machine);
-  const process = await machine.process();
-  const range = await process.mmap({ length: 2 * HUGE });
-  const mirrors = [
-    await process.mirror(0, { onFault: 'mirror' }),
-    await process.mirror(1, { onFault: 'mirror' }),
-  ] as const;
-  return { machine, process, range, mirror: mirrors[0], other: mirrors[1] };
+  const rig = await mirroredTwice(addressing, '8MiB');
+  return { ...rig, range: await rig.process.mmap({ length: 2 * HUGE }) };
 }
-
-afterEach(async () => {
-  for (const machine of machines.splice(0)) {
-    expect(await machine.check()).toEqual([]);
-    await machine.dispose();
-  }
-});
 
 /** Pages `first` to `first + count - 1` of a range. */
 const pages = (range: VirtRange, first: number, count = 1): VirtRange => ({

@@ -1,5 +1,4 @@
 /** `pfnless bench`: every benchmark, each with its ratio to a base that was measured in the same run. */
-
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import {

@@ -1,10 +1,10 @@
 /** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
-
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { SEED_MAX } from '../../base/random.js';
 import {
   type Effort,
+  EXPLORE_DEFAULTS,
   EXPLORE_LIMITS,
   EXPLORE_USES,
   type ExploreFailure,
@@ -43,7 +43,6 @@ interface ExploreFlags extends SiteFlags {
   readonly json?: boolean;
 }
 
-const DEFAULT_SEED = 1;
 const TURN_EVERY_MS = 20;
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
@@ -51,11 +50,16 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
-    .option('--executions <n>', 'executions, at the most', wholeNumber(1, EXPLORE_LIMITS.executions), 10_000)
-    .option('--seed <n>', `seed of random and pct (default: ${DEFAULT_SEED})`, wholeNumber(0, SEED_MAX))
+    .option(
+      '--executions <n>',
+      'executions, at the most',
+      wholeNumber(1, EXPLORE_LIMITS.executions),
+      EXPLORE_DEFAULTS.executions,
+    )
+    .option('--seed <n>', `seed of random and pct (default: ${EXPLORE_DEFAULTS.seed})`, wholeNumber(0, SEED_MAX))
     .option(
       '--depth <n>',
-      'pct: ordering constraints that a bug may need (default: 3)',
+      `pct: ordering constraints that a bug may need (default: ${EXPLORE_DEFAULTS.depth})`,
       wholeNumber(1, EXPLORE_LIMITS.depth),
     )
     .option(
@@ -99,7 +103,7 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
   const program = chooseProgram(name, flags);
   const { strategy, executions, depth, preemptions, addressing, twice = false, shrink, json } = flags;
   const isSeeded = (EXPLORE_USES.seed as readonly string[]).includes(strategy);
-  const seed = flags.seed ?? (isSeeded ? DEFAULT_SEED : null);
+  const seed = flags.seed ?? (isSeeded ? EXPLORE_DEFAULTS.seed : null);
   const options: ExploreOptions = {
     ...{ strategy, executions, addressing, twice, shrink },
     sites: sitesFromFlags(flags),
