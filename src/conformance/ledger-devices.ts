@@ -122,6 +122,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-notifier-hmm.test.ts',
       ],
+      [
+        'hmm_range_fault from the middle of an own huge page',
+        'tells the middle; `conform` replays what Linux 7.2 does by its source: it tells the beginning',
+        'emulated',
+        'test/unit/trace-kernel-bugs.test.ts',
+      ],
       ['hmm_range_fault_unlocked_timeout', 'no way that gives up mmap_lock', 'missing'],
       ['HMM_RANGE_DEFAULT_TIMEOUT', 'a retry has no end by time, and no signal breaks it', 'ignored'],
       ['hmm_dma_map_pfn, IOVA', 'devices reach RAM by its frame number', 'ignored'],

@@ -150,7 +150,9 @@ function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns
         : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
     if (place === null) return 'EFAULT';
     const addr = start + i * PAGE_SIZE;
-    // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught.
+    // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught. But who
+    // forgets where in a huge page a range begins is told of another page each time, and believes the last.
+    if (!kernel.sites.absentPmdOffset) dmirror.clear(addr, addr + PAGE_SIZE);
     if (!dmirror.map(addr, place.memory, place.frame, writable)) return 'ENOMEM';
   }
   return 0;
