@@ -10,9 +10,10 @@ export interface Finished {
   readonly stderr: string;
 }
 
-export function pfnless(words: readonly string[], cwd?: string): Promise<Finished> {
+/** @param flags Node's own */
+export function pfnless(words: readonly string[], cwd?: string, flags: readonly string[] = []): Promise<Finished> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [MAIN, ...words], { cwd, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
+    execFile(process.execPath, [...flags, MAIN, ...words], { cwd, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
       resolve({ code: error ? Number(error.code) : 0, stdout, stderr });
     });
   });

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { jsonOf, pfnless, start } from './pfnless.js';
 
+const TRACE = fileURLToPath(new URL('../conformance/traces/scen-anon_read.jsonl.gz', import.meta.url));
 const LAYOUTS = fileURLToPath(new URL('../conformance/layouts.jsonl.gz', import.meta.url));
 
 interface Row {
@@ -116,6 +117,25 @@ describe('run', () => {
       error: { code: 'ERR_PFNLESS_BOOT', errno: 'ERANGE' },
     });
     expect(finished.code).toBe(1);
+  });
+});
+
+describe("Node's own flags", () => {
+  test.each([
+    ['of V8', ['--max-old-space-size=2048', '--expose-gc']],
+    ['of the process', ['--title=gpus', '--trace-exit']],
+    ['of modules', ['-r', 'node:fs', '--import', 'data:text/javascript,0', '-C', 'special', '--enable-source-maps']],
+  ])('%s', async (_, flags) => {
+    const machine = await pfnless(['run', 'vector-add', '--json'], undefined, flags);
+    expect(machine).toMatchObject({ code: 0, stderr: '' });
+    const pool = await pfnless(['conform', TRACE, TRACE, '--jobs', '2', '--json'], undefined, flags);
+    expect(jsonOf(pool)).toMatchObject({ ok: true, traces: 2 });
+  });
+
+  test('what a thread must load first, it loads', async () => {
+    const said = `data:text/javascript,${encodeURIComponent('process.stderr.write("loaded;")')}`;
+    const { stderr } = await pfnless(['run', 'vector-add', '--devices', '2'], undefined, ['--import', said]);
+    expect(stderr).toBe('loaded;'.repeat(3));
   });
 });
 
