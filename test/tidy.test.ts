@@ -141,7 +141,7 @@ const BANS: readonly Ban[] = [
     instead: 'the platform edge',
     allowed: (file) =>
       inRooms('campaign', 'report', 'cli', 'bench', 'workers')(file) ||
-      /^src\/transport\/(worker-link|cpu-worker)\.ts$/.test(file),
+      /^src\/transport\/(worker-link|cpu-worker|exec-argv)\.ts$/.test(file),
   },
   // Of the globals that only Node has. `turn.ts` does without where it is not there.
   {

@@ -78,8 +78,6 @@ export const INJECTION_POINTS = Object.freeze({
 export type InjectionId = keyof typeof INJECTION_POINTS;
 export const INJECTION_IDS = Object.freeze(Object.keys(INJECTION_POINTS)) as readonly InjectionId[];
 
-export const isInjectionId = (name: string): name is InjectionId => Object.hasOwn(INJECTION_POINTS, name);
-
 /** Who is asked at each point. */
 export interface FaultInjector {
   /** Does it happen, this time? */

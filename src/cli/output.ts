@@ -8,6 +8,9 @@ const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && pr
 /** Colours for stdout, none where it is not a terminal or NO_COLOR is set. */
 export const paint = colours(wantsColour);
 
+/** Letters of a line, where it is a person who reads: what a program reads is not broken. */
+export const lineWidth = process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY;
+
 /** Text of a result, newline included. */
 export function print(text: string): void {
   process.stdout.write(text);

@@ -1,4 +1,4 @@
-/** Text for a terminal: tables (a header, a rule, aligned columns, nothing else), paragraphs, numbers. All fits 80 columns. */
+/** Text for a terminal: tables (a header, a rule, aligned columns, nothing else), lists, paragraphs, numbers. All fits 80 columns, lists the terminal. */
 import Table from 'cli-table3';
 
 export interface Column<Row> {
@@ -9,6 +9,8 @@ export interface Column<Row> {
 }
 
 const LINE_MAX = 80;
+/** Letters that a summary has in a line, however long its name is. */
+const SUMMARY_MIN = 30;
 
 /** Two spaces between columns, one rule below the header. */
 const FRAME = {
@@ -52,15 +54,37 @@ export function renderTable<Row>(columns: readonly Column<Row>[], rows: readonly
   return `${lines.join('\n')}\n`;
 }
 
+export interface Item {
+  readonly name: string;
+  readonly summary: string;
+}
+
+/** Names and what they stand for, below `title`, in lines of `width` letters. */
+export function renderItems(title: string, items: readonly Item[], width: number): string {
+  const names = Math.max(title.length, ...items.map(({ name }) => name.length));
+  const room = Math.max(SUMMARY_MIN, width - names - FRAME.middle.length);
+  const columns: readonly Column<Item>[] = [
+    { title, cell: ({ name }) => name },
+    { title: '', cell: ({ summary }) => linesOf(summary, room).join('\n') },
+  ];
+  return renderTable(columns, items);
+}
+
 /** A paragraph in lines that fit a terminal, each behind `indent` and ended by a newline. */
-export function wrapText(text: string, indent = ''): string {
+export const wrapText = (text: string, indent = ''): string =>
+  linesOf(text, LINE_MAX - indent.length)
+    .map((line) => `${indent}${line}\n`)
+    .join('');
+
+/** Lines of at most `width` letters, unless a word is longer. */
+function linesOf(text: string, width: number): string[] {
   const lines: string[] = [];
   for (const word of text.split(' ')) {
     const line = lines.at(-1);
-    if (line === undefined || indent.length + line.length + 1 + word.length > LINE_MAX) lines.push(word);
+    if (line === undefined || line.length + 1 + word.length > width) lines.push(word);
     else lines[lines.length - 1] = `${line} ${word}`;
   }
-  return lines.map((line) => `${indent}${line}\n`).join('');
+  return lines;
 }
 
 const ESCAPE = String.fromCharCode(27);

@@ -42,7 +42,7 @@ test('a failure exits with 1 and prints the command that repeats it, which does'
 });
 
 test('hostile events for a program that names none', async () => {
-  const words = ['explore', 'migrate/against-store', '--executions', '50', '--json', '--inject', 'cpus', 'copy-late'];
+  const words = ['explore', 'migrate/against-store', '--executions', '50', '--json', '--inject', 'cpus,copy-late'];
   const { code, ...finished } = await pfnless(words);
   expect(jsonOf({ code, ...finished })).toMatchObject({
     ok: true,
@@ -50,7 +50,7 @@ test('hostile events for a program that names none', async () => {
     mean: { steps: expect.any(Number) },
   });
   const wrong = await pfnless(['explore', 'migrate/against-store', '--inject', 'luck']);
-  expect(wrong.stderr).toMatch(/allowed choices are allocation, device-order/i);
+  expect(wrong.stderr).toMatch(/nothing is injected at "luck" \(known are allocation, device-order/i);
   expect(wrong.code).toBe(2);
 });
 

@@ -150,6 +150,13 @@ describe('list', () => {
     }
     expect(finished.code).toBe(0);
   });
+
+  test('some of it, one line each where no person reads', async () => {
+    const only = jsonOf(await pfnless(['list', 'sites', 'machines', '--json']));
+    expect(Object.keys(only)).toEqual(['schema', 'ok', 'sites', 'machines']);
+    const { stdout } = await pfnless(['list', 'sites']);
+    expect(stdout.split('\n')).toHaveLength(only.sites.length + 3);
+  });
 });
 
 describe('iomem', () => {

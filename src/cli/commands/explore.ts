@@ -23,6 +23,7 @@ import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { addInjectOption } from '../inject-option.js';
 import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { loadProgram } from '../programs.js';
@@ -36,7 +37,7 @@ interface ExploreFlags extends SiteFlags {
   readonly preemptions?: number;
   readonly addressing: Addressing;
   readonly generate?: number;
-  readonly inject?: readonly Injection[];
+  readonly inject: readonly Injection[];
   readonly twice?: boolean;
   /** False with `--no-shrink`. */
   readonly shrink: boolean;
@@ -46,7 +47,8 @@ interface ExploreFlags extends SiteFlags {
 const TURN_EVERY_MS = 20;
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
-  addSiteOptions(program.command('explore'))
+  const command = addSiteOptions(program.command('explore'));
+  addInjectOption(command, 'hostile events, beside those that the program names', INJECTIONS)
     .description('run a small program under many schedules, all invariants on, until something is wrong')
     .argument('[program]', 'name of a litmus program (see list), or a file')
     .addOption(new Option('--strategy <name>', 'how schedules are chosen').choices(STRATEGIES).default('random'))
@@ -66,12 +68,6 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
       '--preemptions <n>',
       'dfs: preemptions and injected events, at the most',
       wholeNumber(0, EXPLORE_LIMITS.preemptions),
-    )
-    .addOption(
-      new Option(
-        '--inject <events...>',
-        'hostile events, beside those that the program names; behind the program',
-      ).choices(INJECTIONS),
     )
     .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
     .option('--twice', 'run every schedule twice, and compare')
@@ -141,7 +137,7 @@ async function exploreWithTurns(
   }
 }
 
-function chooseProgram(name: string | undefined, { generate, inject = [] }: ExploreFlags): Program {
+function chooseProgram(name: string | undefined, { generate, inject }: ExploreFlags): Program {
   if ((name === undefined) === (generate === undefined)) {
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', 'name a program or give --generate, one of them');
   }

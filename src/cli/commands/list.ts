@@ -1,20 +1,15 @@
 /** `pfnless list`: what there is to run, and what to run it on. */
-import type { Command } from 'commander';
+import { Argument, type Command } from 'commander';
 import { INJECTION_IDS, INJECTION_POINTS } from '../../base/injection.js';
 import { ALL_CHECKERS } from '../../check/boot.js';
 import { builtins } from '../../device/programs/index.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
 import { CHECK_SITES } from '../../mm/check-sites.js';
-import { type Column, renderTable } from '../../report/terminal.js';
+import { type Item, renderItems } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { EXIT_HELD } from '../exit.js';
-import { print, printJson } from '../output.js';
+import { lineWidth, print, printJson } from '../output.js';
 import { namedPrograms } from '../programs.js';
-
-interface Item {
-  readonly name: string;
-  readonly summary: string;
-}
 
 const DRIVERS: readonly Item[] = [
   { name: 'test-hmm', summary: "Linux's test_hmm: a mirror a process, memory by chunks, eviction" },
@@ -30,41 +25,41 @@ const INJECTIONS: readonly Item[] = INJECTION_IDS.map((name) => ({ name, summary
 const items = (named: Readonly<Record<string, { readonly summary: string }>>): Item[] =>
   Object.entries(named).map(([name, { summary }]) => ({ name, summary }));
 
+/** What `list` knows, by the word that stands for it: what takes time to find is looked up when it is wanted. */
+const LISTS: Readonly<Record<string, () => readonly Item[]>> = {
+  workloads: () => workloads.map(({ name, summary }) => ({ name, summary })),
+  programs: () => items(builtins),
+  litmus: namedPrograms,
+  machines: () => items(MACHINE_PRESETS),
+  drivers: () => DRIVERS,
+  addressings: () => ADDRESSINGS,
+  injections: () => INJECTIONS,
+  sites: () => CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
+  invariants: () => ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),
+};
+const KINDS = Object.keys(LISTS);
+
 export function addListCommand(program: Command, exit: (code: number) => void): void {
   program
     .command('list')
-    .description(
-      'list workloads, programs, machines, drivers, addressings, check sites, invariants and what stress injects',
-    )
+    .description('list what there is to run, what to run it on, what can be forgotten or injected, and what is checked')
+    .addArgument(new Argument('[kind...]', 'only these').choices(KINDS).default([], 'all of them'))
     .option('--json', 'print one JSON object')
-    .action((flags: { readonly json?: boolean }) => {
-      list(flags.json === true);
+    .action((kinds: readonly string[], flags: { readonly json?: boolean }) => {
+      list(kinds.length === 0 ? KINDS : kinds, flags.json === true);
       exit(EXIT_HELD);
     });
 }
 
-function list(json: boolean): void {
-  const lists = {
-    workloads: workloads.map(({ name, summary }) => ({ name, summary })),
-    programs: items(builtins),
-    litmus: namedPrograms(),
-    machines: items(MACHINE_PRESETS),
-    drivers: DRIVERS,
-    addressings: ADDRESSINGS,
-    injections: INJECTIONS,
-    sites: CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
-    invariants: ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),
-  };
+function list(kinds: readonly string[], json: boolean): void {
+  const lists = Object.fromEntries(kinds.map((kind) => [kind, LISTS[kind]!()]));
   if (json) {
     printJson({ schema: 'pfnless/list@1', ok: true, ...lists });
     return;
   }
-  const sections = Object.entries(lists).map(([title, rows]) => {
-    const columns: readonly Column<Item>[] = [
-      { title, cell: ({ name }) => name },
-      { title: '', cell: ({ summary }) => summary },
-    ];
-    return renderTable(columns, rows);
-  });
-  print(sections.join('\n'));
+  print(
+    Object.entries(lists)
+      .map(([kind, entries]) => renderItems(kind, entries, lineWidth))
+      .join('\n'),
+  );
 }

@@ -1,14 +1,14 @@
 /** `pfnless stress`: random programs on real threads (or inline), hostile on request, until the time is up or something is found. */
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
-import { INJECTION_IDS, INJECTION_POINTS, type InjectionId, isInjectionId } from '../../base/injection.js';
-import { suggestion } from '../../base/nearest.js';
+import { INJECTION_IDS, INJECTION_POINTS, type InjectionId } from '../../base/injection.js';
 import { machineWords } from '../../machine/command-line.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
 import { formatCount } from '../../report/terminal.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
+import { addInjectOption } from '../inject-option.js';
 import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 
@@ -35,20 +35,6 @@ function parseDuration(text: string): number {
   return Number(match[1]) * UNITS[match[2] ?? 's']!;
 }
 
-/** "all", "none", or ids with commas between. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-function parseInjections(text: string): readonly InjectionId[] {
-  if (text === 'all') return INJECTION_IDS;
-  if (text === 'none') return [];
-  return text.split(',').map((id) => {
-    if (isInjectionId(id)) return id;
-    if (id === 'all' || id === 'none') throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `"${id}" stands for itself`);
-    throw new PfnlessError(
-      'ERR_PFNLESS_ARGUMENT',
-      `nothing is injected at "${id}" (${suggestion(id, [...INJECTION_IDS, 'all', 'none'])})`,
-    );
-  });
-}
-
 export function addStressCommand(program: Command, exit: (code: number) => void): void {
   addStressOptions(
     program.command('stress').description('random programs on real threads; every load is checked'),
@@ -58,15 +44,17 @@ export function addStressCommand(program: Command, exit: (code: number) => void)
     .action(async (flags: StressFlags) => exit(await stress(flags)));
 }
 
-/** The flags of a machine, and what is done to it. */
-/** @param defaultText what the help of --duration says of its default */
+/**
+ * The flags of a machine, and what is done to it.
+ * @param defaultText what the help of --duration says of its default
+ */
 export function addStressOptions(command: Command, defaultText = ''): Command {
   addMachineOptions(command)
     .option('--cpus <n>', 'host CPUs beside the kernel, each a thread', wholeNumber(0, MAX_CPUS))
-    .option('--inject <ids>', `what fails: all, none, or some of ${INJECTION_IDS.join(', ')}`, parseInjections, [])
     .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, parseDuration)
     .option('--ops <n>', 'end after so many loads and stores', wholeNumber(1, COUNT_MAX))
     .option('--json', 'print one JSON object');
+  addInjectOption(command, 'what fails', INJECTION_IDS);
   const machine = command.options.find(({ long }) => long === '--machine')!;
   machine.default(STRESS_MACHINE);
   return command.setOptionValueWithSource('machine', STRESS_MACHINE, 'default');
