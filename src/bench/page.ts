@@ -76,6 +76,7 @@ export function benchmarkPage(
 
 Written by \`npm run benchmarks\`; do not edit. Medians, with the median absolute deviation behind ±. A ratio is to a base that was
 measured in the same run, round by round, so it means the same on every computer; a base is the least that the computer must do.
+*must* and *aim* are what the project has set itself for the ratio (or the rate); *met* says how far it is: no, yes (*must*), aim.
 
 ${host.processor}, ${host.cores} cores, ${Math.round(host.memory / 2 ** 30)} GiB, ${host.system}, Node ${host.node}${commit}.
 Load before the run: ${host.load.toFixed(2)}.
