@@ -83,7 +83,9 @@ export interface MachineSpec {
   readonly devices: readonly DeviceSpec[];
 }
 
-type Written = z.input<typeof machineSchema>;
+/** A value that is only read, whatever is in it. */
+type Given<T> = T extends object ? { readonly [Key in keyof T]: Given<T[Key]> } : T;
+type Written = Given<z.input<typeof machineSchema>>;
 
 /** A machine spec as a user writes it: every field may be left out. `devices` may be a number: copies of the preset's first. */
 export type MachineSpecInput = Omit<Written, 'preset' | 'devices'> & {

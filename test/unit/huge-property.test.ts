@@ -37,7 +37,8 @@ interface Range {
 type Change = Range &
   (
     | { kind: 'mmap'; prot: Protection; shared: boolean }
-    | { kind: 'munmap' | 'read' | 'write' | 'exclusive' | 'splice' }
+    | { kind: 'munmap' | 'read' | 'write' | 'exclusive' }
+    | { kind: 'splice' }
     | { kind: 'mprotect'; prot: Protection }
     | { kind: 'madvise'; advice: Advice }
     | { kind: 'mremap'; to: number; dontUnmap: boolean }
@@ -326,7 +327,11 @@ class World {
 
   readonly #perhaps = new Map<Content, number>();
 
-  async pin(change: Change & { kind: 'pin' | 'splice' }, range: VirtRange, cells: Model): Promise<void> {
+  async pin(
+    change: Range & ({ kind: 'splice' } | { kind: 'pin'; write: boolean }),
+    range: VirtRange,
+    cells: Model,
+  ): Promise<void> {
     // Two at most: who holds all of memory stops everything.
     if (this.#pins.length > 1) return;
     const { process } = this.subjects[0]!;

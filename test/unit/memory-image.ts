@@ -1,7 +1,7 @@
 /** What is in the memory of a process, read from the words of its page tables: nothing is faulted in, moved or marked. */
 
 import { memoryOfDevice } from '#src/abi/device-pte';
-import type { Page, VirtAddr } from '#src/base/brand';
+import type { FrameIndex, Page, VirtAddr } from '#src/base/brand';
 import { cpuEntries } from '#src/check/page-tables';
 import type { MachineState } from '#src/machine/state';
 import type { Process, VirtRange } from '#src/machine/types';
@@ -12,7 +12,7 @@ const PAGE = 4096;
 
 /** The bytes of a page, wherever it is. */
 function bytesOf({ kernel, devices }: MachineState, page: Page): Uint8Array {
-  if (!isDevicePrivatePage(kernel.memmap.words, page)) return kernel.ram.bytes(pageFrame(kernel, page));
+  if (!isDevicePrivatePage(kernel.memmap.words, page)) return kernel.ram.bytes(pageFrame(kernel, page) as FrameIndex);
   for (const { index, link, driver } of devices) {
     const frame = driver.inspect?.().frameOf(page);
     if (frame !== null && frame !== undefined) {

@@ -108,6 +108,7 @@ export function smallKernel(
     checked: true,
     warn: (text) => void log.push(text),
     devicePages: 4 * 32768,
+    hugePages: 'never',
     preempt: () => (preemption?.on ?? false) && (preemption?.choose?.() ?? true),
   });
 }
@@ -356,6 +357,7 @@ export class FakeDriver {
       src: new Float64Array(pages),
       dst: new Float64Array(pages),
       npages: 0,
+      telling: 0,
       cpages: 0,
       flags,
       pgmapOwner: this.owner,

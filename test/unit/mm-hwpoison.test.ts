@@ -145,7 +145,7 @@ describeEach('hwpoison', (addressing) => {
   it('locked and pinned pages are unmapped all the same; who has a pin keeps it', () =>
     withFailures(addressing, (bench) => {
       const { mm, at } = filled(bench, 2);
-      run(doMlock(bench.kernel, mm, at, PAGE));
+      run(doMlock(bench.kernel, mm, at, PAGE, false));
       const page = bench.page(mm, at + PAGE);
       const pins = run(pinUserPages(bench.kernel, mm, (at + PAGE) as VirtAddr, 1, { write: true, longterm: true }));
       expect(advise(bench, mm, at, 2, 'HWPOISON')).toBe(0);
@@ -232,9 +232,8 @@ describeEach('hwpoison', (addressing) => {
       const end = (at + PAGE) as VirtAddr;
       const notifier = mmuIntervalNotifierInsert(mm, at, end, {
         // biome-ignore lint/correctness/useYield: nothing to wait for
-        *invalidate(_range, seq) {
+        *invalidate(_notifier, _range, seq) {
           mmuIntervalSetSeq(notifier, seq);
-          return true;
         },
       });
       const range = (defaultFlags: number) => {

@@ -44,11 +44,14 @@ class Mirror {
   readonly entries = new Map<number, { page: Page; write: boolean }>();
   readonly notifier: MmuIntervalNotifier;
 
-  constructor(
-    readonly bench: Bench,
-    readonly mm: MmStruct,
-    readonly driver: FakeDriver,
-  ) {
+  readonly bench: Bench;
+  readonly mm: MmStruct;
+  readonly driver: FakeDriver;
+
+  constructor(bench: Bench, mm: MmStruct, driver: FakeDriver) {
+    this.bench = bench;
+    this.mm = mm;
+    this.driver = driver;
     this.notifier = mmuIntervalNotifierInsert(mm, 0, 2 ** 47, {
       invalidate: (self, range, curSeq) => this.#invalidate(self, range.start, range.end, curSeq),
     });

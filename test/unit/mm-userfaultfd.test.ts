@@ -107,7 +107,7 @@ describeEach('userfaultfd-wp', (addressing) => {
       expect(run(userfaultfdProtect(kernel, uffd, ELSEWHERE, PAGE))).toBe('ENOENT');
       expect(smapsText(kernel, mm).match(/ uw /g)).toHaveLength(3);
       expect(run(userfaultfdUnregister(kernel, other, at, PAGE))).toBe(0);
-      expect(run(userfaultfdUnregister(kernel, uffd, at + PAGE, 10 * PAGE))).toBe(0);
+      expect(run(userfaultfdUnregister(kernel, uffd, (at + PAGE) as VirtAddr, 10 * PAGE))).toBe(0);
       // The parts are one mapping again.
       expect([...mm.vmas]).toHaveLength(2);
       const file = createFile(bench.kernel, new Uint8Array(0), PAGE);
@@ -184,9 +184,8 @@ describeEach('userfaultfd-wp', (addressing) => {
       w.protect();
       const notifier = mmuIntervalNotifierInsert(mm, at, (at + 2 * PAGE) as VirtAddr, {
         // biome-ignore lint/correctness/useYield: nothing to wait for
-        *invalidate(_range, seq) {
+        *invalidate(_notifier, _range, seq) {
           mmuIntervalSetSeq(notifier, seq);
-          return true;
         },
       });
       const fault = (defaultFlags: number) => {

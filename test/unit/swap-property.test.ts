@@ -33,7 +33,8 @@ type Change =
   | { kind: 'store'; page: number; count: number; byte: number }
   | { kind: 'load'; page: number; count: number }
   | { kind: 'munmap' | 'mmap' | 'DONTNEED' | 'read-only' | 'writable' | 'swap ends'; page: number; count: number }
-  | { kind: 'fork' | 'exit' };
+  | { kind: 'fork' }
+  | { kind: 'exit' };
 type Disturbance =
   | { kind: 'reclaim'; page: number; count: number; subject: number }
   | { kind: 'advise'; advice: Advice; page: number; count: number; subject: number }

@@ -104,7 +104,7 @@ async function outcomes(addressing: Addressing, pages: number, list: readonly Tr
   const free = state.kernel.buddy.freePagesCount;
   const seen: unknown[] = [];
   function* all(): Sleeps<void> {
-    const session = new TraceSession(state, { arena_base: BASE, arena_pages: pages } as TraceHeader);
+    const session = new TraceSession(state, { arena_base: BASE, arena_pages: pages } as unknown as TraceHeader);
     const opened: ProcessView[] = [];
     const viewOf = (mm: ProcessView['mm']): ProcessView => {
       const view = opened.find((each) => each.mm === mm) ?? new ProcessView(state, mm, { base: BASE, pages });

@@ -7,7 +7,6 @@ import { gunzipSync } from 'node:zlib';
 import { describe, expect, test, vi } from 'vitest';
 import { TraceReplayer } from '#src/conformance/replay-trace';
 import { parseTrace } from '#src/conformance/trace';
-import type { Kernel } from '#src/mm/kernel';
 import * as madvise from '#src/mm/madvise';
 
 vi.mock('#src/mm/madvise', async (original) => {
@@ -146,11 +145,11 @@ describe('altered arguments', () => {
 });
 
 describe('the kernel log', () => {
-  const warn = function* (kernel: Kernel, ...rest: [never, never, never]): Generator<never, never, void> {
-    kernel.warn('WARNING: at mm/madvise.c');
-    return (yield* original(kernel, ...rest)) as never;
-  };
   const original = vi.mocked(madvise.doMadvise).getMockImplementation()!;
+  const warn: typeof original = function* (kernel, ...rest) {
+    kernel.warn('WARNING: at mm/madvise.c');
+    return yield* original(kernel, ...rest);
+  };
 
   test('a warning that the recorded kernel had no reason for is a divergence of the operation', async () => {
     const replayer = new TraceReplayer({ addressing: 'offset', executor: 'inline', all: false });

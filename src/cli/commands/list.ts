@@ -28,7 +28,8 @@ const items = (named: Readonly<Record<string, { readonly summary: string }>>): I
 /** What `list` knows, by the word that stands for it: what takes time to find is looked up when it is wanted. */
 const LISTS: Readonly<Record<string, () => readonly Item[]>> = {
   workloads: () => workloads.map(({ name, summary }) => ({ name, summary })),
-  programs: () => items(builtins),
+  programs: () =>
+    Object.entries(builtins).map(([name, { summary, args }]) => ({ name, summary: `${summary} (${args.join(', ')})` })),
   litmus: namedPrograms,
   machines: () => items(MACHINE_PRESETS),
   drivers: () => DRIVERS,
