@@ -9,7 +9,7 @@
  * A page of a coherent device is had like any other; but a long-term pin would take from the driver the power to evict it, so
  * the page first moves to RAM.
  *
- * Not modelled: FOLL_FORCE, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
+ * Not modelled: FOLL_FORCE of writes, FOLL_NOWAIT, other memory that long-term pins may not have (ZONE_MOVABLE, CMA).
  */
 import { HPAGE_PMD_NR, PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import {
@@ -40,11 +40,14 @@ import {
   isCowMapping,
   tracksWrites,
   VM_IO,
+  VM_LOCKONFAULT,
+  VM_MAYREAD,
   VM_PFNMAP,
   VM_READ,
   VM_SHARED,
   VM_WRITE,
   type VmArea,
+  vmaIsAccessible,
   vmaLookup,
 } from './vma.js';
 
@@ -60,6 +63,8 @@ export interface GupFlags {
   readonly longterm: boolean;
   /** FOLL_TOUCH: a page that is got for writing counts as dirty. */
   readonly touch: boolean;
+  /** FOLL_FORCE: what may not be read at the moment is read all the same. */
+  readonly force?: boolean;
   /** FOLL_SPLIT_PMD: a huge entry becomes small ones first. */
   readonly splitHuge?: boolean;
   /** FOLL_UNLOCKABLE: mmap_lock may be dropped in between, to wait for a userfaultfd. Otherwise what it protects is EFAULT. */
@@ -216,6 +221,29 @@ export function* getUserPagesLocked(
   return { pages, errno: 0 };
 }
 
+/**
+ * `populate_vma_page_range()`: touch pages of one mapping, with a store where that makes them the process's own; whatever may be
+ * accessed somehow will do. Precondition: mmap_lock is held, for reading where it is `unlockable`: then the mapping may be another
+ * afterwards.
+ */
+export function* populateVma(
+  kernel: Kernel,
+  vma: VmArea,
+  start: number,
+  end: number,
+  unlockable: boolean,
+): Sleeps<0 | Errno> {
+  if ((vma.flags & VM_LOCKONFAULT) !== 0) return 0;
+  const write = (vma.flags & (VM_WRITE | VM_SHARED)) === VM_WRITE;
+  const flags = { write, pin: false, longterm: false, touch: true, force: vmaIsAccessible(vma), unlockable };
+  for (let at = start; at < end; at += PAGE_SIZE) {
+    const { pages, errno } = yield* getUserPagesLocked(kernel, vma.mm, at as VirtAddr, 1, flags);
+    putUserPages(kernel, pages);
+    if (errno !== 0) return errno;
+  }
+  return 0;
+}
+
 /** `vm_fault_to_errno()`. */
 function faultErrno(outcome: VmFault, { hwpoison }: GupFlags): Errno {
   if ((outcome & VM_FAULT_OOM) !== 0) return 'ENOMEM';
@@ -225,7 +253,7 @@ function faultErrno(outcome: VmFault, { hwpoison }: GupFlags): Errno {
 /** `check_vma_flags()`. */
 const vmaAllows = (vma: VmArea, flags: GupFlags): boolean =>
   (vma.flags & (VM_IO | VM_PFNMAP)) === 0 &&
-  (vma.flags & (flags.write ? VM_WRITE : VM_READ)) !== 0 &&
+  (vma.flags & (flags.write ? VM_WRITE : flags.force ? VM_MAYREAD : VM_READ)) !== 0 &&
   (!flags.write || writableFileMappingAllowed(vma, flags));
 
 /**

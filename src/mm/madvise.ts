@@ -108,7 +108,7 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
       if (!isHugetlb(vma) && !canMadvLru(vma)) return 'EINVAL';
       return yield* dontNeed(kernel, vma, start, end);
     case 'FREE':
-      if (!vmaIsAnonymous(vma)) return 'EINVAL';
+      if (!vmaIsAnonymous(vma) || !canMadvLru(vma)) return 'EINVAL';
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
       return 0;
     case 'WILLNEED':
@@ -292,7 +292,7 @@ function freeLeaf(kernel: Kernel, mm: MmStruct, at: number, low: number, high: n
   freeSwapAndCache(kernel, swapEntry(highType(high), halvesNumber(low, high)));
 }
 
-/** `can_madv_lru_vma()`, `can_madv_dontneed()`: what is locked stays. */
+/** `can_madv_lru_vma()`, `madvise_dontneed_free_valid_vma()`: what is locked stays. */
 const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED | VM_HUGETLB)) === 0;
 
 /** An entry that maps memory in RAM which no other process has: to what others have too somebody else may attend. */

@@ -65,7 +65,7 @@ import {
 } from './rmap.js';
 import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite, isOfPrivate } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { linearPageIndex, type VmArea, vmaPageProt } from './vma.js';
+import { linearPageIndex, VM_LOCKED, type VmArea, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty, PG_hwpoison } = PAGE_FLAGS;
 
@@ -146,8 +146,7 @@ function removeMigrationPte(
   lockTable(kernel, table);
   const low = peek32(kernel.ram.halves, 2 * at);
   const high = peek32(kernel.ram.halves, 2 * at + 1);
-  // What has failed may look like zeroes only.
-  const isZero = useZeroPage && !pageTestFlag(words, to, PG_hwpoison) && kernel.ram.isZero(memmap.ramFrame(to));
+  const isZero = useZeroPage && mayBeZeroPage(kernel, vma, to);
   if (isZero) {
     mapZeroPage(kernel, vma, at, low);
   } else {
@@ -160,7 +159,10 @@ function removeMigrationPte(
   return isZero ? 0 : 1;
 }
 
-/** `try_to_map_unused_to_zeropage()`. */
+/** `try_to_map_unused_to_zeropage()`: what has failed may look like zeroes only, and what is locked is to stay. */
+const mayBeZeroPage = ({ memmap, ram }: Kernel, { flags }: VmArea, page: Page): boolean =>
+  !pageTestFlag(memmap.words, page, PG_hwpoison) && (flags & VM_LOCKED) === 0 && ram.isZero(memmap.ramFrame(page));
+
 function mapZeroPage(kernel: Kernel, vma: VmArea, at: number, low: number): void {
   const flags = vmaPageProt(vma) | LOW_SPECIAL | LOW_ACCESSED | carriedToPresent(low);
   setPteHalves(kernel.ram.words, at, presentLow(kernel.zeroPfn, flags), presentHigh(kernel.zeroPfn));

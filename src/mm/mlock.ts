@@ -8,19 +8,10 @@ import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address
 import type { Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
-import { getUserPagesLocked, putUserPages } from './gup.js';
+import { populateVma } from './gup.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import {
-  VM_LOCKED,
-  VM_LOCKED_MASK,
-  VM_LOCKONFAULT,
-  VM_SHARED,
-  VM_SPECIAL,
-  VM_WRITE,
-  type VmArea,
-  vmaLookup,
-} from './vma.js';
+import { VM_LOCKED, VM_LOCKED_MASK, VM_LOCKONFAULT, VM_SPECIAL, type VmArea, vmaLookup } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 
 /**
@@ -77,21 +68,15 @@ function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, as
   yield* modifyVmaFlags(kernel, vma, start, end, flags);
 }
 
-/**
- * `__mm_populate()`: touch every page of the range, with a store where that makes it the process's own. Takes mmap_lock, anew for
- * each mapping.
- */
+/** `__mm_populate()`: touch every page of the range. Takes mmap_lock, anew for each. */
 export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<Result> {
   for (let at = start; at < end; at += PAGE_SIZE) {
     yield* mm.mmapLock.downRead();
     try {
       const vma = mm.exiting ? undefined : vmaLookup(mm, at);
       if (vma === undefined) return 'ENOMEM';
-      if ((vma.flags & (VM_SPECIAL | VM_LOCKONFAULT)) !== 0) continue;
-      const write = (vma.flags & (VM_WRITE | VM_SHARED)) === VM_WRITE;
-      const flags = { write, pin: false, longterm: false, touch: true, unlockable: true };
-      const { pages, errno } = yield* getUserPagesLocked(kernel, mm, at as VirtAddr, 1, flags);
-      putUserPages(kernel, pages);
+      if ((vma.flags & VM_SPECIAL) !== 0) continue;
+      const errno = yield* populateVma(kernel, vma, at, at + PAGE_SIZE, true);
       // As POSIX has it (`__mlock_posix_error_return()`).
       if (errno !== 0) return errno === 'ENOMEM' ? 'EAGAIN' : 'ENOMEM';
     } finally {

@@ -5,6 +5,7 @@ import { lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { peek32 } from '../sync/word.js';
+import { populateVma } from './gup.js';
 import { changeHugePmd, findHugePmd, splitHugePmd } from './huge-pmd.js';
 import { changeHugetlb, hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -28,7 +29,16 @@ import {
 } from './pgtable.js';
 import { changeLeaf, changePte } from './pte-protect.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_ACCESS_FLAGS, VM_ACCOUNT, VM_SHARED, VM_WRITE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
+import {
+  VM_ACCESS_FLAGS,
+  VM_ACCOUNT,
+  VM_LOCKED,
+  VM_SHARED,
+  VM_WRITE,
+  type VmArea,
+  vmaIsAnonymous,
+  vmaLookup,
+} from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 
 /** `do_mprotect_pkey()`: ENOMEM at a hole, with what lies before it changed; EACCES where a mapping does not allow it. */
@@ -71,7 +81,11 @@ function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number,
   } else if (vmaIsAnonymous(vma) && vma.anonVma === null) {
     flags &= ~VM_ACCOUNT;
   }
-  yield* changeProtection(kernel, yield* modifyVmaFlags(kernel, vma, start, end, flags), start, end);
+  const changed = yield* modifyVmaFlags(kernel, vma, start, end, flags);
+  yield* changeProtection(kernel, changed, start, end);
+  // What is locked and private is copied now, not when it is stored to; whether it can be is not asked.
+  const copies = (old & (VM_WRITE | VM_SHARED | VM_LOCKED)) === VM_LOCKED && (flags & VM_WRITE) !== 0;
+  if (copies) yield* populateVma(kernel, changed, start, end, false);
 }
 
 /**

@@ -11,7 +11,7 @@ import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-p
 import { NULL_PAGE, type Page } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
-import { pageFileId, pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { isZoneDevicePage, pageFileId, pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { VM_LOCKED } from './vma.js';
 
@@ -107,15 +107,16 @@ function countPage({ memmap: { words } }: Kernel, page: Page, census: Census): n
   return 1;
 }
 
-/** Pages of RAM that locked mappings have, each once. */
+/** Pages of RAM that locked mappings have, each once: those of coherent devices never count (`mlock_pte_range()`). */
 function countMlocked(kernel: Kernel): number {
   const locked = new Set<Page>();
   for (const mm of kernel.mms) {
     for (const { value: vma } of mm.vmas) {
       if ((vma.flags & VM_LOCKED) === 0) continue;
-      visitEntries(kernel, mm, vma.start, vma.end, (_index, low, high) => {
+      visitEntries(kernel, mm, vma.start, vma.end, (_index, low, high, pages) => {
         const page = lowPresent(low) ? pageOfHalves(kernel, low, high) : NULL_PAGE;
-        if (page !== NULL_PAGE) locked.add(page);
+        if (page === NULL_PAGE || isZoneDevicePage(kernel.memmap.words, page)) return;
+        for (let i = 0; i < pages; i++) locked.add((page + i) as Page);
       });
     }
   }

@@ -2,10 +2,11 @@
 import { expect, it } from 'vitest';
 import type { VirtAddr } from '#src/base/brand';
 import { forkMm } from '#src/mm/fork';
-import { doMadvise } from '#src/mm/madvise';
+import { type Advice, doMadvise } from '#src/mm/madvise';
 import { doMlock, doMunlock } from '#src/mm/mlock';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap } from '#src/mm/mmap';
+import { doMprotect } from '#src/mm/mprotect';
 import { doMremap } from '#src/mm/mremap';
 import { meminfo } from '#src/mm/proc-meminfo';
 import { KPF, kpageflags } from '#src/mm/proc-page';
@@ -19,7 +20,7 @@ const mlock = (bench: Bench, mm: MmStruct, at: number, pages: number, onFault = 
   run(doMlock(bench.kernel, mm, at as VirtAddr, pages * PAGE, onFault));
 const munlock = (bench: Bench, mm: MmStruct, at: number, pages: number) =>
   run(doMunlock(bench.kernel, mm, at as VirtAddr, pages * PAGE));
-const advise = (bench: Bench, mm: MmStruct, at: number, pages: number, what: 'PAGEOUT' | 'DONTNEED' | 'COLD') =>
+const advise = (bench: Bench, mm: MmStruct, at: number, pages: number, what: Advice) =>
   run(doMadvise(bench.kernel, mm, at as VirtAddr, pages * PAGE, what));
 const kinds = (bench: Bench, mm: MmStruct, at: number, pages: number): string[] =>
   Array.from({ length: pages }, (_, i) => bench.kind(mm, at + i * PAGE));
@@ -126,7 +127,7 @@ describeEach('mlock', (addressing) => {
       const mm = bench.mm();
       const at = bench.mmap(mm, 1, 'rw', BASE);
       mlock(bench, mm, at, 1);
-      for (const what of ['DONTNEED', 'COLD', 'PAGEOUT'] as const)
+      for (const what of ['DONTNEED', 'FREE', 'COLD', 'PAGEOUT'] as const)
         expect(advise(bench, mm, at, 1, what)).toBe('EINVAL');
       expect(run(doMremap(bench.kernel, mm, at, PAGE, 3 * PAGE, { maymove: true }))).toBe(at);
       expect(mm.rssAnon).toBe(3);
@@ -135,6 +136,40 @@ describeEach('mlock', (addressing) => {
       ) as VirtAddr;
       expect(mlock(bench, mm, shared, 1)).toBe(0);
       expect(mm.rssShmem).toBe(1);
+    }));
+
+  it('a mapping that becomes writable is copied at once, and comes home for it', () =>
+    withSwap(addressing, (bench) => {
+      const mm = bench.mm();
+      const driver = bench.driver();
+      const at = bench.mmap(mm, 4, 'rw', BASE);
+      bench.store(mm, at + PAGE, 5);
+      run(driver.toDevice(mm, at + PAGE, 1));
+      run(doMprotect(bench.kernel, mm, at, 4 * PAGE, 'r'));
+      mlock(bench, mm, at, 3);
+      run(driver.toDevice(mm, at + PAGE, 1));
+      run(doMprotect(bench.kernel, mm, at, 4 * PAGE, 'rw'));
+      expect(kinds(bench, mm, at, 4)).toEqual(['present', 'present', 'present', 'none']);
+      const faults = bench.kernel.stats.cpuFaults;
+      for (const page of [0, 1, 2]) bench.store(mm, at + page * PAGE, 9);
+      expect([bench.kernel.stats.cpuFaults, driver.used]).toEqual([faults, 0]);
+      // Not with MLOCK_ONFAULT, and nobody hears of it where there is no RAM.
+      run(doMprotect(bench.kernel, mm, at, 4 * PAGE, 'r'));
+      mlock(bench, mm, at + 3 * PAGE, 1, true);
+      expect(run(doMprotect(bench.kernel, mm, at, 4 * PAGE, 'rw'))).toBe(0);
+      expect(bench.kind(mm, at + 3 * PAGE)).toBe('none');
+      const much = bench.mmap(mm, 4000, 'none');
+      expect(mlock(bench, mm, much, 4000)).toBe('ENOMEM');
+      expect(run(doMprotect(bench.kernel, mm, much, 4000 * PAGE, 'rw'))).toBe(0);
+    }));
+
+  it('memory that may only be written is brought in as well', () =>
+    withSwap(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = run(
+        doMmap(bench.kernel, mm, { length: 2 * PAGE, prot: 'w', fixed: false, kind: 'shared' }),
+      ) as VirtAddr;
+      expect([mlock(bench, mm, at, 2), mm.rssShmem]).toEqual([0, 2]);
     }));
 
   it('views: Locked, Mlocked, VmLck, KPF_MLOCKED', () =>
