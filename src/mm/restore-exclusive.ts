@@ -3,21 +3,13 @@
  * How they come about is in device-exclusive.ts. The entry kept the page's reference and mapping, so only the word changes.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import {
-  makePte,
-  PTE_MKDIRTY,
-  PTE_PROTNONE,
-  PTE_SOFT_DIRTY,
-  PTE_UFFD_WP,
-  PTE_USER_PAGE,
-  PTE_WRITE,
-} from '../abi/pte.js';
-import { SWP_SOFT_DIRTY, SWP_UFFD_WP, softleafFromPte } from '../abi/softleaf.js';
+import { carriedToPresent, LOW_MKDIRTY, LOW_WRITE, presentHigh, presentLow } from '../abi/pte-halves.js';
+import { softleafFromPte } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Page, Pte, VirtAddr } from '../base/brand.js';
 import { folioLocked, folioTrylock, folioUnlock, getPageUnlessZero } from '../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
-import { readPte, setPte } from '../sync/word.js';
+import { peek32, readPte, setPteHalves } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import {
   type MmuNotifierRange,
@@ -26,22 +18,25 @@ import {
 } from './mmu-notifier.js';
 import { pageTestFlag } from './page.js';
 import { leafTable, lockTable, type TableIndex, unlockTable } from './pgtable.js';
+import { canChangePteWritable } from './pte-protect.js';
 import { putPage } from './put-page.js';
-import { VM_READ, VM_WRITE, type VmArea } from './vma.js';
+import { type VmArea, vmaPageProt } from './vma.js';
 
-const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+const { PG_dirty } = PAGE_FLAGS;
 
-/** `restore_exclusive_pte()`: writable if the VMA is, and the page nobody else's. Precondition: page table lock, folio lock. */
-function restoreExclusivePte(kernel: Kernel, vma: VmArea, at: number, page: Page, orig: Pte): void {
-  const { words } = kernel.memmap;
-  let flags = (vma.flags & (VM_READ | VM_WRITE)) === 0 ? PTE_PROTNONE : PTE_USER_PAGE;
-  if ((orig & SWP_SOFT_DIRTY) !== 0n) flags |= PTE_SOFT_DIRTY;
-  if ((orig & SWP_UFFD_WP) !== 0n) flags |= PTE_UFFD_WP;
-  const writable = (vma.flags & VM_WRITE) !== 0 && (flags & PTE_UFFD_WP) === 0n;
-  if (writable && pageTestFlag(words, page, PG_anon_exclusive)) {
-    flags |= pageTestFlag(words, page, PG_dirty) ? PTE_WRITE | PTE_MKDIRTY : PTE_WRITE;
+/**
+ * `restore_exclusive_pte()`: writable if the VMA is, and a store need not be heard of; dirty only then, or a store that somebody watches for
+ * would have happened already. Precondition: page table lock, folio lock.
+ */
+function restoreExclusivePte(kernel: Kernel, vma: VmArea, at: number, page: Page): void {
+  const { memmap, ram } = kernel;
+  const pfn = memmap.pageToPfn(page);
+  const high = presentHigh(pfn);
+  let low = presentLow(pfn, vmaPageProt(vma) | carriedToPresent(peek32(ram.halves, 2 * at)));
+  if (canChangePteWritable(kernel, vma, low, high)) {
+    low |= pageTestFlag(memmap.words, page, PG_dirty) ? LOW_WRITE | LOW_MKDIRTY : LOW_WRITE;
   }
-  setPte(kernel.ram.words, at, makePte(kernel.memmap.pageToPfn(page), flags));
+  setPteHalves(ram.words, at, low, high);
 }
 
 /**
@@ -52,7 +47,7 @@ export function tryRestoreExclusivePte(kernel: Kernel, vma: VmArea, at: number, 
   const { words } = kernel.memmap;
   const page = kernel.addressing.softleafToPage(softleafFromPte(pte));
   if (!folioTrylock(words, page)) return false;
-  restoreExclusivePte(kernel, vma, at, page, pte);
+  restoreExclusivePte(kernel, vma, at, page);
   folioUnlock(words, page);
   return true;
 }
@@ -79,7 +74,7 @@ export function* removeDeviceExclusiveEntry(
   // While somebody slept MADV_DONTNEED may have given the table back.
   if (leafTable(kernel, vma.mm, addr) === table && readPte(kernel.ram.words, at) === pte) {
     lockTable(kernel, table);
-    restoreExclusivePte(kernel, vma, at, page, pte);
+    restoreExclusivePte(kernel, vma, at, page);
     unlockTable(kernel, table);
   }
   folioUnlock(words, page);

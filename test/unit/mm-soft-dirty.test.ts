@@ -2,8 +2,9 @@
 import { expect, it } from 'vitest';
 import { PTE_ACCESSED, PTE_SOFT_DIRTY, PTE_WRITE } from '#src/abi/pte';
 import { SWP_SOFT_DIRTY } from '#src/abi/softleaf';
-import type { VirtAddr } from '#src/base/brand';
+import type { Page, VirtAddr } from '#src/base/brand';
 import { type ClearRefs, clearRefs } from '#src/mm/clear-refs';
+import { makeDeviceExclusive } from '#src/mm/device-exclusive';
 import { forkMm } from '#src/mm/fork';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap } from '#src/mm/mmap';
@@ -11,7 +12,18 @@ import { doMprotect } from '#src/mm/mprotect';
 import { doMremap } from '#src/mm/mremap';
 import { pagemapWord } from '#src/mm/proc-pagemap';
 import { smapsText } from '#src/mm/proc-smaps';
+import { putPage } from '#src/mm/put-page';
+import { folioUnlock } from '#src/sync/page-ref';
+import type { Sleeps } from '#src/sync/task';
 import { type Bench, describeEach, PAGE, run, withKernel } from './mm-fixture';
+
+function* makeExclusive(bench: Bench, mm: MmStruct, at: number): Sleeps<void> {
+  yield* mm.mmapLock.downRead();
+  const page = yield* makeDeviceExclusive(bench.kernel, mm, at as VirtAddr, null);
+  folioUnlock(bench.kernel.memmap.words, page as Page);
+  putPage(bench.kernel, page as Page);
+  mm.mmapLock.upRead();
+}
 
 const softDirty = (bench: Bench, mm: MmStruct, at: number, pages: number): number[] =>
   Array.from({ length: pages }, (_, i) =>
@@ -131,6 +143,21 @@ describeEach('soft-dirty', (addressing) => {
       bench.mmap(mm, 1, 'rw', 0x10_0000_0000 + 2 * PAGE);
       expect([...mm.vmas]).toHaveLength(1);
       expect(softDirty(bench, mm, at, 3)).toEqual([1, 1, 1]);
+    }));
+
+  it('what a device gives back can be written by no one unheard', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2);
+      for (const page of [0, 1]) {
+        bench.store(mm, at + page * PAGE, 1);
+        run(makeExclusive(bench, mm, at + page * PAGE));
+      }
+      clear(bench, mm);
+      bench.load(mm, at);
+      expect([softDirty(bench, mm, at, 1), bench.pte(mm, at) & PTE_WRITE]).toEqual([[0], 0n]);
+      for (const page of [0, 1]) bench.store(mm, at + page * PAGE, 2);
+      expect(softDirty(bench, mm, at, 2)).toEqual([1, 1]);
     }));
 
   it('clear_refs of accessed bits, for anonymous memory or files only', () =>
