@@ -188,7 +188,9 @@ function splitMapped(
   const frozen = freeze && !(exclusive && pageMaybeDmaPinned(words, head));
   if (!frozen) pageRefAdd(words, head, HPAGE_PMD_NR - 1);
   if (frozen && exclusive) pageClearFlag(words, head, PG_anon_exclusive);
-  const flags = present ? vmaPageProt(vma) | (low & INHERITED) : low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
+  // pte_mkdirty() makes soft-dirty what is dirty.
+  const dirtied = (low & LOW_DIRTY) !== 0 ? LOW_SOFT_DIRTY : 0;
+  const flags = present ? vmaPageProt(vma) | (low & INHERITED) | dirtied : low & (LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP);
   const number = sites.splitPmdNumber ? addressing.pageNumber(head) : memmap.pageToPfn(head);
   const type = present ? 0 : addressing.devicePrivateType(write);
   for (let i = 0; i < HPAGE_PMD_NR; i++) {
@@ -267,7 +269,6 @@ export function copyHugePmd(kernel: Kernel, child: VmArea, from: number, to: num
       pageTryDupAnonRmapPmd(kernel, page);
       if (kind === 'device-private-write') {
         high = leafHigh(addressing.devicePrivateType(false), number, 0);
-        low = leafLow(number, low & LOW_SWP_UFFD_WP);
         setPteHalves(ram.words, from, low, high);
       }
     }
@@ -302,7 +303,9 @@ export function moveHugePmd(kernel: Kernel, vma: VmArea, from: number, to: numbe
   const present = lowPresent(low);
   // No userfaultfd follows what moves.
   const lost = userfaultfdWp(vma) ? (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP) : 0;
-  setPteHalves(words, to, (low & ~lost) | (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY), high);
+  // move_soft_dirty_pmd(), to which a device private entry is neither the one nor the other.
+  const absent = isMigration(kernel, kindOf(kernel, high)) ? LOW_SWP_SOFT_DIRTY : 0;
+  setPteHalves(words, to, (low & ~lost) | (present ? LOW_SOFT_DIRTY : absent), high);
   if (present) flushTlbRange(kernel, vma.mm, addr, (addr + PMD_SIZE) as VirtAddr);
   return true;
 }

@@ -6,6 +6,7 @@ import type { Page, VirtAddr } from '#src/base/brand';
 import { type ClearRefs, clearRefs } from '#src/mm/clear-refs';
 import { makeDeviceExclusive } from '#src/mm/device-exclusive';
 import { forkMm } from '#src/mm/fork';
+import { pinUserPages, unpinUserPages } from '#src/mm/gup';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap } from '#src/mm/mmap';
 import { doMprotect } from '#src/mm/mprotect';
@@ -158,6 +159,21 @@ describeEach('soft-dirty', (addressing) => {
       expect([softDirty(bench, mm, at, 1), bench.pte(mm, at) & PTE_WRITE]).toEqual([[0], 0n]);
       for (const page of [0, 1]) bench.store(mm, at + page * PAGE, 2);
       expect(softDirty(bench, mm, at, 2)).toEqual([1, 1]);
+    }));
+
+  it('a page that is pinned, of private memory, stays as it is', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const own = bench.mmap(mm, 2);
+      const shared = run(
+        doMmap(bench.kernel, mm, { length: PAGE, prot: 'rw', fixed: false, kind: 'shared' }),
+      ) as VirtAddr;
+      for (const at of [own, own + PAGE, shared]) bench.store(mm, at, 1);
+      const flags = { write: true, longterm: true };
+      const pins = [own, shared].flatMap((at) => run(pinUserPages(bench.kernel, mm, at, 1, flags)) as Page[]);
+      clear(bench, mm);
+      expect([...softDirty(bench, mm, own, 2), ...softDirty(bench, mm, shared, 1)]).toEqual([1, 0, 0]);
+      unpinUserPages(bench.kernel, pins);
     }));
 
   it('clear_refs of accessed bits, for anonymous memory or files only', () =>
