@@ -2,7 +2,7 @@
  * An emulated process as users hold it. Everything it does to memory is a kernel task, so calls may overlap: the kernel's
  * own locks decide, as they do for the threads of a real process.
  */
-import { PAGE_SIZE, PMD_SIZE, pageAlignUp } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
 import { type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
@@ -10,6 +10,8 @@ import { PfnlessError } from '../base/errors.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages } from '../mm/gup.js';
+import { hugeAlignUp } from '../mm/huge-pmd.js';
+import { isHugetlb } from '../mm/hugetlb.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
@@ -22,6 +24,7 @@ import { mincoreRange, pagemapWord } from '../mm/proc-pagemap.js';
 import { mapsText, smapsRange, smapsText } from '../mm/proc-smaps.js';
 import { processStatus, processStatusText } from '../mm/proc-status.js';
 import { copyFromUser, copyToUser, type UserAccess } from '../mm/uaccess.js';
+import { vmaLookup } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 import {
   type PageRange,
@@ -119,7 +122,7 @@ export class EmulatedProcess implements Process {
       const task = holding(machine.kernel, file, doMmap(machine.kernel, mm, request));
       const start = await machine.executor.run(this.#name('mmap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
-      return { start, length: hugetlb ? Math.ceil(length / PMD_SIZE) * PMD_SIZE : pageAlignUp(length) };
+      return { start, length: hugetlb ? hugeAlignUp(length) : pageAlignUp(length) };
     });
   }
 
@@ -155,7 +158,9 @@ export class EmulatedProcess implements Process {
       const task = doMremap(machine.kernel, mm, at.start, at.length, length, flags);
       const start = await machine.executor.run(this.#name('mremap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(at.length)}`, start);
-      return { start, length: pageAlignUp(length) };
+      const vma = vmaLookup(mm, start);
+      const whole = vma !== undefined && isHugetlb(vma);
+      return { start, length: whole ? hugeAlignUp(length) : pageAlignUp(length) };
     });
   }
 

@@ -80,6 +80,8 @@ const INHERITED = LOW_WRITE | LOW_ACCESSED | LOW_DIRTY | LOW_SOFT_DIRTY | LOW_UF
 
 export const hugeAlignDown = (addr: number): VirtAddr => (Math.floor(addr / PMD_SIZE) * PMD_SIZE) as VirtAddr;
 
+export const hugeAlignUp = (length: number): number => Math.ceil(length / PMD_SIZE) * PMD_SIZE;
+
 export const isHugeAligned = (addr: number): boolean => addr % PMD_SIZE === 0;
 
 /** Does an entry of the middle directory map a huge page, or stand for one? Otherwise it is none or points to a table. */

@@ -4,6 +4,7 @@ import type { Errno, Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { vmFileGet, vmFilePut } from './filemap.js';
+import { hugeAlignUp } from './huge-pmd.js';
 import { hugetlbFileSetup, hugetlbHas, hugetlbMaySplit, hugetlbVmaClose, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -64,7 +65,7 @@ export interface MmapRequest {
 /** `do_mmap()`: the address, EINVAL, ENOMEM (also: the hugetlb pool has not so many pages), or EPERM below mmap_min_addr; whatever else the file says. */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
   const { hugetlb = false } = request;
-  const length = hugetlb ? Math.ceil(request.length / PMD_SIZE) * PMD_SIZE : pageAlignUp(request.length);
+  const length = hugetlb ? hugeAlignUp(request.length) : pageAlignUp(request.length);
   if (length === 0) return 'EINVAL';
   if (length > TASK_SIZE) return 'ENOMEM';
   yield* mm.mmapLock.downWrite();

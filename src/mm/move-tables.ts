@@ -1,4 +1,7 @@
-/** Moving page table entries to other addresses. Linux: mm/mremap.c move_page_tables(). */
+/**
+ * Moving page table entries to other addresses. Linux: mm/mremap.c move_page_tables(). What a whole leaf table has goes with the table;
+ * not modelled: whole middle directories (move_normal_pud()), whose huge entries go one by one here.
+ */
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import {
   highType,
@@ -15,10 +18,17 @@ import { findHugePmd, isHugeAligned, moveHugePmd, splitHugePmd } from './huge-pm
 import { isHugetlb, moveHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import {
+  type MmuNotifierRange,
+  mmuNotifierInvalidateRangeEnd,
+  mmuNotifierInvalidateRangeStart,
+} from './mmu-notifier.js';
+import {
   allocLeafTable,
   allocPmd,
+  findPmd,
   leafTable,
   lockTable,
+  moveLeafTable,
   NO_TABLE,
   nextLeaf,
   nextMappedLeaf,
@@ -27,33 +37,63 @@ import {
   unlockTable,
 } from './pgtable.js';
 import { flushTlbRange } from './tlbflush.js';
-import { userfaultfdWp, type VmArea } from './vma.js';
+import { userfaultfdWp, type VmArea, vmaLookup } from './vma.js';
 
 /**
- * Every entry of [from, from + length) goes to the same place in [to, to + length), whatever it means: pages are not touched, and
- * their reverse map leads to the new place because the VMA there keeps the page offsets. Only the protection of a userfaultfd
- * stays behind. Returns how far it got, less than
- * `length` when there was no RAM for a table.
+ * `move_page_tables()`: every entry of [from, from + length) goes to the same place in [to, to + length), whatever it means: pages are
+ * not touched, and their reverse map leads to the new place because the VMA there keeps the page offsets. Only the protection of a
+ * userfaultfd stays behind. Returns how far it got, less than `length` when there was no RAM for a table.
+ * Precondition: `vma` is the one at `from`, another is at `to` already.
  */
 export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: number, length: number): Sleeps<number> {
   const { mm } = vma;
+  const below = isHugetlb(vma) ? 0 : belowBorder(vma, vmaLookup(mm, to)!, from, to, length);
+  const range: MmuNotifierRange = {
+    mm,
+    start: (from - below) as VirtAddr,
+    end: (from + length) as VirtAddr,
+    event: 'MMU_NOTIFY_UNMAP',
+    owner: null,
+  };
+  yield* mmuNotifierInvalidateRangeStart(range);
+  const moved = isHugetlb(vma)
+    ? moveHugetlb(kernel, vma, from, to, length)
+    : yield* moveTables(kernel, vma, from - below, to - below, length + below);
+  mmuNotifierInvalidateRangeEnd(range);
+  return Math.max(0, moved - below);
+}
+
+/**
+ * `try_realign_addr()`: how far below `from` the first table begins, if all of it may go because nothing else is in it on either side;
+ * otherwise 0.
+ */
+function belowBorder(source: VmArea, target: VmArea, from: number, to: number, length: number): number {
+  const below = from % PMD_SIZE;
+  if (to % PMD_SIZE !== below || length < PMD_SIZE - below) return 0;
+  const begins = (vma: VmArea, at: number): boolean => vma.start === at && !vma.mm.vmas.overlaps(at - below, at);
+  return begins(source, from) && begins(target, to) ? below : 0;
+}
+
+function* moveTables(kernel: Kernel, vma: VmArea, from: number, to: number, length: number): Sleeps<number> {
+  const { mm } = vma;
   const end = from + length;
   const loseWp = userfaultfdWp(vma);
-  if (isHugetlb(vma)) return moveHugetlb(kernel, vma, from, to, length);
   for (let at = nextMappedLeaf(kernel, mm, from, end); at < end; at = nextMappedLeaf(kernel, mm, at, end)) {
     const target = at - from + to;
-    if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) {
-      const outcome =
-        end - at >= PMD_SIZE && isHugeAligned(at) && isHugeAligned(target)
-          ? moveHuge(kernel, vma, at, target)
-          : 'split';
+    if (end - at >= PMD_SIZE && isHugeAligned(at) && isHugeAligned(target)) {
+      const outcome = moveMiddle(kernel, vma, at, target);
       if (outcome === 'nomem') return at - from;
-      if (outcome === 'moved') at += PMD_SIZE;
-      else yield* splitHugePmd(kernel, vma, at);
+      if (outcome === 'moved') {
+        at += PMD_SIZE;
+        continue;
+      }
+    }
+    const source = leafTable(kernel, mm, at as VirtAddr);
+    if (source === NO_TABLE) {
+      yield* splitHugePmd(kernel, vma, at);
       continue;
     }
     const pages = (Math.min(nextLeaf(at), at + nextLeaf(target) - target, end) - at) / PAGE_SIZE;
-    const source = leafTable(kernel, mm, at as VirtAddr);
     const destination = allocLeafTable(kernel, mm, target as VirtAddr);
     if (destination === NO_TABLE) return at - from;
     lockTable(kernel, source);
@@ -69,18 +109,25 @@ export function* movePageTables(kernel: Kernel, vma: VmArea, from: number, to: n
   return length;
 }
 
-function moveHuge(kernel: Kernel, vma: VmArea, from: number, to: number): 'moved' | 'split' | 'nomem' {
+/** One entry of the middle directory, of a leaf table or of a huge page; `small` where its small entries have to go one by one. */
+function moveMiddle(kernel: Kernel, vma: VmArea, from: number, to: number): 'moved' | 'small' | 'nomem' {
   const { mm } = vma;
-  const source = findHugePmd(kernel, mm, from);
+  const source = findPmd(kernel, mm, from);
   const target = allocPmd(kernel, mm, to);
   if (target === NO_TABLE) return 'nomem';
+  const huge = findHugePmd(kernel, mm, from) !== NO_TABLE;
+  // What a userfaultfd protects is in the entries of a table, and stays behind.
+  if (!huge && userfaultfdWp(vma)) return 'small';
   const apart = tableOf(source) !== tableOf(target);
   lockTable(kernel, tableOf(source));
   if (apart) lockTable(kernel, tableOf(target));
-  const moved = moveHugePmd(kernel, vma, source, target, from as VirtAddr);
+  const moved = huge
+    ? moveHugePmd(kernel, vma, source, target, from as VirtAddr)
+    : moveLeafTable(kernel, mm, source, target);
+  if (moved && !huge) flushTlbRange(kernel, mm, from as VirtAddr, (from + PMD_SIZE) as VirtAddr);
   if (apart) unlockTable(kernel, tableOf(target));
   unlockTable(kernel, tableOf(source));
-  return moved ? 'moved' : 'split';
+  return moved ? 'moved' : 'small';
 }
 
 /** `move_ptes()`. Returns whether a translation may be in a TLB. */

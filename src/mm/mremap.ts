@@ -5,23 +5,19 @@ import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
 import { reclaimUntilFree } from './alloc.js';
 import { vmFileGet } from './filemap.js';
-import { isHugeAligned } from './huge-pmd.js';
+import { hugeAlignUp, isHugeAligned } from './huge-pmd.js';
 import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { mmPopulate } from './mlock.js';
 import type { MmStruct } from './mm-struct.js';
 import { getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
-import {
-  type MmuNotifierRange,
-  mmuNotifierInvalidateRangeEnd,
-  mmuNotifierInvalidateRangeStart,
-} from './mmu-notifier.js';
 import { movePageTables } from './move-tables.js';
 import { anonVmaClone, anonVmaUnlink } from './rmap.js';
 import {
   linearPageIndex,
   VM_DONTEXPAND,
   VM_LOCKED,
+  VM_LOCKED_MASK,
   VM_PFNMAP,
   VM_SHARED,
   VM_UFFD_WP,
@@ -66,7 +62,6 @@ export function* doMremap(
   let moved: VirtAddr | Errno;
   try {
     if (mm.exiting) return 'EFAULT';
-    if (!mayRemap(remap)) return 'EINVAL';
     const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
     moved = (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
   } finally {
@@ -82,14 +77,18 @@ function* populateGrown(kernel: Kernel, { mm, oldLen, newLen }: Remap, at: numbe
   yield* mmPopulate(kernel, mm, at + oldLen, at + newLen);
 }
 
-/** Of the hugetlb pool whole pages move, and nothing grows; no border of what goes away is inside of one. */
-function mayRemap({ mm, addr, oldLen, newLen, flags }: Remap): boolean {
-  const to = flags.fixedAt;
-  if (to !== undefined && !mayUnmap(mm, to, to + newLen)) return false;
-  const vma = vmaLookup(mm, addr);
-  if (vma === undefined || !isHugetlb(vma)) return mayUnmap(mm, addr + newLen, addr + oldLen);
-  return [addr, oldLen, newLen, to ?? 0].every(isHugeAligned) && newLen <= oldLen;
+/** `align_hugetlb()`: of the hugetlb pool whole pages, from the border of one to the border of one, and nothing grows. */
+function alignHugetlb(remap: Remap): Remap | 'EINVAL' {
+  const oldLen = hugeAlignUp(remap.oldLen);
+  const newLen = hugeAlignUp(remap.newLen);
+  const aligned = isHugeAligned(remap.addr) && isHugeAligned(remap.flags.fixedAt ?? 0);
+  return aligned && newLen <= oldLen ? { ...remap, oldLen, newLen } : 'EINVAL';
 }
+
+/** Is no border of what goes away inside of a page of the hugetlb pool? */
+const mayClear = ({ mm, addr, oldLen, newLen, flags: { fixedAt } }: Remap): boolean =>
+  (fixedAt === undefined || mayUnmap(mm, fixedAt, fixedAt + newLen)) &&
+  (newLen >= oldLen || mayUnmap(mm, addr + newLen, addr + oldLen));
 
 const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);
 
@@ -107,7 +106,10 @@ function checkParameters(remap: Remap): Result {
   return to < MMAP_MIN_ADDR ? 'EPERM' : 0;
 }
 
-/** `remap_move()`: all VMAs of the range, the gaps between them kept; its start has to be mapped. */
+/**
+ * `remap_move()`: all VMAs of the range, the gaps between them kept; its start has to be mapped. One that a userfaultfd watches moves
+ * alone or not at all (`vma_multi_allowed()`); what lies before it has moved then.
+ */
 function* remapMove(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
   const { mm, addr, flags } = remap;
   const end = addr + remap.oldLen;
@@ -118,6 +120,7 @@ function* remapMove(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
     if (range === undefined || range.start >= end) break;
     const start = Math.max(range.start, at);
     if (!moved && start > addr) return 'EFAULT';
+    if (range.value.userfaultfd !== null && (moved || range.end < end)) return 'EFAULT';
     const stop = Math.min(range.end, end);
     const length = stop - start;
     const fixedAt = (to + start - addr) as VirtAddr;
@@ -131,15 +134,19 @@ function* remapMove(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
 }
 
 /** One VMA: `check_prep_vma()`, then in place, shrunk, grown or moved. */
-function* remapOne(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
-  const { mm, addr, oldLen, newLen } = remap;
+function* remapOne(kernel: Kernel, asked: Remap): Sleeps<number | Errno> {
+  const { mm, addr } = asked;
   const vma = vmaLookup(mm, addr);
   if (vma === undefined) return 'EFAULT';
+  const remap = isHugetlb(vma) ? alignHugetlb(asked) : asked;
+  if (remap === 'EINVAL') return remap;
+  const { oldLen, newLen } = remap;
   const moves = impliesNewAddress(remap);
   if (newLen > oldLen || moves) {
     const bad = checkVma(remap, vma);
     if (bad !== 0) return bad;
   }
+  if (!mayClear(remap)) return 'EINVAL';
   if (moves) return yield* remapTo(kernel, remap);
   if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
   if (newLen <= oldLen) return addr;
@@ -150,7 +157,8 @@ function* remapOne(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
 function checkVma({ addr, oldLen, newLen, flags }: Remap, vma: VmArea): Result {
   if (oldLen === 0 && (vma.flags & VM_SHARED) === 0) return 'EINVAL';
   if (flags.dontunmap && (vma.flags & (VM_DONTEXPAND | VM_PFNMAP)) !== 0) return 'EINVAL';
-  if (oldLen > vma.end - addr) return 'EFAULT';
+  // What is unmapped to shrink may reach beyond the VMA.
+  if (Math.min(oldLen, newLen) > vma.end - addr) return 'EFAULT';
   return newLen > oldLen && (vma.flags & (VM_DONTEXPAND | VM_PFNMAP)) !== 0 ? 'EFAULT' : 0;
 }
 
@@ -189,20 +197,10 @@ function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Err
   copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
   const end = addr + oldLen;
   if (oldLen > 0) {
-    const range: MmuNotifierRange = {
-      mm,
-      start: addr as VirtAddr,
-      end: end as VirtAddr,
-      event: 'MMU_NOTIFY_UNMAP',
-      owner: null,
-    };
-    yield* mmuNotifierInvalidateRangeStart(range);
-    const vma = vmaLookup(mm, addr)!;
-    const moved = yield* movePageTables(kernel, vma, addr, to, oldLen);
-    // The tables that it takes to go back are all there still.
-    if (moved < oldLen) yield* movePageTables(kernel, vmaLookup(mm, to)!, to, addr, moved);
-    mmuNotifierInvalidateRangeEnd(range);
+    const moved = yield* movePageTables(kernel, vmaLookup(mm, addr)!, addr, to, oldLen);
     if (moved < oldLen) {
+      // The tables that it takes to go back are there still, or go back themselves.
+      if (moved > 0) yield* movePageTables(kernel, vmaLookup(mm, to)!, to, addr, moved);
       yield* unmapRegion(kernel, mm, to, to + newLen);
       return 'ENOMEM';
     }
@@ -226,8 +224,12 @@ function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: 
   mergeVma(kernel, copy);
 }
 
-/** The old VMA maps nothing any more: if that is all of it, the reverse map need not lead there. */
+/**
+ * `dontunmap_complete()`: the old VMA, all of it, is locked no more. (Linux goes on counting it in `mm->locked_vm`, for ever; here VmLck is
+ * what is locked.) If it maps nothing any more the reverse map need not lead there.
+ */
 function dontunmapComplete(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
-  const vma = vmaLookup(mm, start);
-  if (vma !== undefined && vma.start === start && vma.end === end) anonVmaUnlink(kernel, vma);
+  const vma = vmaLookup(mm, start)!;
+  vma.flags &= ~VM_LOCKED_MASK;
+  if (vma.start === start && vma.end === end) anonVmaUnlink(kernel, vma);
 }

@@ -16,7 +16,7 @@ import { assert } from '../base/errors.js';
 import { injects } from '../base/injection.js';
 import { nextWord } from '../base/next-word.js';
 import { pageRefAdd } from '../sync/page-ref.js';
-import { peek32, setPte } from '../sync/word.js';
+import { peek32, readPte, setPte } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { pageClearFlag, pageSetFlag } from './page.js';
@@ -193,6 +193,19 @@ export function unlockTable(kernel: Kernel, table: TableIndex): void {
   const at = (pageOfTable(kernel, table) << STRUCT_PAGE_WORD_SHIFT) + LOCK_WORD;
   assert(kernel.memmap.words[at] === 1, 'page table lock dropped that nobody holds');
   kernel.memmap.words[at] = 0;
+}
+
+/**
+ * `move_normal_pmd()` without the flush: the leaf table goes from one middle entry to another, with all that is in it; false where there
+ * is a table already. Precondition: both directories are locked.
+ */
+export function moveLeafTable(kernel: Kernel, mm: MmStruct, from: number, to: number): boolean {
+  if (!isNone(kernel, to)) return false;
+  const entry = readPte(kernel.ram.words, from);
+  setPte(kernel.ram.words, from, 0n as Pte);
+  setPte(kernel.ram.words, to, entry);
+  mm.cachedRegion = -1;
+  return true;
 }
 
 /** Give back the leaf table of `addr`, which has to be empty. */

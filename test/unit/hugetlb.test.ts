@@ -65,11 +65,11 @@ describe.each(['legacy', 'offset'] as const)('hugetlb, %s addressing', (addressi
       await expect(process.munmap(bad)).rejects.toMatchObject({ errno: 'EINVAL' });
       await expect(process.mprotect(bad, 'r')).rejects.toMatchObject({ errno: 'EINVAL' });
       await expect(process.madvise(bad, 'NOHUGEPAGE')).rejects.toMatchObject({ errno: 'EINVAL' });
-      await expect(process.mremap(bad, { to: (range.start - 8 * BYTES) as VirtAddr })).rejects.toMatchObject({
-        errno: 'EINVAL',
-      });
       await expect(process.mmap({ length: bad.length, at: bad.start })).rejects.toMatchObject({ errno: 'EINVAL' });
     }
+    await expect(process.mremap(across, { to: (range.start - 8 * BYTES) as VirtAddr })).rejects.toMatchObject({
+      errno: 'EINVAL',
+    });
     await expect(process.madvise(across, 'DONTNEED')).rejects.toMatchObject({ errno: 'EINVAL' });
     for (const advice of ['FREE', 'COLLAPSE'] as const) {
       await expect(process.madvise(range, advice)).rejects.toMatchObject({ errno: 'EINVAL' });
@@ -116,6 +116,13 @@ describe.each(['legacy', 'offset'] as const)('hugetlb, %s addressing', (addressi
     expect(await pool(rig)).toEqual([3, 1]);
     await rig.fill(part(moved, 0, HUGE), 7);
     expect(await pool(rig)).toEqual([2, 0]);
+    // Lengths are rounded up to whole pages.
+    expect(await rig.process.mremap(part(moved, 0, 2 * HUGE), { length: BYTES + PAGE })).toEqual(
+      part(moved, 0, 2 * HUGE),
+    );
+    expect(await rig.process.mremap(part(moved, 0, 1), { to: range.start })).toEqual(part(range, 0, HUGE));
+    await rig.expectFilled(part(range, 0, HUGE), 7);
+    await rig.process.mremap(part(range, 0, 1), { to });
     await expect(rig.process.mremap(part(moved, 0, HUGE), { dontUnmap: true })).rejects.toMatchObject({
       errno: 'EINVAL',
     });

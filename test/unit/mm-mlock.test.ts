@@ -163,6 +163,17 @@ describeEach('mlock', (addressing) => {
       expect(run(doMprotect(bench.kernel, mm, much, 4000 * PAGE, 'rw'))).toBe(0);
     }));
 
+  it('a mapping whose pages have moved elsewhere is locked no more, all of it', () =>
+    withSwap(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 4, 'rw', BASE);
+      mlock(bench, mm, at, 4);
+      const moved = run(doMremap(bench.kernel, mm, at, 2 * PAGE, 2 * PAGE, { maymove: true, dontunmap: true }));
+      expect([processStatus(mm).VmLck, meminfo(bench.kernel).Mlocked]).toEqual([8, 8]);
+      expect(munlock(bench, mm, moved as VirtAddr, 2)).toBe(0);
+      expect(processStatus(mm).VmLck).toBe(0);
+    }));
+
   it('memory that may only be written is brought in as well', () =>
     withSwap(addressing, (bench) => {
       const mm = bench.mm();

@@ -2,11 +2,15 @@
 import { expect, it } from 'vitest';
 import type { Errno } from '#src/abi/errno';
 import { NULL_PAGE, type VirtAddr } from '#src/base/brand';
+import { clearRefs } from '#src/mm/clear-refs';
 import { forkMm } from '#src/mm/fork';
 import type { MmStruct } from '#src/mm/mm-struct';
 import { doMmap, doMunmap } from '#src/mm/mmap';
 import { doMremap, type MremapFlags } from '#src/mm/mremap';
+import { leafTable } from '#src/mm/pgtable';
+import { pagemapWord } from '#src/mm/proc-pagemap';
 import { putPage } from '#src/mm/put-page';
+import { createUserfaultfd, userfaultfdRegister } from '#src/mm/userfaultfd';
 import { type Bench, describeEach, expectAtRest, PAGE, run, withKernel } from './mm-fixture';
 
 const remap = (
@@ -21,6 +25,18 @@ const to = (fixedAt: number): MremapFlags => ({ maymove: true, fixedAt: fixedAt 
 const ranges = (mm: MmStruct, from: number): [number, number][] =>
   [...mm.vmas].map(({ start, end }) => [(start - from) / PAGE, (end - start) / PAGE]);
 const BASE = 2 ** 30;
+/** Pages of a leaf table. */
+const TABLE = 512;
+const tableAt = (bench: Bench, mm: MmStruct, at: number): number => leafTable(bench.kernel, mm, at as VirtAddr);
+const softDirty = (bench: Bench, mm: MmStruct, at: number): number =>
+  Number((pagemapWord(bench.kernel, mm, at as VirtAddr) >> 55n) & 1n);
+/** All of RAM, while `body` runs. */
+function withoutRam({ kernel }: Bench, body: () => void): void {
+  const taken = [];
+  for (let page = kernel.buddy.allocPages(0); page !== NULL_PAGE; page = kernel.buddy.allocPages(0)) taken.push(page);
+  body();
+  for (const page of taken) putPage(kernel, page);
+}
 
 describeEach('mremap', (addressing) => {
   it('moves pages of RAM and of the device, over what was there, and both are found there', () =>
@@ -178,17 +194,112 @@ describeEach('mremap', (addressing) => {
       expect(ranges(mm, at)).toEqual([[0, 4]]);
     }));
 
+  it('a fixed place for less than there is: what is cut off may reach into the next VMA', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      bench.mmap(mm, 2, 'r', BASE + 2 * PAGE);
+      bench.store(mm, at, 5);
+      expect(remap(bench, mm, at, 4, 3, to(2 * BASE))).toBe('EFAULT');
+      expect(remap(bench, mm, at, 3, 1, to(2 * BASE))).toBe(2 * BASE);
+      expect([bench.load(mm, 2 * BASE), ranges(mm, at)[0]]).toEqual([5, [3, 1]]);
+    }));
+
+  it('of several VMAs none may be watched by a userfaultfd', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2, 'rw', BASE);
+      bench.mmap(mm, 2, 'r', BASE + 2 * PAGE);
+      const ctx = createUserfaultfd(mm, {});
+      const register = (page: number) =>
+        run(userfaultfdRegister(bench.kernel, ctx, (at + page * PAGE) as VirtAddr, 2 * PAGE));
+      register(0);
+      expect(remap(bench, mm, at, 4, 4, to(2 * BASE))).toBe('EFAULT');
+      expect(ranges(mm, BASE)).toEqual([
+        [0, 2],
+        [2, 2],
+      ]);
+      // Alone it moves, and is watched no more at its new place.
+      expect(remap(bench, mm, at, 2, 2, to(2 * BASE))).toBe(2 * BASE);
+      expect(remap(bench, mm, 2 * BASE, 2, 2, to(BASE))).toBe(BASE);
+      register(2);
+      expect(remap(bench, mm, at, 4, 4, to(2 * BASE))).toBe('EFAULT');
+      expect(ranges(mm, BASE)).toEqual([
+        [2, 2],
+        [BASE / PAGE, 2],
+      ]);
+    }));
+
+  it('a whole leaf table goes as it is, and nothing in it becomes soft-dirty', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const driver = bench.driver();
+      const at = bench.mmap(mm, TABLE + 1, 'rw', BASE);
+      for (const page of [0, 9, 511, 512]) bench.store(mm, at + page * PAGE, page + 1);
+      run(driver.toDevice(mm, at + 9 * PAGE, 1));
+      run(clearRefs(bench.kernel, mm, 'soft-dirty'));
+      const table = tableAt(bench, mm, at);
+      const page = bench.page(mm, at);
+      const target = 2 * BASE - TABLE * PAGE;
+      expect(remap(bench, mm, at, TABLE + 1, TABLE + 1, to(target))).toBe(target);
+      expect([tableAt(bench, mm, target), bench.page(mm, target)]).toEqual([table, page]);
+      const dirty = [0, 9, 511, 512].map((each) => softDirty(bench, mm, target + each * PAGE));
+      expect(dirty).toEqual([0, 0, 0, 1]);
+      expect(bench.store(mm, at, 1).fault).not.toBe(0);
+      expect([0, 9, 511, 512].map((each) => bench.load(mm, target + each * PAGE))).toEqual([1, 10, 0, 1]);
+      // To where there is a table already, and where a userfaultfd must not follow, the entries go one by one.
+      const ctx = createUserfaultfd(mm, {});
+      expect(run(userfaultfdRegister(bench.kernel, ctx, target as VirtAddr, TABLE * PAGE))).toBe(0);
+      expect(remap(bench, mm, target, TABLE, TABLE, to(BASE))).toBe(BASE);
+      expect([tableAt(bench, mm, BASE) === table, softDirty(bench, mm, BASE)]).toEqual([false, 1]);
+      expectAtRest(bench, mm, BASE);
+    }));
+
+  it('a mapping that begins inside of a table takes it along where nobody else is in it', () => {
+    const cases = [[], [BASE], [2 * BASE + 508 * PAGE]];
+    for (const others of cases) {
+      withKernel(addressing, (bench) => {
+        const mm = bench.mm();
+        const at = bench.mmap(mm, 4, 'rw', BASE + 509 * PAGE);
+        for (const other of others) bench.mmap(mm, 1, 'r', other);
+        for (const page of [0, 2, 3]) bench.store(mm, at + page * PAGE, page + 1);
+        run(clearRefs(bench.kernel, mm, 'soft-dirty'));
+        const target = at + BASE;
+        expect(remap(bench, mm, at, 4, 4, to(target))).toBe(target);
+        const dirty = [0, 2, 3].map((page) => softDirty(bench, mm, target + page * PAGE));
+        expect(dirty).toEqual(others.length === 0 ? [0, 0, 1] : [1, 1, 1]);
+        expect([0, 2, 3].map((page) => bench.load(mm, target + page * PAGE))).toEqual([1, 3, 4]);
+        // What does not reach the border goes page by page.
+        run(clearRefs(bench.kernel, mm, 'soft-dirty'));
+        expect(remap(bench, mm, target, 2, 2, to(at))).toBe(at);
+        expect(softDirty(bench, mm, at)).toBe(1);
+      });
+    }
+  });
+
+  it('no RAM for the second directory: the table that has gone comes back', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 2 * TABLE, 'rw', BASE);
+      for (const page of [0, 600]) bench.store(mm, at + page * PAGE, 5);
+      run(clearRefs(bench.kernel, mm, 'soft-dirty'));
+      bench.store(mm, bench.mmap(mm, 1, 'rw', 3 * BASE), 1);
+      const tables = [0, 600].map((page) => tableAt(bench, mm, at + page * PAGE));
+      withoutRam(bench, () => {
+        expect(remap(bench, mm, at, 2 * TABLE, 2 * TABLE, to(4 * BASE - TABLE * PAGE))).toBe('ENOMEM');
+      });
+      expect([0, 600].map((page) => tableAt(bench, mm, at + page * PAGE))).toEqual(tables);
+      expect([0, 600].map((page) => softDirty(bench, mm, at + page * PAGE))).toEqual([0, 0]);
+      expect([0, 600].map((page) => bench.load(mm, at + page * PAGE))).toEqual([5, 5]);
+      expect(ranges(mm, at)[0]).toEqual([0, 2 * TABLE]);
+    }));
+
   it('no RAM for a page table: ENOMEM, and all is as it was', () =>
     withKernel(addressing, (bench) => {
       const mm = bench.mm();
       const at = bench.mmap(mm, 2, 'rw', BASE);
       bench.store(mm, at, 5);
-      const taken = [];
-      for (let page = bench.kernel.buddy.allocPages(0); page !== NULL_PAGE; page = bench.kernel.buddy.allocPages(0)) {
-        taken.push(page);
-      }
-      expect(remap(bench, mm, at, 2, 2, to(4 * BASE))).toBe('ENOMEM');
-      for (const page of taken) putPage(bench.kernel, page);
+      withoutRam(bench, () => expect(remap(bench, mm, at, 2, 2, to(4 * BASE))).toBe('ENOMEM'));
       expect([ranges(mm, at), bench.load(mm, at)]).toEqual([[[0, 2]], 5]);
       expectAtRest(bench, mm, at);
     }));
