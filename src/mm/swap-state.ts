@@ -54,12 +54,24 @@ export function readIntoSwapCache(kernel: Kernel, entry: SwapEntry): Page {
 
 /** `swap_cache_del_folio()`, with the cache's reference. Precondition: the page is in the cache; the caller holds it. */
 export function deleteFromSwapCache(kernel: Kernel, page: Page): void {
-  const { words } = kernel.memmap;
+  kernel.swap.setCachedPage(leaveSwapCache(kernel, page), NULL_PAGE);
+  putPage(kernel, page);
+}
+
+/** The page's half of it. */
+function leaveSwapCache({ memmap: { words } }: Kernel, page: Page): SwapEntry {
   const entry = pageSwapEntry(words, page);
   pageClearFlag(words, page, PG_swapcache);
   words[(page << STRUCT_PAGE_WORD_SHIFT) + PRIVATE] = 0;
-  kernel.swap.setCachedPage(entry, NULL_PAGE);
-  putPage(kernel, page);
+  return entry;
+}
+
+/** `__folio_migrate_mapping()` of a page in the cache: another has its place from now on. Precondition: both are locked and held. */
+export function migrateInSwapCache(kernel: Kernel, from: Page, to: Page): void {
+  const entry = leaveSwapCache(kernel, from);
+  kernel.swap.setCachedPage(entry, to);
+  enterSwapCache(kernel, to, entry);
+  putPage(kernel, from);
 }
 
 /**

@@ -351,6 +351,27 @@ describeEach('hwpoison', (addressing) => {
       vmFilePut(kernel, file);
     }));
 
+  it('soft offline: a page in the swap cache moves with its slot', () =>
+    withFailures(
+      addressing,
+      (bench) => {
+        const { kernel } = bench;
+        const { mm, at } = filled(bench, 1);
+        expect(advise(bench, mm, at, 1, 'PAGEOUT')).toBe(0);
+        const child = run(forkMm(kernel, mm, 9))!;
+        expect(bench.load(mm, at)).toBe(1);
+        const page = bench.page(mm, at);
+        expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(page)))).toBe(0);
+        const moved = bench.page(mm, at);
+        expect([...kernel.swap.used()].map((slot) => slot.page)).toEqual([moved]);
+        check(bench);
+        // The child's entry leads to the same page.
+        expect([bench.load(child, at), bench.page(child, at), moved === page]).toEqual([1, moved, false]);
+        expect([isFlagged(bench, page), [...kernel.swap.used()]]).toEqual([true, []]);
+      },
+      2 ** 20,
+    ));
+
   it('a failure in the middle of a migration waits for its end', () =>
     withFailures(addressing, (bench) => {
       const { mm, at } = filled(bench, 1);

@@ -62,7 +62,7 @@ import {
 } from '../pgtable.js';
 import { anonVmaPrepare, pageAddNewAnonRmap } from '../rmap.js';
 import { splitUnmappedFolio } from '../split-folio.js';
-import { folioFreeSwap } from '../swap-state.js';
+import { folioFreeSwap, migrateInSwapCache } from '../swap-state.js';
 import { flushTlbRange } from '../tlbflush.js';
 import { VM_WRITE, vmaIsAnonymous, vmaPageProt } from '../vma.js';
 import type { MigrateVma } from './args.js';
@@ -126,12 +126,15 @@ function migratePage(kernel: Kernel, from: Page, to: Page, faultPage: Page): boo
   const { words, floats } = kernel.memmap;
   // Only anonymous memory moves; a page of a file was collected, and goes back to where it was.
   if (pageAnonVmaId(words, from) === 0 || injects(kernel, 'migration-refused')) return false;
-  // A page in the swap cache goes nowhere as long as somebody's entry needs the slot.
-  if (pageTestFlag(words, from, PG_swapcache) && !folioFreeSwap(kernel, from)) return false;
-  if (pageRefCount(words, from) !== (isFaultFolio(words, from, faultPage) ? 2 : 1)) return false;
+  const inSwapCache = (): boolean => pageTestFlag(words, from, PG_swapcache);
+  // A page in the swap cache goes to no device as long as somebody's entry needs the slot; to RAM it goes with the slot.
+  if (inSwapCache() && isZoneDevicePage(words, to) && !folioFreeSwap(kernel, from)) return false;
+  const expected = (isFaultFolio(words, from, faultPage) ? 2 : 1) + (inSwapCache() ? 1 : 0);
+  if (pageRefCount(words, from) !== expected) return false;
   if (!kernel.sites.pageExtOfPrivate) assert(kernel.memmap.pageToPfn(to) >= 0, () => `page ${to} has no page_ext`);
   accountToNode(words, to);
   pageMigrateIdentity(words, floats, from, to);
+  if (inSwapCache()) migrateInSwapCache(kernel, from, to);
   const pages = folioNrPages(words, to);
   if (isZoneDevicePage(words, to)) kernel.stats.migratedToDevice += pages;
   else kernel.stats.migratedToRam += pages;
