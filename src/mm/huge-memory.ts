@@ -68,7 +68,7 @@ export const hugeFits = (vma: VmArea, addr: number): boolean => {
 };
 
 /** `thp_vma_allowable_order()` of a fault. */
-function hugeAllowed({ options }: Kernel, vma: VmArea, addr: VirtAddr): boolean {
+export function hugeAllowed({ options }: Kernel, vma: VmArea, addr: VirtAddr): boolean {
   if (!vmaIsAnonymous(vma) || (vma.flags & VM_NOHUGEPAGE) !== 0 || !hugeFits(vma, addr)) return false;
   return options.hugePages === 'always' || (options.hugePages === 'madvise' && (vma.flags & VM_HUGEPAGE) !== 0);
 }

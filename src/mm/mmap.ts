@@ -87,7 +87,8 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
     }
     const shared = request.kind === 'shared';
     const access = PROTECTION_FLAGS[request.prot];
-    const privateFlags = (access & VM_WRITE) !== 0 ? VM_ACCOUNT : 0;
+    // accountable_mapping(): the hugetlb pool has reservations of its own.
+    const privateFlags = (access & VM_WRITE) !== 0 && !hugetlb ? VM_ACCOUNT : 0;
     const kind = (shared ? VM_SHARED | VM_MAYSHARE : privateFlags) | (hugetlb ? VM_HUGETLB | VM_DONTEXPAND : 0);
     const flags = access | VM_SOFTDIRTY | VM_MAYREAD | VM_MAYWRITE | kind;
     const mapped = mappedFile(kernel, mm, request, start, length);

@@ -32,6 +32,7 @@ import { flushTlbRange } from './tlbflush.js';
 import {
   VM_ACCESS_FLAGS,
   VM_ACCOUNT,
+  VM_HUGETLB,
   VM_LOCKED,
   VM_SHARED,
   VM_WRITE,
@@ -77,7 +78,7 @@ function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number,
   if (asked === old) return;
   let flags = asked;
   if ((flags & VM_WRITE) !== 0) {
-    if ((old & (VM_ACCOUNT | VM_WRITE | VM_SHARED)) === 0) flags |= VM_ACCOUNT;
+    if ((old & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_HUGETLB)) === 0) flags |= VM_ACCOUNT;
   } else if (vmaIsAnonymous(vma) && vma.anonVma === null) {
     flags &= ~VM_ACCOUNT;
   }

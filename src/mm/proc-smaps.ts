@@ -4,12 +4,13 @@
  * Device private pages count as if they were present; a device-exclusive entry (and a migration entry) is "maybe shared": its
  * page counts in full, and as shared, since counts mean little for an entry that is not present.
  */
-import { HPAGE_PMD_NR, PAGE_KIB, PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_KIB, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { halvesNumber, highType, LOW_ACCESSED, LOW_DIRTY, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
+import { hugeAllowed } from './huge-memory.js';
 import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -17,15 +18,20 @@ import { folioEntireMapcount, folioMapcount, pageFlags, pageIsAnon, pageMapcount
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { isDevicePrivate } from './softleaf.js';
 import {
+  VM_ACCOUNT,
   VM_DONTEXPAND,
   VM_EXEC,
+  VM_HUGEPAGE,
   VM_HUGETLB,
+  VM_IO,
   VM_LOCKED,
   VM_LOCKONFAULT,
   VM_MAYREAD,
   VM_MAYSHARE,
   VM_MAYWRITE,
   VM_MIXEDMAP,
+  VM_NOHUGEPAGE,
+  VM_PFNMAP,
   VM_READ,
   VM_SHARED,
   VM_SOFTDIRTY,
@@ -207,6 +213,7 @@ function mapLine(vma: VmArea): string {
 /** /proc/PID/maps. */
 export const mapsText = (mm: MmStruct): string => [...mm.vmas].map(({ value }) => `${mapLine(value)}\n`).join('');
 
+/** By bit number, as Linux prints them. */
 const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_READ, 'rd'],
   [VM_WRITE, 'wr'],
@@ -215,19 +222,28 @@ const VM_FLAG_NAMES: readonly (readonly [number, string])[] = [
   [VM_MAYREAD, 'mr'],
   [VM_MAYWRITE, 'mw'],
   [VM_MAYSHARE, 'ms'],
+  [VM_PFNMAP, 'pf'],
   [VM_UFFD_WP, 'uw'],
   [VM_LOCKED, 'lo'],
+  [VM_IO, 'io'],
   [VM_DONTEXPAND, 'de'],
   [VM_LOCKONFAULT, 'lf'],
+  [VM_ACCOUNT, 'ac'],
   [VM_HUGETLB, 'ht'],
   [VM_SOFTDIRTY, 'sd'],
   [VM_MIXEDMAP, 'mm'],
+  [VM_HUGEPAGE, 'hg'],
+  [VM_NOHUGEPAGE, 'nh'],
 ];
 
 /** /proc/PID/smaps. VmFlags has the flags that are modelled. */
 export function smapsText(kernel: Kernel, mm: MmStruct): string {
   return [...mm.vmas].map(({ value }) => smapsParagraph(kernel, value)).join('');
 }
+
+/** `thp_vma_allowable_orders(.., TVA_SMAPS, ..)`, which asks of the last 2 MiB only: if they do not fit, none do. */
+const mayHaveHugePages = (kernel: Kernel, vma: VmArea): boolean =>
+  hugeAllowed(kernel, vma, (vma.end - PMD_SIZE) as VirtAddr);
 
 function smapsParagraph(kernel: Kernel, vma: VmArea): string {
   const sums = zeroStats();
@@ -261,7 +277,7 @@ function smapsParagraph(kernel: Kernel, vma: VmArea): string {
   return [
     mapLine(vma),
     ...rows.map(([name, value]) => `${`${name}:`.padEnd(16)}${String(value).padStart(8)} kB`),
-    `THPeligible:    ${'0'.padStart(8)}`,
+    `THPeligible:    ${(mayHaveHugePages(kernel, vma) ? '1' : '0').padStart(8)}`,
     `VmFlags: ${names.join('')}`,
     '',
   ].join('\n');

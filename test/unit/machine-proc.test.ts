@@ -1,12 +1,13 @@
 /** The files of /proc through the public API, as data and as text. */
 
-import { boot, type Machine, type Process } from 'pfnless';
+import { boot, type Machine, type Process, type VirtAddr, type VirtRange } from 'pfnless';
 import { expect, test } from 'vitest';
 
 const PAGE = 4096;
 const SPEC = {
   executor: 'inline',
   memory: { ram: '16MiB' },
+  hugetlbPages: 1,
   devices: [{ memory: '4MiB' }],
 } as const;
 
@@ -54,6 +55,32 @@ test('wrong arguments are refused with a sentence', () =>
     expect(() => machine.kpageflags(-1, 1)).toThrow('The page frame number must be');
     await expect(process.proc('mem' as never)).rejects.toThrow('must be one of maps, smaps, status');
     await expect(process.clearRefs(4 as never)).rejects.toThrow('must be one of all, anonymous, mapped, soft-dirty');
+  }));
+
+test('smaps: advice about huge pages, and whether one fits', () =>
+  withProcess(async (_machine, process) => {
+    const HUGE = 2 ** 21;
+    const described = async (range: VirtRange): Promise<string[]> => {
+      const paragraphs = (await process.proc('smaps')).split(/^(?=[0-9a-f]+-)/m);
+      const paragraph = paragraphs.find((text) => text.startsWith(`${range.start.toString(16)}-`))!;
+      return ['THPeligible', 'VmFlags'].map((name) => new RegExp(`${name}: *(.*)`).exec(paragraph)![1]!.trim());
+    };
+    const range = await process.mmap({ length: HUGE });
+    expect(await described(range)).toEqual(['0', 'rd wr mr mw ac sd']);
+    await process.madvise(range, 'HUGEPAGE');
+    expect(await described(range)).toEqual(['1', 'rd wr mr mw ac sd hg']);
+    const most = { start: (range.start + 4096) as VirtAddr, length: HUGE - 4096 };
+    await process.munmap({ start: range.start, length: 4096 });
+    expect(await described(most)).toEqual(['0', 'rd wr mr mw ac sd hg']);
+    await process.madvise(most, 'NOHUGEPAGE');
+    expect(await described(most)).toEqual(['0', 'rd wr mr mw ac sd nh']);
+    const shared = await process.mmap({ length: HUGE, shared: true });
+    await process.madvise(shared, 'HUGEPAGE');
+    expect(await described(shared)).toEqual(['0', 'rd wr sh mr mw ms sd hg']);
+    const pool = await process.mmap({ length: HUGE, hugetlb: true });
+    await process.mprotect(pool, 'r');
+    await process.mprotect(pool, 'rw');
+    expect(await described(pool)).toEqual(['0', 'rd wr mr mw de ht sd']);
   }));
 
 test('a huge page: THP in kpageflags, soft-dirty as one, pages in meminfo', () =>
