@@ -42,6 +42,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/coherent-windows.test.ts',
       ],
+      [
+        'large folios of coherent memory',
+        "ours alone: Linux's test driver makes none, and migrate_vma passes present huge entries by where it does not select system memory",
+        'simplified',
+        'test/unit/huge-coherent.test.ts',
+      ],
       ['MEMORY_DEVICE_FS_DAX, GENERIC, PCI_P2PDMA', 'none', 'missing'],
       ['altmap, linear map, KASAN shadow', 'none', 'ignored'],
       [

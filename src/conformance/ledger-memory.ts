@@ -144,8 +144,8 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ['protection keys', 'none', 'missing'],
       [
         'mremap',
-        'moves, grows, shrinks; over mappings, MREMAP_DONTUNMAP; several VMAs at once',
-        'emulated',
+        'moves, grows, shrinks; over mappings, MREMAP_DONTUNMAP; several VMAs at once; leaf tables as they are, whole GiB table by table',
+        'simplified',
         'test/unit/mm-mremap.test.ts',
       ],
       ['madvise DONTNEED', 'drops pages in RAM and on devices', 'emulated', 'test/unit/mm-madvise.test.ts'],
@@ -484,7 +484,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         '/proc/PID/status',
-        'the rows of memory, without high-water marks',
+        'the rows of memory, without high-water marks; VmLck is what is locked (Linux goes on counting what MREMAP_DONTUNMAP unlocks)',
         'simplified',
         'test/unit/mm-proc-pages.test.ts',
       ],
