@@ -14,6 +14,8 @@ export interface CopyRun {
   readonly sourcePage: Page;
   readonly targetPage: Page;
   pages: number;
+  /** Its fence; 0 until it is sent. */
+  sequence: number;
 }
 
 export class CopyBatch {
@@ -43,7 +45,7 @@ export class CopyBatch {
       last.pages += pages;
       return;
     }
-    this.#last = { memories, sourceFrame, targetFrame, sourcePage, targetPage, pages };
+    this.#last = { memories, sourceFrame, targetFrame, sourcePage, targetPage, pages, sequence: 0 };
     this.runs.push(this.#last);
   }
 
@@ -60,7 +62,8 @@ export class CopyBatch {
       last.pages += pages;
       return;
     }
-    this.#last = { memories, sourceFrame: 0, targetFrame: frame, sourcePage: 0 as Page, targetPage: page, pages };
+    const source = { sourceFrame: 0, sourcePage: 0 as Page };
+    this.#last = { memories, ...source, targetFrame: frame, targetPage: page, pages, sequence: 0 };
     this.runs.push(this.#last);
   }
 }

@@ -56,6 +56,8 @@ export class DeviceQueue {
   readonly #commands: RingProducer;
   #copySequence = 0;
   #invalidateSequence = 0;
+  /** Sequence number of the last invalidation that is in the ring: later ones wait for room. */
+  #invalidateSent = 0;
   #commandSequence = 0;
   /** Command sequence of the last fault replay. */
   #replaySequence = 0;
@@ -95,7 +97,8 @@ export class DeviceQueue {
       if (this.lost) break;
       const at = ring.reserve();
       const { words } = ring;
-      words[at + COPY.sequence] = ++this.#copySequence;
+      run.sequence = ++this.#copySequence;
+      words[at + COPY.sequence] = run.sequence;
       const quiet = sent + 1 < batch.runs.length ? COPY_QUIET : 0;
       words[at + COPY.memories] = run.memories | quiet | this.#copyTrouble();
       words[at + COPY.sourceFrame] = run.sourceFrame;
@@ -127,9 +130,14 @@ export class DeviceQueue {
   /** Make the device forget [start, end) of a context, and wait until it has. False: the device died (so it has). */
   *invalidate(context: number, start: number, end: number): Sleeps<boolean> {
     const ring = this.#invalidations;
-    yield* this.#waitSpace(ring, 'invalidation');
-    if (this.lost) return false;
+    // Who waits for what is under way waits for those as well that have no room yet: they are numbered now, and sent in this order.
     const sequence = ++this.#invalidateSequence;
+    const isNext = (): boolean => this.#invalidateSent + 1 === sequence && ring.free() > 0;
+    if (!isNext()) {
+      yield* waitUntil(`room for one more invalidation of ${this.#link.name}`, () => this.lost || isNext());
+    }
+    if (this.lost) return false;
+    this.#invalidateSent = sequence;
     const at = ring.reserve();
     ring.words[at + INVALIDATE.sequence] = sequence;
     ring.words[at + INVALIDATE.context] = context;

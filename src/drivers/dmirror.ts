@@ -68,6 +68,13 @@ export class Dmirror {
   /** The mirror is being closed: its faults are not served any more. */
   closing = false;
 
+  /** What was wanted in vain in [start, end) is there now, or is wanted no more. */
+  forgetAttempts(start: number, end: number): void {
+    for (const attempts of [this.starved, this.stuck]) {
+      for (const at of attempts.keys()) if (at >= start && at < end) attempts.delete(at);
+    }
+  }
+
   constructor(options: DmirrorOptions) {
     this.#options = options;
     this.mm = options.mm;
@@ -206,6 +213,7 @@ export class Dmirror {
   *#invalidate(range: MmuNotifierRange, curSeq: number): Sleeps<void> {
     mmuIntervalSetSeq(this.notifier, curSeq);
     const { owner, ownMemory, queue, tables } = this.#options;
+    if (range.event === 'MMU_NOTIFY_UNMAP') this.forgetAttempts(range.start, range.end);
     // Whoever wants a page for itself waits until the lanes that it was mapped for have run, as migrate_to_ram does.
     if (takesAway(range, owner)) yield* queue.waitReplays();
     let { end }: { end: number } = range;

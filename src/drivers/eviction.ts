@@ -17,11 +17,10 @@ import { putPage } from '../mm/put-page.js';
 import { pageAnonVma, rmapAddress } from '../mm/rmap.js';
 import { splitFolio } from '../mm/split-folio.js';
 import { folioTrylock, folioUnlock, getPageUnlessZero } from '../sync/page-ref.js';
-import type { Sleeps } from '../sync/task.js';
+import { type Sleeps, together } from '../sync/task.js';
 import { CopyBatch } from './copy-batch.js';
 import type { Dmirror } from './dmirror.js';
 import { BLOCK_PAGES } from './frame-allocator.js';
-
 import { allocSystemPages, copyPages, countMigrated, type MigrationContext } from './migration-targets.js';
 
 /** Blocks that eviction tries before it gives up: each may be held by somebody else at the moment. */
@@ -117,7 +116,8 @@ function* unmapFromDevice(ctx: MigrationContext, first: Page, pages: number): Sl
       }
     }
   }
-  for (const [mirror, { start, end }] of touched) yield* mirror.flush(start, end);
+  // The device is told at once of what every mirror has lost: who invalidates meanwhile finds nothing there, and waits for what was sent.
+  yield* together([...touched].map(([mirror, { start, end }]) => mirror.flush(start, end)));
 }
 
 /** 2 MiB of device memory, for which others may have to leave; NULL_PAGE when there is no such block. */

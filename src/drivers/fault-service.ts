@@ -162,7 +162,11 @@ export class FaultService {
       let starved = yield* this.#bringToDevice(dmirror, whole);
       // Where there is no room for all of a huge page, there may be for the page that is wanted.
       if (starved && whole !== moving) starved = yield* this.#bringToDevice(dmirror, moving);
-      const missing = runs.filter(({ start, end, access }) => !satisfied(dmirror, start, end, access));
+      const missing: Run[] = [];
+      for (const run of runs) {
+        if (satisfied(dmirror, run.start, run.end, run.access)) dmirror.forgetAttempts(run.start, run.end);
+        else missing.push(run);
+      }
       // What is there is told at once: until its lanes have run nobody takes it away, so of all who compete for pages some get
       // on. What takes longer comes after it.
       if (missing.length > 0 && missing.length < runs.length) yield* queue.replay(dmirror.context, upTo);

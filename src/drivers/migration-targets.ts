@@ -164,10 +164,10 @@ export function* awaitCopies(
  * whose page others may have found and wait for.
  * @param done sequence number of the last run that was done
  */
-function reclaimReferences(kernel: Kernel, { batch, first }: CopyTicket, done: number, faultPage: Page): void {
+function reclaimReferences(kernel: Kernel, { batch }: CopyTicket, done: number, faultPage: Page): void {
   const { words } = kernel.memmap;
-  for (const [at, { sourcePage, targetPage, pages }] of batch.runs.entries()) {
-    if (((first + at) | 0) !== ((done + 1) | 0)) continue;
+  for (const { sourcePage, targetPage, pages, sequence } of batch.runs) {
+    if (sequence === 0 || (sequence | 0) !== ((done + 1) | 0)) continue;
     for (let i = 0; i < pages; i++) {
       const source = (sourcePage + i) as Page;
       const target = (targetPage + i) as Page;

@@ -24,6 +24,13 @@ export function* waitUntil(what: string, ready: () => boolean): Sleeps<void> {
   while (!ready()) yield { what, ready };
 }
 
+/** Several things at a time in one task: each has begun before any of them is waited for. */
+export function* together(parts: readonly Sleeps<unknown>[]): Sleeps<void> {
+  const begun = parts.filter((part) => !part.next().done);
+  // One that is resumed too early looks again, and goes on waiting.
+  for (const part of begun) yield* part;
+}
+
 /** Run a task's generator where nothing in it may sleep. @throws Error if it does */
 export function runAtomic<T>(task: Sleeps<T>): T {
   const step = task.next();

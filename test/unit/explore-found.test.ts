@@ -1,7 +1,8 @@
 /** What exploration has found, by the lines that it printed: each held again once it was mended. */
 import { expect, test } from 'vitest';
-import { replay } from '#src/explore/explore';
+import { explore, replay } from '#src/explore/explore';
 import { parseRepro } from '#src/explore/repro';
+import { parseProgram } from '#src/workload/program/parse';
 
 test.each([
   [
@@ -26,4 +27,16 @@ test.each([
   ],
 ])('%s', (_, repro) => {
   expect(replay(parseRepro(repro)).finding).toBeNull();
+});
+
+test('a page that leaves for its eviction is not written through a translation that only one of its processes has lost', () => {
+  const program = parseProgram(
+    'process B C; A: fill 0 1 on 0; A: release 0; B: fill 0 5 on 0; B: store 0 6; C: fill 0 7 on 0'.replaceAll(
+      '; ',
+      '\n',
+    ),
+  );
+  // Without the mend: the 2615th.
+  const { failure } = explore(program, { strategy: 'pct', depth: 5, executions: 4000 });
+  expect(failure?.repro ?? null).toBeNull();
 });
