@@ -4,8 +4,10 @@ export type { ProgramArgs } from './abi/control.js';
 export type { Errno } from './abi/errno.js';
 export type { VirtAddr } from './base/brand.js';
 export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
+export type { Random } from './base/random.js';
 export { boot } from './check/boot.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
+export type { Finding } from './explore/execution.js';
 export {
   type Effort,
   type ExploreFailure,
@@ -69,6 +71,7 @@ export {
   type WordResult,
 } from './machine/types.js';
 export { CHECK_SITES, type NamedSite, REVISIONS, type Revision, type SiteChoice } from './mm/check-sites.js';
+export type { Schedule } from './sched/explore/schedule.js';
 export { workloads } from './workload/library/index.js';
 export { type Pages, ProgramBuilder, program, TaskBuilder, type Where } from './workload/program/build.js';
 export { type GenerateOptions, generateProgram } from './workload/program/generate.js';

@@ -17,6 +17,9 @@ export type ErrorCode =
   | 'ERR_PFNLESS_DISPOSED'
   | 'ERR_PFNLESS_UNSUPPORTED';
 
+/** Characters of a message: what a user wrote may be in it, and of any length. */
+const MESSAGE_MAX = 4000;
+
 /** An error that a user of pfnless can act on. */
 export class PfnlessError extends Error {
   override readonly name: string = 'PfnlessError';
@@ -25,7 +28,7 @@ export class PfnlessError extends Error {
   readonly errno: string | undefined;
 
   constructor(code: ErrorCode, message: string, options: { cause?: unknown; errno?: string } = {}) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(shortened(message, MESSAGE_MAX), options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.errno = options.errno;
   }

@@ -75,7 +75,12 @@ async function lookUpRig(addressing: Addressing): Promise<Rig> {
   const mm = mmOfPid(kernel, process.pid)!;
   const notifier = mmuIntervalNotifierInsert(mm, range.start, range.start + BYTES, { *invalidate() {} });
   const request = {
-    ...{ notifier, start: range.start, end: (range.start + BYTES) as VirtAddr, hmmPfns: makeHmmPfns(PAGES) },
+    ...{
+      notifier,
+      start: range.start as VirtAddr,
+      end: (range.start + BYTES) as VirtAddr,
+      hmmPfns: makeHmmPfns(PAGES),
+    },
     ...{ defaultFlags: 0, pfnFlagsMask: 0, devPrivateOwner: devices[0]!.driver.inspect?.().owner ?? null },
   };
   const sample = (times: number) =>

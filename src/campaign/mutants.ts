@@ -58,7 +58,10 @@ const timeoutMs = (budget: number): number => 600_000 + budget * 100;
 export async function huntMutants(options: MutantsOptions): Promise<MutantsResult> {
   const { addressing, programs, budget, control, seed, jobs, only } = options;
   const meant = ({ addressing: needs }: NamedSite): boolean => needs === 'both' || addressing === 'offset';
-  const wanted = only === undefined ? CHECK_SITES.filter(meant) : [...new Set([CANARY, ...only])].map(siteById);
+  const wanted =
+    only === undefined
+      ? CHECK_SITES.filter(meant)
+      : [...new Set([CANARY, ...only])].map((id) => siteById(id, addressing));
   const shares = Array.from({ length: Math.ceil(control / CONTROL_SHARE) }, (_, at) => at);
   const task = (sites: HuntTask['sites'], most: number, own: number): HuntTask => ({
     ...{ addressing, sites, programs, budget: most, seed: own },

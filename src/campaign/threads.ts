@@ -13,5 +13,8 @@ const ONLY_IMPORTS = process.allowedNodeEnvironmentFlags.has('--experimental-req
 /** So many threads behind a door. The caller destroys it. */
 export function threadPool(door: URL, threads: number): Piscina {
   const execArgv = [...execArgvOfThreads(), ...ONLY_IMPORTS];
-  return new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads, execArgv });
+  const pool = new Piscina({ filename: door.href, minThreads: threads, maxThreads: threads, execArgv });
+  // A thread that ends before it has a task has no caller to tell: another one takes its place.
+  pool.on('error', () => {});
+  return pool;
 }

@@ -29,7 +29,10 @@ export function loadMachine(nameOrFile: string): MachineSpec {
 
 function parseSpecText(text: string, file: string): unknown {
   try {
-    return extname(file).toLowerCase() === '.json' ? JSON.parse(text) : parseYaml(text, { logLevel: 'error' });
+    // A byte order mark is no part of JSON, and editors write it.
+    return extname(file).toLowerCase() === '.json'
+      ? JSON.parse(text.replace(/^\uFEFF/, ''))
+      : parseYaml(text, { logLevel: 'error' });
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
     const several = code === 'MULTIPLE_DOCS' ? 'it has several documents, and a machine is one' : null;

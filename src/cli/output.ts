@@ -9,7 +9,8 @@ const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && pr
 export const paint = colours(wantsColour);
 
 /** Letters of a line, where it is a person who reads: what a program reads is not broken. */
-export const lineWidth = process.stdout.isTTY ? process.stdout.columns : Number.POSITIVE_INFINITY;
+export const lineWidth =
+  process.stdout.isTTY && process.stdout.columns > 0 ? process.stdout.columns : Number.POSITIVE_INFINITY;
 
 /** Text of a result, newline included. */
 export function print(text: string): void {
@@ -32,9 +33,9 @@ export interface Progress {
   stop(): void;
 }
 
-/** A live line on stderr; silent where stderr is not a terminal. */
+/** A live line on stderr; silent where stderr is not a terminal, or one of no width, on which ora clears lines for ever. */
 export async function startProgress(text: string): Promise<Progress> {
-  if (!process.stderr.isTTY) return { update: () => {}, stop: () => {} };
+  if (!process.stderr.isTTY || !(process.stderr.columns > 0)) return { update: () => {}, stop: () => {} };
   const { default: ora } = await import('ora');
   const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
   return {
@@ -49,6 +50,8 @@ export async function startProgress(text: string): Promise<Progress> {
 
 /** Let a reader that closes the pipe (`pfnless list | head -1`) end the program quietly, and a full disk with a sentence. */
 export function tolerateClosedPipe(): void {
+  // Whoever does not read why still sees the exit code.
+  process.stderr.on('error', () => {});
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(process.exitCode ?? 0);
     complain(`The output cannot be written: ${error.message}.`);

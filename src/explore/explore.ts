@@ -157,7 +157,10 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
     redundant: strategy.redundant ?? 0,
     outcomes: Object.fromEntries([...outcomes].sort(byName)),
     worst,
-    mean: { steps: sum.steps / Math.max(1, executions), faultsPerAccess: sum.faults / Math.max(1, sum.accesses) },
+    mean: {
+      steps: sum.steps / Math.max(1, executions),
+      faultsPerAccess: sum.accesses === 0 ? 0 : sum.faults / sum.accesses,
+    },
     failure,
   };
 }
@@ -191,7 +194,7 @@ export function requireExploreOptions(options: ExploreOptions): void {
   requireWhole('The depth of pct', depth, 1, EXPLORE_LIMITS.depth);
   requireWhole('The number of preemptions', preemptions, 0, EXPLORE_LIMITS.preemptions);
   requireAddressing(addressing);
-  requireSiteChoice(sites);
+  requireSiteChoice(sites, addressing);
   requireBoolean('twice of an exploration', twice);
   requireBoolean('shrink of an exploration', shrinks);
   requireFunction('onProgress of an exploration', onProgress);

@@ -46,7 +46,7 @@ export function requireRepro(repro: Repro): void {
   requireOptions('What is replayed', repro, ['addressing', 'sites', 'schedule', 'program']);
   const { addressing, sites = {}, schedule, program } = repro;
   requireAddressing(addressing);
-  requireSiteChoice(sites);
+  requireSiteChoice(sites, addressing);
   requireList('The schedule', schedule);
   for (const answer of schedule) requireWhole('An answer of the schedule', answer, 0, ANSWER_MAX);
   requireProgram(program);
@@ -66,7 +66,7 @@ export function parseRepro(text: string): Repro {
   const [, version, kernel = '', schedule, program] = match ?? [];
   const [addressing, ...words] = kernel.split(',');
   if (version !== VERSION || !isAddressing(addressing)) {
-    const form = `"${VERSION} offset 4-c.2 pages 1; A: store 0 1"`;
+    const form = `"${VERSION} offset tame pages 1; A: store 0 1"`;
     throw new PfnlessError('ERR_PFNLESS_SYNTAX', `this is no repro: give the line that explore printed, as in ${form}`);
   }
   return {

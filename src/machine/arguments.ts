@@ -16,6 +16,7 @@ import {
   requireWhole,
   shown,
 } from '../base/require.js';
+import { builtins } from '../device/programs/index.js';
 import { ADDRESSINGS } from '../mm/addressing/addressing.js';
 import { CLEAR_REFS } from '../mm/clear-refs.js';
 import { ADVICES } from '../mm/madvise.js';
@@ -97,14 +98,14 @@ export function requireLook(range: VirtRange): PageRange {
   return found;
 }
 
-function requireInside(start: VirtAddr, length: number): void {
+function requireInside(start: number, length: number): void {
   if (start + length > TASK_SIZE) {
     throw argumentError(`${length} bytes at ${hex(start)} leave the address space, which ends at ${hex(TASK_SIZE)}.`);
   }
 }
 
 /** What a read or write touches. */
-export function requireAccess(start: VirtAddr, length: number): void {
+export function requireAccess(start: number, length: number): asserts start is VirtAddr {
   requireAddress('The address', start);
   requireWhole('The length', length, 0, ACCESS_BYTES_MAX);
   requireInside(start, length);
@@ -138,7 +139,7 @@ export function requireWords(words: ArrayLike<bigint>, pages: number): BigUint64
 }
 
 /** The typed array of an element type, for `count` elements at an aligned address. */
-export function requireElements<T extends ElementType>(type: T, start: VirtAddr, count: number): ElementArrays[T] {
+export function requireElements<T extends ElementType>(type: T, start: number, count: number): ElementArrays[T] {
   const Elements = elementConstructor(type);
   requireWhole('The number of elements', count, 0, ACCESS_BYTES_MAX / Elements.BYTES_PER_ELEMENT);
   requireAligned(type, start);
@@ -146,7 +147,7 @@ export function requireElements<T extends ElementType>(type: T, start: VirtAddr,
   return new Elements(count) as ElementArrays[T];
 }
 
-export function requireValues<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): void {
+export function requireValues<T extends ElementType>(type: T, start: number, values: ElementArrays[T]): void {
   const Elements = elementConstructor(type);
   if (!(values instanceof Elements)) {
     throw argumentError(`Values of type ${type} must be in a ${Elements.name}, not ${shown(values)}.`);
@@ -183,7 +184,7 @@ function elementConstructor(type: ElementType) {
   return ELEMENT_CONSTRUCTORS[type];
 }
 
-function requireAligned(type: ElementType, start: VirtAddr): void {
+function requireAligned(type: ElementType, start: number): void {
   requireAddress('The address', start);
   const bytes = ELEMENT_CONSTRUCTORS[type].BYTES_PER_ELEMENT;
   if (start % bytes !== 0)
@@ -345,16 +346,21 @@ export function requireLaunch(
   if (!(program instanceof URL) && (typeof program !== 'string' || program === '')) {
     throw argumentError(`A program is the name of a built-in or the URL of a module, not ${shown(program)}.`);
   }
+  if (typeof program === 'string' && !Object.hasOwn(builtins, program) && !URL.canParse(program)) {
+    const hint = suggestion(program, Object.keys(builtins));
+    throw argumentError(`There is no program "${program}" (${hint}): give a built-in's name or the URL of a module.`);
+  }
   requireOptions('The options of a launch', options, ['lanes', 'groupSize', 'args']);
   const { lanes, groupSize = GROUP_SIZE_DEFAULT, args = {} } = options;
   requireWhole('The number of lanes', lanes, 1, LANES_MAX);
   requireWhole('The size of a work group', groupSize, 1, GROUP_SIZE_MAX);
-  requireProgramArgs(args);
-  return { program: program instanceof URL ? program.href : program, lanes, groupSize, args };
+  requireObject('The arguments of a program', args);
+  const own = { ...args };
+  requireProgramArgs(own);
+  return { program: program instanceof URL ? program.href : program, lanes, groupSize, args: own };
 }
 
 function requireProgramArgs(args: ProgramArgs): void {
-  requireObject('The arguments of a program', args);
   for (const [name, value] of Object.entries(args)) {
     if (typeof value !== 'number')
       throw argumentError(`The program's argument ${name} must be a number, not ${shown(value)}.`);

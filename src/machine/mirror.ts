@@ -71,7 +71,7 @@ export class DeviceMirror implements Mirror {
     });
   }
 
-  read(start: VirtAddr, length: number): Promise<Uint8Array> {
+  read(start: number, length: number): Promise<Uint8Array> {
     return this.#life.call(async () => {
       requireAccess(start, length);
       const out = new Uint8Array(length);
@@ -81,7 +81,7 @@ export class DeviceMirror implements Mirror {
     });
   }
 
-  write(start: VirtAddr, bytes: Uint8Array): Promise<void> {
+  write(start: number, bytes: Uint8Array): Promise<void> {
     return this.#life.call(async () => {
       requireBytes(bytes);
       requireAccess(start, bytes.length);
@@ -173,9 +173,14 @@ export class DeviceMirror implements Mirror {
     return this.#parts.device.driver.file ?? null;
   }
 
+  /** The calls that are in flight have come back. */
+  idle(): Promise<void> {
+    return this.#life.idle();
+  }
+
   close(): Promise<void> {
     return this.#life.end(async () => {
-      await this.#life.idle();
+      await this.idle();
       const { machine, open, device, onClosed } = this.#parts;
       await machine.executor.run(`close mirror on ${device.spec.name}`, open.put());
       onClosed(this);

@@ -116,7 +116,7 @@ export class EmulatedProcess implements Process {
       const file = options.file === undefined ? null : requireMappable(options.file, machine);
       const request = {
         ...{ length, prot, kind, hugetlb, fixed: at !== undefined },
-        ...(at === undefined ? {} : { addr: at }),
+        ...(at === undefined ? {} : { addr: at as VirtAddr }),
         ...(file === null ? {} : { file: { file, pgoff: offset / PAGE_SIZE } }),
       };
       const task = holding(machine.kernel, file, doMmap(machine.kernel, mm, request));
@@ -154,7 +154,11 @@ export class EmulatedProcess implements Process {
       const at = requirePageRange(range);
       const { length, to, mayMove, dontUnmap } = requireMremapOptions(at, options);
       const { machine, mm } = this.#parts;
-      const flags = { maymove: mayMove, dontunmap: dontUnmap, ...(to === undefined ? {} : { fixedAt: to }) };
+      const flags = {
+        maymove: mayMove,
+        dontunmap: dontUnmap,
+        ...(to === undefined ? {} : { fixedAt: to as VirtAddr }),
+      };
       const task = doMremap(machine.kernel, mm, at.start, at.length, length, flags);
       const start = await machine.executor.run(this.#name('mremap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(at.length)}`, start);
@@ -232,7 +236,7 @@ export class EmulatedProcess implements Process {
     if (errno !== 0) throw this.#errnoError(what, errno);
   }
 
-  read(start: VirtAddr, length: number): Promise<Uint8Array> {
+  read(start: number, length: number): Promise<Uint8Array> {
     return this.#life.call(async () => {
       requireAccess(start, length);
       const out = new Uint8Array(length);
@@ -241,7 +245,7 @@ export class EmulatedProcess implements Process {
     });
   }
 
-  write(start: VirtAddr, bytes: Uint8Array): Promise<void> {
+  write(start: number, bytes: Uint8Array): Promise<void> {
     return this.#life.call(async () => {
       requireBytes(bytes);
       requireAccess(start, bytes.length);
@@ -249,18 +253,18 @@ export class EmulatedProcess implements Process {
     });
   }
 
-  readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]> {
+  readArray<T extends ElementType>(type: T, start: number, count: number): Promise<ElementArrays[T]> {
     return this.#life.call(async () => {
       const values = requireElements(type, start, count);
-      await this.#load(start, bytesOf(values));
+      await this.#load(start as VirtAddr, bytesOf(values));
       return values;
     });
   }
 
-  writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void> {
+  writeArray<T extends ElementType>(type: T, start: number, values: ElementArrays[T]): Promise<void> {
     return this.#life.call(async () => {
       requireValues(type, start, values);
-      await this.#store(start, bytesOf(values));
+      await this.#store(start as VirtAddr, bytesOf(values));
     });
   }
 
@@ -401,6 +405,7 @@ export class EmulatedProcess implements Process {
       // Calls that sleep until a store is allowed would never come back.
       for (const userfaultfd of [...this.#userfaultfds]) await userfaultfd.close();
       await this.#life.idle();
+      await Promise.all([...this.#mirrors].map((mirror) => mirror.idle()));
       const { machine, mm, onExit } = this.#parts;
       // As do_exit() has it: nobody else hears of pages that only this process had.
       await machine.executor.run(this.#name('exit'), exitMm(machine.kernel, mm));

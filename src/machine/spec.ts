@@ -125,7 +125,7 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
   const parsed = result.data;
   const asWritten = resolveMemory(parsed.memory, fail);
   for (const [index, id] of parsed.forget.entries()) {
-    const problem = siteProblem(id);
+    const problem = siteProblem(id, parsed.addressing);
     if (problem !== null) fail(['forget', index], `must be a check site: ${problem}`);
   }
   const problem = layoutProblem(asWritten);

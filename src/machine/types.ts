@@ -25,9 +25,9 @@ export interface ElementArrays {
 }
 export type ElementType = keyof ElementArrays;
 
-/** A range of virtual addresses, in bytes; `start` is page-aligned where it comes from `mmap`. */
+/** A range of virtual addresses, in bytes; `start` is page-aligned where it comes from `mmap`. Addresses are numbers below 2^47. */
 export interface VirtRange {
-  readonly start: VirtAddr;
+  readonly start: number;
   readonly length: number;
 }
 
@@ -109,14 +109,14 @@ export interface Mirror extends AsyncDisposable {
   migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult>;
   /**
    * Run a compute program: the name of a built-in, or the URL of a module whose default export is a `ComputeProgram`.
-   * @throws PfnlessError ERR_PFNLESS_FAULT when a lane touched memory it may not; ERR_PFNLESS_PROGRAM when it threw;
-   * ERR_PFNLESS_DEVICE_LOST when the device died
+   * @throws PfnlessError ERR_PFNLESS_ARGUMENT for a name that no built-in has; ERR_PFNLESS_FAULT when a lane touched memory it may not;
+   * ERR_PFNLESS_PROGRAM when the program threw, or its module cannot be loaded; ERR_PFNLESS_DEVICE_LOST when the device died
    */
   launch(program: string | URL, options: LaunchOptions): Promise<LaunchResult>;
   /** The driver's read: through the device's page table, faulting as the device would. @throws ERR_PFNLESS_ERRNO */
-  read(start: VirtAddr, length: number): Promise<Uint8Array>;
+  read(start: number, length: number): Promise<Uint8Array>;
   /** The driver's write. @throws ERR_PFNLESS_ERRNO */
-  write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
+  write(start: number, bytes: Uint8Array): Promise<void>;
   /**
    * Linux's HMM_DMIRROR_READ: the first word of each page, faulting pages in as the device would. Here and below `errno` of the result
    * is EFAULT where nothing is mapped or the access is not allowed, ENOMEM where memory ran out.
@@ -144,7 +144,7 @@ export interface MremapOptions {
   /** New length in bytes, rounded up to pages. Default: as it is. */
   readonly length?: number;
   /** Where to (MREMAP_FIXED): what is mapped there goes away. Default: where it is, or where there is room. */
-  readonly to?: VirtAddr;
+  readonly to?: number;
   /** It may go elsewhere if it cannot stay (MREMAP_MAYMOVE). Default true. */
   readonly mayMove?: boolean;
   /** The old range stays mapped, without its pages (MREMAP_DONTUNMAP). Default false. */
@@ -155,7 +155,7 @@ export interface MmapOptions {
   /** Bytes; rounded up to pages. */
   readonly length: number;
   /** Fixed address (MAP_FIXED). Default: the kernel chooses. */
-  readonly at?: VirtAddr;
+  readonly at?: number;
   /** Default `rw`. */
   readonly protection?: Protection;
   /** Shared with the processes that `fork` makes, and with the file (MAP_SHARED), or each to its own (MAP_PRIVATE, default). */
@@ -226,7 +226,7 @@ export interface SmapsSummary {
 /** A load, store or atomic addition of a 32-bit word, at a multiple of 4. */
 export interface WordOperation {
   readonly kind: 'load' | 'store' | 'add';
-  readonly address: VirtAddr;
+  readonly address: number;
   /** What to store or to add, a 32-bit integer. */
   readonly value?: number;
 }
@@ -325,12 +325,12 @@ export interface Process extends AsyncDisposable {
   /** Mirrors that are open, the oldest first; after a fork, the child's copies of its parent's. */
   readonly mirrors: readonly Mirror[];
   /** CPU reads: fault like loads. @throws PfnlessError ERR_PFNLESS_FAULT (SIGSEGV, SIGBUS; OOM is SIGBUS with ENOMEM) */
-  read(start: VirtAddr, length: number): Promise<Uint8Array>;
+  read(start: number, length: number): Promise<Uint8Array>;
   /** CPU writes: fault like stores. @throws PfnlessError ERR_PFNLESS_FAULT; what is before the fault has been written */
-  write(start: VirtAddr, bytes: Uint8Array): Promise<void>;
+  write(start: number, bytes: Uint8Array): Promise<void>;
   /** Typed forms, with the same errors: `start` is aligned to the element. */
-  readArray<T extends ElementType>(type: T, start: VirtAddr, count: number): Promise<ElementArrays[T]>;
-  writeArray<T extends ElementType>(type: T, start: VirtAddr, values: ElementArrays[T]): Promise<void>;
+  readArray<T extends ElementType>(type: T, start: number, count: number): Promise<ElementArrays[T]>;
+  writeArray<T extends ElementType>(type: T, start: number, values: ElementArrays[T]): Promise<void>;
   /** /proc/PID/pagemap as root reads it: the 64-bit word of each page. */
   pagemap(range: VirtRange): Promise<BigUint64Array>;
   /** `mincore()` of each page: 1 in core, 0 not, -1 where nothing is mapped. */

@@ -7,10 +7,10 @@
  *
  * What the model cannot express: check-sites/beyond.ts, with the reasons.
  */
-import { PfnlessError } from '../base/errors.js';
 import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
-import { requireList, requireOneOf, requireOptions } from '../base/require.js';
+import { argumentError, requireList, requireOneOf, requireOptions } from '../base/require.js';
+import type { AddressingName } from './addressing/addressing.js';
 import { ENTRY_SITES } from './check-sites/entries.js';
 import { HISTORY_SITES } from './check-sites/history.js';
 import { LIFETIME_SITES } from './check-sites/lifetime.js';
@@ -56,28 +56,32 @@ export const CHECK_SITES: readonly NamedSite[] = deepFreeze(
 
 const BY_ID: ReadonlyMap<string, NamedSite> = new Map(CHECK_SITES.map((site) => [site.id, site]));
 
-/** Why an id names no site; `null` if it names one. */
-export function siteProblem(id: string): string | null {
-  if (BY_ID.has(id)) return null;
+/** Why a kernel of this addressing cannot forget a site; `null` if it can. */
+export function siteProblem(id: string, addressing: AddressingName): string | null {
+  const site = BY_ID.get(id);
+  if (site !== undefined && addressing === 'legacy' && site.addressing === 'offset') {
+    return `"${id}" is about offsets, and means nothing under legacy addressing`;
+  }
+  if (site !== undefined) return null;
   const hint = suggestion(String(id), [...BY_ID.keys()]);
   // Dozens of names are no help.
   return `there is no "${id}" (${hint.startsWith('known') ? 'see `npx pfnless list`' : hint})`;
 }
 
 /** @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-export function siteById(id: string): NamedSite {
-  const problem = siteProblem(id);
-  if (problem !== null) throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `no check site: ${problem}`);
+export function siteById(id: string, addressing: AddressingName = 'offset'): NamedSite {
+  const problem = siteProblem(id, addressing);
+  if (problem !== null) throw argumentError(`This is no check site: ${problem}.`);
   return BY_ID.get(id)!;
 }
 
 /** @throws PfnlessError ERR_PFNLESS_ARGUMENT when it is none */
-export function requireSiteChoice(choice: SiteChoice): void {
+export function requireSiteChoice(choice: SiteChoice, addressing: AddressingName): void {
   requireOptions('The sites of a kernel', choice, ['revision', 'forget']);
   const { revision = DEFAULT_REVISION, forget = [] } = choice;
   requireOneOf('The revision', revision, REVISIONS);
   requireList('What a kernel forgets', forget);
-  for (const id of forget) siteById(id);
+  for (const id of forget) siteById(id, addressing);
 }
 
 /**

@@ -7,7 +7,6 @@
  * the page. Under the fixed rule the lock is tried, and who does not get it waits without a reference.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import type { VirtAddr } from '../base/brand.js';
 import { bootWithState } from '../machine/boot.js';
 import { parseMachineSpec } from '../machine/spec.js';
 import type { Addressing } from '../machine/types.js';
@@ -18,7 +17,6 @@ export interface ContentionOptions {
   readonly rule: 'reference' | 'trylock';
   readonly cpus: number;
   readonly addressing: Addressing;
-  readonly seed: number;
 }
 
 export interface ContentionResult extends ContentionOptions {
@@ -43,10 +41,10 @@ const FAULTS_MAX = 20_000;
 
 /** Measure one rule with some CPUs: inline, round robin, a pure function of the options. */
 export async function measureContention(options: ContentionOptions): Promise<ContentionResult> {
-  const { rule, cpus, addressing, seed } = options;
+  const { rule, cpus, addressing } = options;
   const { machine, state } = await bootWithState(
     parseMachineSpec({
-      ...{ executor: 'inline', schedule: 'round-robin', seed, addressing, cpus },
+      ...{ executor: 'inline', schedule: 'round-robin', addressing, cpus },
       ...{ memory: { ram: '64MiB' }, devices: [{ memory: '16MiB' }] },
       forget: rule === 'reference' ? [FAULT_TRYLOCK] : [],
     }),
@@ -65,7 +63,7 @@ export async function measureContention(options: ContentionOptions): Promise<Con
   let successes = 0;
   let livelock = false;
   while (successes < PAGES && !livelock) {
-    const address = (range.start + successes * PAGE_SIZE) as VirtAddr;
+    const address = range.start + successes * PAGE_SIZE;
     const before = faultsOf();
     let isHome = false;
     const loads = Promise.all(

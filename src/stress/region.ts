@@ -1,6 +1,5 @@
 /** A mapping under stress: where it is, which of its words are used, and what they hold (last-writer.ts). */
 import { PAGE_SIZE } from '../abi/address.js';
-import type { VirtAddr } from '../base/brand.js';
 import type { Mirror, Process, VirtRange } from '../machine/types.js';
 import { LastWriters } from './last-writer.js';
 
@@ -14,7 +13,7 @@ export type RegionKind = 'anonymous' | 'huge' | 'shared';
 
 interface RegionOptions {
   readonly kind: RegionKind;
-  readonly start: VirtAddr;
+  readonly start: number;
   readonly bytes: number;
   /** Pages whose words are used: all of a small region, some of a huge one. */
   readonly pages: readonly number[];
@@ -28,7 +27,7 @@ export class Region {
   readonly last: LastWriters;
   /** Who writes each word in the episode that runs. */
   readonly writers: Int16Array;
-  start: VirtAddr;
+  start: number;
 
   constructor(options: RegionOptions, of?: { readonly last: LastWriters; readonly writers: Int16Array }) {
     this.kind = options.kind;
@@ -47,9 +46,9 @@ export class Region {
     return { start: this.start, length: this.bytes };
   }
 
-  addressOf(word: number): VirtAddr {
+  addressOf(word: number): number {
     const page = this.pages[Math.floor(word / SLOTS_OF_PAGE)]!;
-    return (this.start + page * PAGE_SIZE + SLOTS[word % SLOTS_OF_PAGE]!) as VirtAddr;
+    return this.start + page * PAGE_SIZE + SLOTS[word % SLOTS_OF_PAGE]!;
   }
 
   /** The words whose pages begin in a range. */

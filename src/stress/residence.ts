@@ -1,4 +1,5 @@
 /** Where the pages of regions are, from the page tables alone: what a device that dies, or memory that fails, takes with it is looked up here. */
+import type { VirtAddr } from '../base/brand.js';
 import { type CpuEntry, cpuEntryAt } from '../check/page-tables.js';
 import type { MachineDevice, MachineState } from '../machine/state.js';
 import { mmOfPid } from '../mm/mm-struct.js';
@@ -24,7 +25,7 @@ export function* wordsWhere(
     if (mm === undefined) continue;
     for (const region of subject.regions) {
       for (let word = 0; word < region.words; word++) {
-        const entry = cpuEntryAt(kernel, mm, region.addressOf(word));
+        const entry = cpuEntryAt(kernel, mm, region.addressOf(word) as VirtAddr);
         if (entry !== null && isMeant(entry)) yield { subject, region, word, entry };
       }
     }

@@ -7,6 +7,7 @@ import { createRandom } from '../base/random.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { bootWithState } from '../machine/boot.js';
 import type { MachineSpec } from '../machine/spec.js';
+import type { MachineState } from '../machine/state.js';
 import type { Violation } from '../machine/types.js';
 import type { KernelOptions } from '../mm/kernel.js';
 import { discardLosses, runEpisode, sweep } from './episode.js';
@@ -21,12 +22,13 @@ export interface RoundOptions {
   readonly inject: readonly InjectionId[];
   /** Hooks of the kernel beside its spec, which has everything that flags say of a machine. */
   readonly kernel?: Partial<KernelOptions>;
-  /** Asked between episodes. */
-  isOver(operations: number): boolean;
+  /** Asked between episodes, with what has been done so far. */
+  isOver(operations: number, episodes: number): boolean;
 }
 
 export interface RoundResult {
   readonly seed: number;
+  /** Episodes that were begun: as many make the round again. */
   readonly episodes: number;
   /** Loads and stores that were done and compared. */
   readonly operations: number;
@@ -65,12 +67,12 @@ export async function runRound({ spec, inject, kernel, isOver }: RoundOptions): 
   let episodes = 0;
   let framesLeaked = 0;
   try {
-    while (episodes < EPISODES_MAX && !isOver(world.operations) && isAlive(world)) {
+    while (episodes < EPISODES_MAX && !isOver(world.operations, episodes) && isAlive(world)) {
+      episodes++;
       injector.armed = true;
       await changePopulation(world);
       injector.armed = false;
       await runEpisode(world);
-      episodes++;
       if (episodes % EPISODES_PER_CHECK === 0) await checkAll(world);
     }
     framesLeaked = await settle(world, framesAtStart);
@@ -79,7 +81,6 @@ export async function runRound({ spec, inject, kernel, isOver }: RoundOptions): 
     // A task that was thrown out of the middle of things holds its locks for ever: nobody shall wait for them.
     booted.state.executor.stop(foundBy(error));
   }
-  const { cpuFaults, deviceFaults, migratedToDevice, migratedToRam, cpus } = await machine.stats();
   try {
     await machine.dispose();
   } catch (error) {
@@ -95,12 +96,18 @@ export async function runRound({ spec, inject, kernel, isOver }: RoundOptions): 
     violations,
     framesLeaked,
     injected: injector.fired,
-    traffic: {
-      cpuFaults,
-      deviceFaults,
-      migrated: migratedToDevice + migratedToRam,
-      shootdowns: cpus.reduce((sum, { shootdowns }) => sum + shootdowns, 0),
-    },
+    traffic: trafficOf(booted.state),
+  };
+}
+
+/** Counters that the kernel's side keeps: a device that hangs would not answer. */
+function trafficOf({ kernel, devices, cpus }: MachineState): RoundResult['traffic'] {
+  const { cpuFaults, migratedToDevice, migratedToRam } = kernel.stats;
+  return {
+    cpuFaults,
+    deviceFaults: devices.reduce((sum, { driver }) => sum + driver.stats().deviceFaults, 0),
+    migrated: migratedToDevice + migratedToRam,
+    shootdowns: cpus.reduce((sum, cpu) => sum + cpu.counters().shootdowns, 0),
   };
 }
 

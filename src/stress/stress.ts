@@ -13,6 +13,8 @@ export interface StressLimits {
   readonly durationMs?: number | undefined;
   readonly operations?: number | undefined;
   readonly rounds?: number | undefined;
+  /** Of each round; a round has 60 at the most. */
+  readonly episodes?: number | undefined;
 }
 
 export interface StressOptions extends Pick<RoundOptions, 'inject' | 'kernel'> {
@@ -38,6 +40,8 @@ export interface StressResult {
   readonly violations: readonly Violation[];
   /** Seed of the round that found something; `null` when none did. */
   readonly failedSeed: number | null;
+  /** Episodes of that round. */
+  readonly failedEpisodes: number | null;
   /** Every round came to rest with nothing left over. */
   readonly settled: boolean;
   readonly framesLeaked: number;
@@ -56,13 +60,14 @@ export async function runStress({
 }: StressOptions): Promise<StressResult> {
   const end = now() + (limits.durationMs ?? Number.POSITIVE_INFINITY);
   const { operations: operationsMax = Number.POSITIVE_INFINITY, rounds: roundsMax = Number.POSITIVE_INFINITY } = limits;
+  const { episodes: episodesMax = Number.POSITIVE_INFINITY } = limits;
   const results: RoundResult[] = [];
   let operations = 0;
   do {
     const seed = (spec.seed + results.length) % (SEED_MAX + 1);
-    const isOver = (soFar: number): boolean => {
+    const isOver = (soFar: number, episodes: number): boolean => {
       onProgress?.({ rounds: results.length, operations: operations + soFar });
-      return now() >= end || operations + soFar >= operationsMax;
+      return now() >= end || operations + soFar >= operationsMax || episodes >= episodesMax;
     };
     const result = await runRound({
       spec: overrideMachineSpec(spec, { seed }),
@@ -97,6 +102,7 @@ export function summary(results: readonly RoundResult[]): StressResult {
     lost: sum(({ lost }) => lost),
     violations: results.flatMap(({ violations }) => violations),
     failedSeed: failed?.seed ?? null,
+    failedEpisodes: failed?.episodes ?? null,
     settled: failed === undefined,
     framesLeaked: sum(({ framesLeaked }) => framesLeaked),
     injected,

@@ -1,4 +1,6 @@
 /** A host CPU in a worker thread. It needs no control plane: what it is to do stands in its block, and it ends when told there. */
+// Not the global ones, which tests of our users may have stand still.
+import { clearTimeout, setTimeout } from 'node:timers';
 import { Worker } from 'node:worker_threads';
 import type { CpuConfig } from '../abi/cpu.js';
 import type { CpuPort } from './cpu-port.js';

@@ -5,6 +5,8 @@
  * The worker sleeps outside of its event loop, so each control call also counts up `controlRequested` and rings the doorbell.
  */
 import { availableParallelism } from 'node:os';
+// Not the global ones, which tests of our users may have stand still.
+import { clearTimeout, setTimeout } from 'node:timers';
 import { isMainThread, Worker } from 'node:worker_threads';
 import { wrap } from 'comlink';
 import type { DeviceConfig, DeviceControl, DeviceMemories } from '../abi/control.js';

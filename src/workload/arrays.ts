@@ -1,5 +1,4 @@
 /** Typed arrays in the memory of a workload's process, and the comparison with what they should hold. */
-import type { VirtAddr } from '../base/brand.js';
 import type { ElementArrays, ElementType, VirtRange } from '../machine/types.js';
 import type { WorkloadEnv, WorkloadVerdict } from './workload.js';
 
@@ -16,7 +15,7 @@ export interface SharedArray<T extends ElementType> {
   readonly range: VirtRange;
   readonly count: number;
   /** Address of an element. */
-  at(index: number): VirtAddr;
+  at(index: number): number;
   write(values: ElementArrays[T], first?: number): Promise<void>;
   /** The CPU's loads: pages that are on a device fault back one at a time. */
   read(first?: number, count?: number): Promise<ElementArrays[T]>;
@@ -30,7 +29,7 @@ export async function allocate<T extends ElementType>(
   count: number,
 ): Promise<SharedArray<T>> {
   const range = await env.process.mmap({ length: count * BYTES_PER_ELEMENT[type] });
-  const at = (index: number): VirtAddr => (range.start + index * BYTES_PER_ELEMENT[type]) as VirtAddr;
+  const at = (index: number): number => range.start + index * BYTES_PER_ELEMENT[type];
   const read = (first = 0, length = count - first) => env.process.readArray(type, at(first), length);
   return {
     range,

@@ -13,16 +13,18 @@ import {
   shown,
 } from '../base/require.js';
 import type { Machine, MachineStats, Violation } from '../machine/types.js';
+import { clockMs } from '../sched/turn.js';
 import type { Workload, WorkloadVerdict } from './workload.js';
 
 export interface RunWorkloadOptions {
-  /** Devices to use, 1..8: the machine's first ones. */
-  readonly devices: number;
+  /** Devices to use, 1..8: the machine's first ones. Default: all of them that it may use. */
+  readonly devices?: number;
   /** Default: the workload's own. */
   readonly size?: number | undefined;
-  readonly seed: number;
-  /** Milliseconds: time comes from outside. */
-  readonly now: () => number;
+  /** Default: the machine's. */
+  readonly seed?: number;
+  /** Milliseconds since some moment, for `wallMs`. Default: the host's clock. */
+  readonly now?: () => number;
 }
 
 export interface WorkloadResult {
@@ -55,28 +57,25 @@ export const WORKLOAD_DEVICES_MAX = 8;
 export async function runWorkload(
   machine: Machine,
   workload: Workload,
-  options: RunWorkloadOptions,
+  options: RunWorkloadOptions = {},
 ): Promise<WorkloadResult> {
   requireObject('The machine', machine);
   requireWorkload(workload);
-  requireRunOptions(options);
-  const { devices, size = workload.defaultSize } = options;
+  const { devices, size, seed, now } = requireRunOptions(machine, workload, options);
   const before = await machine.stats();
   requireThatItFits(machine, workload, { devices, size, freeRamPages: before.freeRamPages });
 
   const process = await machine.process();
-  const started = options.now();
+  const started = now();
   const outcome = await outcomeOf(async () => {
     const mirrors = await Promise.all(Array.from({ length: devices }, (_, device) => process.mirror(device)));
-    return verdictOf(
-      await workload.run({ machine, process, mirrors, devices, size, random: createRandom(options.seed) }),
-    );
+    return verdictOf(await workload.run({ machine, process, mirrors, devices, size, random: createRandom(seed) }));
   }).catch(async (error: unknown) => {
     // In a kernel that broke its rules nothing can be relied on to end.
     if (!(error instanceof InvariantViolation)) await process.exit();
     throw error;
   });
-  const wallMs = options.now() - started;
+  const wallMs = now() - started;
   await machine.settle();
   const counters = difference(before, await machine.stats());
   // Once with the workload's memory in place, and once to see that the process leaves nothing behind.
@@ -111,12 +110,20 @@ function requireWorkload(workload: Workload): void {
   requireFunction(`run of ${name}`, run);
 }
 
-function requireRunOptions(options: RunWorkloadOptions): void {
+/** The options with their defaults. */
+function requireRunOptions(
+  machine: Machine,
+  workload: Workload,
+  options: RunWorkloadOptions,
+): Required<RunWorkloadOptions> & { readonly size: number } {
   requireOptions('The options of a run', options, ['devices', 'size', 'seed', 'now']);
-  requireSeed(options.seed);
-  requireFunction('now of a run', options.now);
-  const now: unknown = options.now();
-  if (typeof now !== 'number') throw argumentError(`now of a run must return milliseconds, not ${shown(now)}.`);
+  const { devices = Math.min(machine.deviceCount, WORKLOAD_DEVICES_MAX), size = workload.defaultSize } = options;
+  const { seed = machine.spec.seed, now = clockMs } = options;
+  requireSeed(seed);
+  requireFunction('now of a run', now);
+  const time: unknown = now();
+  if (typeof time !== 'number') throw argumentError(`now of a run must return milliseconds, not ${shown(time)}.`);
+  return { devices, size, seed, now };
 }
 
 function verdictOf(verdict: WorkloadVerdict): WorkloadVerdict {

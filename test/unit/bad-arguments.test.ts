@@ -155,7 +155,7 @@ describe('a workload', () => {
   const verdict = { verified: true, checked: 1, expectFaults: 0, expectMigrations: 0 };
   test.each([
     ['a name', 'vector-add', {}, /workload must be an object, not "vector-add"/],
-    ['no clock', good, { now: undefined }, /now of a run must be a function, not undefined/],
+    ['no clock', good, { now: 12 }, /now of a run must be a function, not 12/],
     ['a seed in words', good, { seed: 'x' }, /seed must be a whole number/],
     ['no sizes', { ...good, sizes: {} }, {}, /smallest size of vector-add must be a whole number/],
     ['a clock of words', good, { now: () => 'noon' }, /now of a run must return milliseconds, not "noon"/],

@@ -238,7 +238,9 @@ describe.each(['legacy', 'offset'] as const)('holding coherent pages (%s)', (add
       const range = await filled(4);
       await mirrors[0].migrate(range, 'device');
       const got = await process.pin(part(range, 0, 1), { kind: 'get', write: true });
-      const short = await run(pinUserPages(kernel, mm, part(range, 1, 1).start, 1, { write: true, longterm: false }));
+      const short = await run(
+        pinUserPages(kernel, mm, part(range, 1, 1).start as VirtAddr, 1, { write: true, longterm: false }),
+      );
       if (typeof short === 'string') throw new Error(short);
       expect(await mirrors[0].migrate(range, 'system')).toMatchObject({ migrated: 2, errno: 0 });
       expect(await used()).toEqual([2, 0, 0]);

@@ -27,7 +27,7 @@ async function look(page: number, change: (pte: bigint, entries: bigint[]) => bi
   await process.read(at(2), 1);
   expect(await machine.check()).toEqual([]);
   const { kernel } = state;
-  const first = leafTable(kernel, [...kernel.mms][0]!, range.start) + pteIndex(range.start);
+  const first = leafTable(kernel, [...kernel.mms][0]!, range.start as VirtAddr) + pteIndex(range.start);
   const entries = [0, 1, 2].map((index) => kernel.ram.words[first + index]!);
   kernel.ram.words[first + page] = change(entries[page]!, entries);
   const messages = (await machine.check()).map(({ message }) => message);

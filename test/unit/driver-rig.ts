@@ -76,7 +76,7 @@ export async function withRig(addressing: 'legacy' | 'offset', body: (rig: Rig) 
   });
   const process = await machine.process();
   const arena = await process.mmap({ length: ARENA * PAGE });
-  const rig = new Rig(machine, process, await process.mirror(0, { onFault: 'mirror' }), arena.start);
+  const rig = new Rig(machine, process, await process.mirror(0, { onFault: 'mirror' }), arena.start as VirtAddr);
   await process.munmap(rig.at(MAPPED, ARENA - MAPPED));
   await body(rig);
   expect(await machine.check()).toEqual([]);

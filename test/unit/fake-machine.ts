@@ -151,8 +151,9 @@ export function createFakeMachine(options: { devices: number; deviceMemory: numb
       end += Math.ceil(length / 4096) * 4096;
       return { start, length: end - start };
     },
-    readArray: async (type, start, count) => elements(type, start, count).slice() as ElementArrays[typeof type],
-    writeArray: async (type, start, values) => elements(type, start, values.length).set(values),
+    readArray: async (type, start, count) =>
+      elements(type, start as VirtAddr, count).slice() as ElementArrays[typeof type],
+    writeArray: async (type, start, values) => elements(type, start as VirtAddr, values.length).set(values),
     mirror: async (device) => mirror(device as number) as Mirror,
     exit: async () => {},
   };

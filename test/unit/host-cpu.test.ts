@@ -1,6 +1,8 @@
 /** Host CPUs that run by themselves: they walk page tables while the kernel changes them, and nothing is lost or seen too late. */
+
 import { describe, expect, test } from 'vitest';
 import { LOW_ACCESSED, LOW_DIRTY } from '#src/abi/pte-halves';
+import type { VirtAddr } from '#src/base/brand';
 import { SeededInjector } from '#src/base/injection';
 import { ALL_CHECKERS, boot } from '#src/check/boot';
 import { bootWithState } from '#src/machine/boot';
@@ -53,7 +55,7 @@ describe.each([
     await process.write(range.start, Uint8Array.of(1));
     const { kernel } = state;
     const [mm] = kernel.mms;
-    const low = () => kernel.ram.halves[2 * (leafTable(kernel, mm!, range.start) + pteIndex(range.start))]!;
+    const low = () => kernel.ram.halves[2 * (leafTable(kernel, mm!, range.start as VirtAddr) + pteIndex(range.start))]!;
     const marks = () => ({ accessed: (low() & LOW_ACCESSED) !== 0, dirty: (low() & LOW_DIRTY) !== 0 });
     await process.madvise(range, 'FREE');
     expect(marks()).toEqual({ accessed: false, dirty: false });

@@ -197,7 +197,10 @@ describe.each(['inline', 'threads'] as const)('machine (%s)', (executor) => {
     await expect(process.write(readOnly.start, new Uint8Array(1))).rejects.toMatchObject({ signal: 'SIGSEGV' });
     const wild = { lanes: 1, args: { target: end, count: 1, value: 7, step: 1 } };
     await expect(mirror.launch('fill', wild)).rejects.toMatchObject({ code: 'ERR_PFNLESS_FAULT', address: end });
-    await expect(mirror.launch('no-such-program', { lanes: 1 })).rejects.toMatchObject({ code: 'ERR_PFNLESS_PROGRAM' });
+    await expect(mirror.launch('incremnt', { lanes: 1 })).rejects.toMatchObject({
+      code: 'ERR_PFNLESS_ARGUMENT',
+      message: expect.stringMatching(/There is no program "incremnt" \(did you mean "increment"\?\)/),
+    });
   });
 
   it('refuses calls after the end of a mirror, a process, the machine', async () => {
@@ -218,7 +221,7 @@ describe.each(['inline', 'threads'] as const)('machine (%s)', (executor) => {
 
   it('disposes in the middle of running work', async () => {
     const { machine, range, mirror } = await scene(executor);
-    const running = mirror.launch('touch', longLaunch(range.start));
+    const running = mirror.launch('touch', longLaunch(range.start as VirtAddr));
     const outcome = expect(running).rejects.toMatchObject({ code: 'ERR_PFNLESS_DISPOSED' });
     await new Promise((resolve) => setTimeout(resolve, 5));
     const start = performance.now();

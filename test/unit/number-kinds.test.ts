@@ -11,7 +11,7 @@ import {
   presentLow,
 } from '#src/abi/pte-halves';
 import type { SoftLeafKind } from '#src/abi/softleaf';
-import type { Page } from '#src/base/brand';
+import type { Page, VirtAddr } from '#src/base/brand';
 import { numberKinds } from '#src/check/number-kinds';
 import { explore } from '#src/explore/explore';
 import { bootWithState } from '#src/machine/boot';
@@ -45,7 +45,7 @@ async function look(addressing: 'legacy' | 'offset', tamper: (entry: Entry) => v
   await mirror.migrate({ start, length: 4096 }, 'device');
   const { kernel } = state;
   const [mm] = kernel.mms;
-  const at = leafTable(kernel, mm!, start) + pteIndex(start);
+  const at = leafTable(kernel, mm!, start as VirtAddr) + pteIndex(start);
   const low = kernel.ram.halves[2 * at]!;
   const high = kernel.ram.halves[2 * at + 1]!;
   expect(kernel.addressing.swapTypes.kindOf[highType(high)]).toBe('device-private-write');

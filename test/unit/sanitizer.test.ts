@@ -1,7 +1,7 @@
 /** The sanitizer, on machines whose memory was tampered with. */
 import { expect, test } from 'vitest';
 import { halvesPfn } from '#src/abi/pte-halves';
-import type { Page, Pfn } from '#src/base/brand';
+import type { Page, Pfn, VirtAddr } from '#src/base/brand';
 import { sanitizer } from '#src/check/sanitizer';
 import { bootWithState } from '#src/machine/boot';
 import type { Kernel } from '#src/mm/kernel';
@@ -22,7 +22,7 @@ async function look(
   await process.writeArray('u32', start, new Uint32Array(1).fill(1));
   const { kernel } = state;
   const [mm] = kernel.mms;
-  const at = leafTable(kernel, mm!, start) + pteIndex(start);
+  const at = leafTable(kernel, mm!, start as VirtAddr) + pteIndex(start);
   const page = kernel.memmap.pfnToPage(halvesPfn(kernel.ram.halves[2 * at]!, kernel.ram.halves[2 * at + 1]!) as Pfn);
   expect(await machine.check()).toEqual([]);
   tamper(kernel, page);

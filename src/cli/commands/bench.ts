@@ -101,6 +101,7 @@ async function bench(flags: BenchFlags): Promise<number> {
   const { growth, page, compare } = flags;
   // Before minutes of measuring, not after.
   const earlier = compare === undefined ? null : parseEarlierRun(readText(compare), compare);
+  if (page !== undefined) writeText(page, '');
   const host = benchHost();
   const measured = growth ? { results: [], costs: [] } : await benchmarks(flags);
   const grown = growth || page !== undefined ? await growths(flags) : [];

@@ -2,6 +2,7 @@
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { SEED_MAX } from '../../base/random.js';
+import { argumentError } from '../../base/require.js';
 import { openResultFile, type ResultFile } from '../../campaign/result-file.js';
 import { isJudged, type SeedRow, type SeedTask, startSeeds } from '../../campaign/seeds.js';
 import { summary } from '../../stress/stress.js';
@@ -73,10 +74,14 @@ function report(flags: CampaignFlags, rows: readonly SeedRow[]): number {
   const spec = stressMachine(flags);
   const results = rows.flatMap((row) => ('result' in row ? [row.result] : []));
   const bad = rows.filter(({ outcome }) => outcome !== 'held');
-  const failures = bad.map((row) => ({ ...row, repro: reproCommand(spec, flags, row.seed) }));
+  const failures = bad.map((row) => {
+    const episodes = 'result' in row ? row.result.episodes : null;
+    return { ...row, repro: reproCommand(spec, flags, row.seed, episodes) };
+  });
   const ok = bad.length === 0;
-  const { failedSeed: _, settled, ...sums } = summary(results);
+  const { failedSeed: _, failedEpisodes: __, settled, ...sums } = summary(results);
   const judged = rows.filter(isJudged).length;
+  if (rows.length === 0) throw argumentError('Nothing was looked at: the time was up before the first seed.');
   if (flags.json) {
     printJson({
       ...{ schema: 'pfnless/campaign@1', ok, seed: spec.seed, addressing: spec.addressing, executor: spec.executor },

@@ -1,6 +1,5 @@
 /** `pfnless contention`: many CPUs fault one device page, under the rule before 1afaeb8293c9 and under the fixed one. */
 import type { Command } from 'commander';
-import { SEED_MAX } from '../../base/random.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import type { Addressing } from '../../machine/types.js';
 import { type Column, renderTable } from '../../report/terminal.js';
@@ -12,7 +11,6 @@ import { print, printJson, startProgress } from '../output.js';
 interface ContentionFlags {
   readonly cpus: number;
   readonly addressing: Addressing;
-  readonly seed: number;
   readonly json?: boolean;
 }
 
@@ -30,29 +28,25 @@ export function addContentionCommand(program: Command, exit: (code: number) => v
     .description('many CPUs fault one device page: retries for each success, under the old rule and the fixed one')
     .option('--cpus <n>', 'CPUs at the most', wholeNumber(1, MAX_CPUS), DEFAULT_CPUS)
     .addOption(addressingOption())
-    .option('--seed <n>', 'seed of the machine', wholeNumber(0, SEED_MAX), 1)
     .option('--json', 'print one JSON object')
     .action(async (flags: ContentionFlags) => exit(await contention(flags)));
 }
 
-async function contention({ cpus: cpusMax, addressing, seed, json }: ContentionFlags): Promise<number> {
+async function contention({ cpus: cpusMax, addressing, json }: ContentionFlags): Promise<number> {
   const progress = await startProgress('measuring');
   const rows: Row[] = [];
   try {
     for (let cpus = 1; ; cpus = Math.min(2 * cpus, cpusMax)) {
       progress.update(`${cpus} CPUs`);
-      const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing, seed });
+      const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing });
       rows.push({ cpus, old: await measure('reference'), fixed: await measure('trylock') });
       if (cpus === cpusMax) break;
     }
   } finally {
     progress.stop();
   }
-  if (json) printJson({ schema: 'pfnless/contention@1', ok: true, seed, addressing, rows });
-  else
-    print(
-      `seed ${seed} · ${addressing} addressing · faults for each page that came home\n\n${renderTable(COLUMNS, rows)}`,
-    );
+  if (json) printJson({ schema: 'pfnless/contention@1', ok: true, addressing, rows });
+  else print(`${addressing} addressing · faults for each page that came home\n\n${renderTable(COLUMNS, rows)}`);
   return EXIT_HELD;
 }
 

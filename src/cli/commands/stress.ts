@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { INJECTION_IDS, INJECTION_POINTS, type InjectionId } from '../../base/injection.js';
+import { argumentError } from '../../base/require.js';
 import { machineWords } from '../../machine/command-line.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
@@ -16,6 +17,7 @@ export interface StressFlags extends MachineFlags {
   readonly duration?: number;
   readonly ops?: number;
   readonly rounds?: number;
+  readonly episodes?: number;
   readonly cpus?: number;
   readonly inject: readonly InjectionId[];
   readonly json?: boolean;
@@ -41,6 +43,7 @@ export function addStressCommand(program: Command, exit: (code: number) => void)
     ' (default: 60s, without --ops and --rounds)',
   )
     .option('--rounds <n>', 'machines, one after the other', wholeNumber(1, COUNT_MAX))
+    .option('--episodes <n>', 'episodes on each machine, at the most', wholeNumber(1, COUNT_MAX))
     .action(async (flags: StressFlags) => exit(await stress(flags)));
 }
 
@@ -66,9 +69,9 @@ export function stressMachine(flags: StressFlags): MachineSpec {
   return flags.cpus === undefined ? spec : overrideMachineSpec(spec, { cpus: flags.cpus });
 }
 
-function limitsOf({ duration, ops, rounds }: StressFlags): StressLimits {
+function limitsOf({ duration, ops, rounds, episodes }: StressFlags): StressLimits {
   const isBounded = duration !== undefined || ops !== undefined || rounds !== undefined;
-  return { durationMs: isBounded ? duration : DEFAULT_DURATION_MS, operations: ops, rounds };
+  return { durationMs: isBounded ? duration : DEFAULT_DURATION_MS, operations: ops, rounds, episodes };
 }
 
 async function stress(flags: StressFlags): Promise<number> {
@@ -84,7 +87,10 @@ async function stress(flags: StressFlags): Promise<number> {
       progress.update(`round ${rounds + 1}, ${formatCount(operations)} operations`),
   }).finally(() => progress.stop());
   const ok = result.violations.length === 0;
-  const repro = result.failedSeed === null ? null : reproCommand(spec, flags, result.failedSeed);
+  const { failedSeed, failedEpisodes } = result;
+  const repro = failedSeed === null ? null : reproCommand(spec, flags, failedSeed, failedEpisodes);
+  if (ok && result.episodes === 0)
+    throw argumentError('Nothing was looked at: the time was up before the first episode.');
   if (flags.json) {
     printJson({
       ...{ schema: 'pfnless/stress@1', ok, seed: spec.seed, addressing: spec.addressing, executor: spec.executor },
@@ -106,10 +112,10 @@ export function describeStress(
 }
 
 /** The command that runs one round again. With threads it takes other turns each time, and may need some tries. */
-export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number): string {
+export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number, episodes: number | null): string {
   const { machine, inject } = flags;
   const words = [
-    'npx pfnless stress --rounds 1',
+    `npx pfnless stress --rounds 1${episodes === null ? '' : ` --episodes ${episodes}`}`,
     ...machineWords({ ...spec, seed }, machine === STRESS_MACHINE ? null : machine),
     `--cpus ${spec.cpus}`,
     `--inject ${inject.length === INJECTION_IDS.length ? 'all' : inject.join(',') || 'none'}`,

@@ -7,7 +7,6 @@
  * index, so that nothing as large as the working set has to be remembered.
  */
 import { PAGE_SIZE } from '../../abi/address.js';
-import type { VirtAddr } from '../../base/brand.js';
 import type { Mirror, VirtRange } from '../../machine/types.js';
 import { allocate, type Comparison, compare, compareAll, type SharedArray } from '../arrays.js';
 import { lanesFor, together } from '../sharing.js';
@@ -110,7 +109,7 @@ async function prepare(env: WorkloadEnv, mirror: Mirror): Promise<WorkingSet> {
 const addedTo = ({ isFaulted }: Piece): number => (isFaulted ? FAULTED_ADDS : MIGRATED_ADDS);
 
 async function addAll(set: WorkingSet, piece: Piece): Promise<void> {
-  const target: VirtAddr = set.words.at(piece.firstPage * WORDS_PER_PAGE);
+  const target = set.words.at(piece.firstPage * WORDS_PER_PAGE);
   const args = { target, count: piece.pages * CHANGES_PER_PAGE, stride: SPACING * 4, by: addedTo(piece) };
   await set.mirror.launch('increment', { lanes: lanesFor(piece.pages, PAGES_PER_LANE), args });
 }

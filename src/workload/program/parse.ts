@@ -10,6 +10,7 @@
  *     B: load 0 -> r
  *     allowed r=7
  */
+import { PfnlessError } from '../../base/errors.js';
 import { suggestion } from '../../base/nearest.js';
 import { argumentError, shown } from '../../base/require.js';
 import { type ArgumentKind, argumentsOf, isOpName, OP_NAMES } from './operations.js';
@@ -34,6 +35,8 @@ import {
 import { ProgramSyntaxError } from './syntax-error.js';
 import { requireProgram } from './validate.js';
 
+/** Letters of a program, comments and all: far more than its calls take. */
+const TEXT_MAX = 2 ** 16;
 const PROPERTIES = [
   ...['devices', 'pages', 'memory', 'hugepages', 'coherent', 'peers', 'swap'],
   ...['fail_nth', 'inject', 'process', 'allowed', 'forbidden'],
@@ -125,6 +128,10 @@ class Line {
  */
 export function parseProgram(text: string, source = 'program'): Program {
   if (typeof text !== 'string') throw argumentError(`The text of a program must be a string, not ${shown(text)}.`);
+  if (text.length > TEXT_MAX) {
+    const most = `a program has at most ${PROGRAM_LIMITS.calls} calls`;
+    throw new PfnlessError('ERR_PFNLESS_SYNTAX', `${source}: ${text.length} characters are too many: ${most}.`);
+  }
   const draft = new Draft();
   for (const [index, line] of text.split('\n').entries()) {
     const comment = line.indexOf('#');
