@@ -126,9 +126,8 @@ class TestHmm implements DeviceDriver {
     const context = this.#freeContext();
     const root = context === undefined ? undefined : this.tables.createContext();
     if (context === undefined || root === undefined) {
-      throw new PfnlessError('ERR_PFNLESS_ERRNO', `${this.name} has no memory left for page tables.`, {
-        errno: 'ENOMEM',
-      });
+      const missing = context === undefined ? 'number left for one more mirror' : 'memory left for page tables';
+      throw new PfnlessError('ERR_PFNLESS_ERRNO', `${this.name} has no ${missing}.`, { errno: 'ENOMEM' });
     }
     const { tables, queue, owner, memoryId: ownMemory } = this;
     const walked = (): boolean => this.#bound.size > 0;

@@ -1,6 +1,6 @@
 /**
  * How the kernel's side holds a device: one interface, two carriers (inline: the engine on the kernel's own thread; worker:
- * a thread of its own). Data goes through the rings of abi/queue.ts, which the carrier does not touch but for `pump`.
+ * a thread of its own). Data goes through the rings of abi/queue.ts, which the carrier does not touch but for `step`.
  */
 import type { DeviceControl, DeviceMemories } from '../abi/control.js';
 
@@ -11,8 +11,6 @@ export interface DeviceLink {
   readonly memories: DeviceMemories;
   /** Why the device is gone, or `null` while it lives. Everything in flight has been rejected when this is set. */
   readonly lost: Error | null;
-  /** Called at once when the device dies. */
-  onLost(listener: (reason: Error) => void): void;
   /** Ring the device's doorbell: wakes a sleeping worker; nothing in the inline carrier. */
   ring(): void;
   /** The kernel looks at a fence of the device: for explorations, which want to know which steps touch which device. */

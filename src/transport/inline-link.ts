@@ -35,17 +35,16 @@ export async function createInlineLink({ config, memories, device }: InlineLinkO
     get lost() {
       return life.ended;
     },
-    onLost: (listener) => life.onLost(listener),
     ring() {},
     step: () => life.ended === null && device.step(),
     get runnable() {
       return life.ended === null && device.runnable;
     },
     async close() {
-      life.close(new PfnlessError('ERR_PFNLESS_DISPOSED', `device ${index} (${name}) is closed`));
+      life.end(new PfnlessError('ERR_PFNLESS_DISPOSED', `device ${index} (${name}) is closed`));
     },
     async terminate() {
-      life.lose(new PfnlessError('ERR_PFNLESS_DEVICE_LOST', `device ${index} (${name}) is lost: it was terminated`));
+      life.end(new PfnlessError('ERR_PFNLESS_DEVICE_LOST', `device ${index} (${name}) is lost: it was terminated`));
     },
   };
 }

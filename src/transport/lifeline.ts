@@ -7,27 +7,13 @@ import type { DeviceControl } from '../abi/control.js';
 export class Lifeline {
   /** Why the device is gone, `null` while it lives. */
   ended: Error | null = null;
-  readonly #listeners: ((reason: Error) => void)[] = [];
   readonly #pending = new Set<(reason: Error) => void>();
 
-  /** Called once, at once, if the device dies; not when it is closed in good order. */
-  onLost(listener: (reason: Error) => void): void {
-    this.#listeners.push(listener);
-  }
-
-  /** The device died: reject what is pending, tell the listeners. Only the first end counts. */
-  lose(reason: Error): void {
-    if (!this.close(reason)) return;
-    for (const listener of this.#listeners.splice(0)) listener(reason);
-  }
-
-  /** The device ended in good order: calls still pending reject with `reason`. @returns false when it had ended before */
-  close(reason: Error): boolean {
-    if (this.ended !== null) return false;
-    this.ended = reason;
-    for (const reject of this.#pending) reject(reason);
+  /** The device died, or ended in good order: calls still pending reject with the reason. Only the first end counts. */
+  end(reason: Error): void {
+    this.ended ??= reason;
+    for (const reject of this.#pending) reject(this.ended);
     this.#pending.clear();
-    return true;
   }
 
   /** Make a call whose promise settles when the call does, or when the device is gone. */

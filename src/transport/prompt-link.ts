@@ -82,7 +82,6 @@ export function createPromptLink({ config, memories, device, touched }: PromptLi
     control,
     memories,
     lost: null,
-    onLost() {},
     ring: touched,
     looked: touched,
     step: () => device.step(),

@@ -91,10 +91,6 @@ class WorkerLink implements DeviceLink {
     return this.#life.ended;
   }
 
-  onLost(listener: (reason: Error) => void): void {
-    this.#life.onLost(listener);
-  }
-
   ring(): void {
     const { doorbell, sleeping } = QUEUE_HEADER.word;
     ringDoorbell({ words: this.#queue, at: doorbell, sleepingAt: sleeping });
@@ -105,7 +101,7 @@ class WorkerLink implements DeviceLink {
   }
 
   async close(timeoutMs: number): Promise<void> {
-    this.#life.close(this.#closed());
+    this.#life.end(this.#closed());
     store32(this.#queue, QUEUE_HEADER.word.stop, 1);
     this.ring();
     const late = setTimeout(() => void this.#worker.terminate(), timeoutMs);
@@ -122,7 +118,7 @@ class WorkerLink implements DeviceLink {
 
   #onExit(code: number): void {
     const stopped = this.#queue[QUEUE_HEADER.word.stop] !== 0;
-    if (stopped && code === 0) this.#life.close(this.#closed());
+    if (stopped && code === 0) this.#life.end(this.#closed());
     else this.#lose(this.#terminated ? 'it was terminated' : `its thread ended with exit code ${code}`);
   }
 
@@ -132,6 +128,6 @@ class WorkerLink implements DeviceLink {
 
   #lose(why: string, cause?: Error): void {
     const message = `device ${this.index} (${this.name}) is lost: ${why}`;
-    this.#life.lose(new PfnlessError('ERR_PFNLESS_DEVICE_LOST', message, cause === undefined ? {} : { cause }));
+    this.#life.end(new PfnlessError('ERR_PFNLESS_DEVICE_LOST', message, cause === undefined ? {} : { cause }));
   }
 }

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { HOST_DOORBELL } from '#src/abi/queue';
 import { EngineControl } from '#src/device/control';
 import type { DeviceLink } from '#src/transport/device-link';
@@ -102,10 +102,8 @@ describe.each([
     expect((await run(program(''))).failure).toBeNull();
   });
 
-  test('terminated with a launch in flight: the launch and all later calls reject, listeners hear it once', async () => {
+  test('terminated with a launch in flight: the launch and all later calls reject, once', async () => {
     const link = await create();
-    const heard: Error[] = [];
-    link.onLost((reason) => heard.push(reason));
     const inFlight = launch(link, program('ctx.loadI32(args.at)'), { args: { at: BASE } });
     const rejected = expect(inFlight).rejects.toMatchObject(LOST);
     await sleep(20);
@@ -115,13 +113,12 @@ describe.each([
     await expect(link.control.stats()).rejects.toMatchObject(LOST);
     await link.terminate();
     await link.close(1000);
-    expect(heard).toEqual([link.lost]);
+    expect(link.lost).toMatchObject(LOST);
     expect([link.runnable, link.step()]).toEqual([false, false]);
   });
 
-  test('closed in good order: later calls reject, no listener is called', async () => {
+  test('closed in good order: later calls reject', async () => {
     const link = await create();
-    link.onLost(() => expect.unreachable());
     await link.close(1000);
     await expect(link.control.stats()).rejects.toMatchObject({ code: 'ERR_PFNLESS_DISPOSED' });
     await link.close(1000);
@@ -132,20 +129,18 @@ describe.each([
 describe('worker link', () => {
   test('a program that calls process.exit() loses the device, and no promise hangs', async () => {
     const link = await workerLink();
-    const lost = new Promise<Error>((resolve) => link.onLost(resolve));
-    const pending = [launch(link, program('process.exit(3)')), launch(link, program('ctx.loadI32(65536)')), lost];
-    const [exiting, waiting, reason] = await Promise.allSettled(pending);
+    const pending = [launch(link, program('process.exit(3)')), launch(link, program('ctx.loadI32(65536)'))];
+    const [exiting, waiting] = await Promise.allSettled(pending);
     const rejected = { status: 'rejected', reason: { ...LOST, message: expect.stringContaining('exit code 3') } };
     expect(exiting).toMatchObject(rejected);
     expect(waiting).toMatchObject(rejected);
-    expect(reason).toMatchObject({ status: 'fulfilled', value: link.lost });
+    expect(link.lost).toMatchObject(LOST);
   });
 
   test('a program that leaves a callback which throws loses the device with the reason', async () => {
     const link = await workerLink();
-    const lost = new Promise<Error>((resolve) => link.onLost(resolve));
     await launch(link, program('queueMicrotask(() => { throw new Error("late"); })')).catch(() => {});
-    expect((await lost).message).toMatch(/threw Error: late/);
+    await vi.waitFor(() => expect(link.lost?.message).toMatch(/threw Error: late/));
   });
 
   test('a device whose driver breaks the rules dies with the reason', async () => {
