@@ -5,7 +5,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import { CPU_BLOCK_BYTES, CPU_OPS_MAX, type CpuConfig, type PhysicalRange } from '../abi/cpu.js';
 import { memoryOfDevice } from '../abi/device-pte.js';
-import { VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import { VM_FAULT_OOM, VM_FAULT_SIGSEGV, type VmFault } from '../abi/errno.js';
 import { WORD_MACHINE_CHECK, WORD_NOMEM, WORD_OP, WORD_SIGBUS, WORD_SIGSEGV } from '../abi/word-op.js';
 import type { Pfn, VirtAddr } from '../base/brand.js';
 import { formatAddress } from '../base/bytes.js';
@@ -20,7 +20,7 @@ import type { CpuTranslation, RemoteCpu } from '../mm/tlbflush.js';
 import { userFault } from '../mm/uaccess.js';
 import type { Executor } from '../sched/executor.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
-import { type CpuCounters, CpuPort } from '../transport/cpu-port.js';
+import { type CpuCounters, type CpuFault, CpuPort, type SuspendedList } from '../transport/cpu-port.js';
 import type { CpuThread } from '../transport/cpu-worker.js';
 import { allocate } from './host-memory.js';
 import type { MachineSpec } from './spec.js';
@@ -39,7 +39,8 @@ export class MachineCpu implements RemoteCpu {
   readonly #port: CpuPort;
   readonly #tlb: TlbSlots;
   #mm: MmStruct | null = null;
-  #busy = false;
+  /** The list that has the CPU. */
+  #current: Int32Array | null = null;
   thread: CpuThread | null = null;
 
   constructor(kernel: Kernel, port: CpuPort) {
@@ -56,19 +57,26 @@ export class MachineCpu implements RemoteCpu {
    */
   *run(mm: MmStruct, ops: Int32Array): Sleeps<Int32Array> {
     const answers = new Int32Array(ops.length);
-    yield* waitUntil(`CPU ${this.cpu}`, () => !this.#busy);
-    this.#busy = true;
+    yield* this.#acquire(ops);
     try {
       for (let at = 0; at < ops.length; at += CPU_OPS_MAX * OP_WORDS) {
-        answers.set(yield* this.#runList(mm, ops.subarray(at, at + CPU_OPS_MAX * OP_WORDS)), at);
+        const part = ops.subarray(at, at + CPU_OPS_MAX * OP_WORDS);
+        answers.set(yield* this.#runList(mm, part, ops), at);
       }
     } finally {
-      this.#busy = false;
+      // One that ends while it sleeps does not have the CPU.
+      if (this.#current === ops) this.#current = null;
     }
     return answers;
   }
 
-  *#runList(mm: MmStruct, ops: Int32Array): Sleeps<Int32Array> {
+  *#acquire(list: Int32Array): Sleeps<void> {
+    yield* waitUntil(`CPU ${this.cpu}`, () => this.#current === null);
+    this.#current = list;
+  }
+
+  /** Part of a list. */
+  *#runList(mm: MmStruct, ops: Int32Array, list: Int32Array): Sleeps<Int32Array> {
     const port = this.#port;
     this.#mm = mm;
     port.start(ops, mm.pid, tableOfPage(this.#kernel, mm.pgd));
@@ -77,7 +85,7 @@ export class MachineCpu implements RemoteCpu {
       yield* waitUntil(`CPU ${this.cpu}`, isWaiting);
       const { fault } = port;
       if (fault === null) break;
-      const outcome = yield* userFault(this.#kernel, mm, fault.address as VirtAddr, fault.write);
+      const outcome = yield* this.#serve(mm, fault, list);
       // Out of memory, the instruction is tried again, here once (`pagefault_out_of_memory()`).
       const starved = (outcome & VM_FAULT_OOM) !== 0 && starvedAt !== fault.address;
       starvedAt = starved ? fault.address : -1;
@@ -87,6 +95,27 @@ export class MachineCpu implements RemoteCpu {
     const answers = port.answers();
     this.#requireSane(mm, answers);
     return answers;
+  }
+
+  /** Serve a fault of a list. While that sleeps until the machine's user does something (a userfaultfd), another list may have the CPU. */
+  *#serve(mm: MmStruct, { address, write }: CpuFault, list: Int32Array): Sleeps<VmFault> {
+    const port = this.#port;
+    const serving = userFault(this.#kernel, mm, address as VirtAddr, write);
+    let suspended: SuspendedList | null = null;
+    let step = serving.next();
+    for (; !step.done; step = serving.next()) {
+      if (step.value.outside && suspended === null) {
+        suspended = port.suspend();
+        this.#current = null;
+      }
+      yield step.value;
+    }
+    if (suspended !== null) {
+      yield* this.#acquire(list);
+      this.#mm = mm;
+      port.restore(suspended, mm.pid, tableOfPage(this.#kernel, mm.pgd));
+    }
+    return step.value;
   }
 
   #requireSane(mm: MmStruct, answers: Int32Array): void {

@@ -43,6 +43,12 @@ export interface CpuCounters {
   readonly shootdowns: number;
 }
 
+/** A list that was taken from its CPU: its operations, those that are done with their answers, and the number of the next. */
+export interface SuspendedList {
+  readonly ops: Int32Array;
+  readonly at: number;
+}
+
 export class CpuPort {
   readonly cpu: number;
   readonly block: SharedArrayBuffer;
@@ -63,15 +69,21 @@ export class CpuPort {
 
   /** Run a list (records of WORD_OP) in an address space. Precondition: no list runs. */
   start(ops: Int32Array, space: number, root: number): void {
-    const count = ops.length / OP_WORDS;
-    assert(load32(this.#words, WORD.phase) === PHASE_IDLE, `CPU ${this.cpu} has a list already`);
-    assert(count <= CPU_OPS_MAX, `a list of ${count} operations does not fit`);
-    this.#words.set(ops, LIST);
-    this.#words[WORD.count] = count;
-    this.#words[WORD.at] = 0;
-    this.#words[WORD.space] = space;
-    this.#floats[WORD.root] = root;
+    this.#hand({ ops, at: 0 }, space, root);
     this.#run();
+  }
+
+  /** Take the list away, so that the CPU may run another one. Precondition: `fault`. */
+  suspend(): SuspendedList {
+    const list = { ops: this.answers(), at: this.#words[WORD.at]! };
+    store32(this.#words, WORD.phase, PHASE_IDLE);
+    return list;
+  }
+
+  /** Give the list back; the CPU waits where it was: for `retry` or `skip`. Precondition: no list runs. */
+  restore(list: SuspendedList, space: number, root: number): void {
+    this.#hand(list, space, root);
+    store32(this.#words, WORD.phase, PHASE_FAULT);
   }
 
   /** Is it the kernel's turn: has the list ended, or does it want a page? */
@@ -98,7 +110,7 @@ export class CpuPort {
     this.#run();
   }
 
-  /** The list with its answers. Precondition: it has ended. */
+  /** The list with the answers that there are. Precondition: it has ended, or waits. */
   answers(): Int32Array {
     return this.#words.slice(LIST, LIST + this.#words[WORD.count]! * OP_WORDS);
   }
@@ -153,6 +165,17 @@ export class CpuPort {
   /** Word of the operation that comes next. */
   get #op(): number {
     return LIST + this.#words[WORD.at]! * OP_WORDS;
+  }
+
+  #hand({ ops, at }: SuspendedList, space: number, root: number): void {
+    const count = ops.length / OP_WORDS;
+    assert(load32(this.#words, WORD.phase) === PHASE_IDLE, `CPU ${this.cpu} has a list already`);
+    assert(count <= CPU_OPS_MAX, `a list of ${count} operations does not fit`);
+    this.#words.set(ops, LIST);
+    this.#words[WORD.count] = count;
+    this.#words[WORD.at] = at;
+    this.#words[WORD.space] = space;
+    this.#floats[WORD.root] = root;
   }
 
   #run(): void {

@@ -219,6 +219,12 @@ const FLAGS: readonly Case[] = [
   },
   { title: 'two sets of injections', words: ['stress', '--inject', 'all,none'], says: /"all" stands for itself/ },
   { title: 'too many arguments', words: ['iomem', 'everything'], says: /too many arguments/ },
+  {
+    title: 'a site that means nothing there',
+    words: ['run', 'vector-add', '--site', 'entry-to-page', '--addressing', 'legacy'],
+    says: /"entry-to-page" is about offsets, and means nothing under legacy addressing/,
+  },
+  { title: 'a page that cannot be written', words: ['bench', '--page', '/nowhere/x.md'], says: /cannot be written/ },
   { title: 'a list that there is not', words: ['list', 'everything'], says: /allowed choices are workloads, programs/ },
   { title: 'no layouts', words: ['layouts'], says: /missing required argument 'file'/ },
   { title: 'a layout file that is not there', words: ['layouts', 'gone.jsonl'], says: /gone\.jsonl cannot be read/ },

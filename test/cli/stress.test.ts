@@ -46,6 +46,23 @@ test.each([
   expect(stderr).toContain(message);
 });
 
+test.each([[['stress', '--duration', '1ms']], [['campaign', '--seeds', '2', '--duration', '1ms']]])(
+  'what has looked at nothing does not say that all held: %j',
+  async (words) => {
+    const { code, stdout } = await pfnless([...words, '--executor', 'inline', '--json']);
+    expect(code).toBe(2);
+    expect(JSON.parse(stdout).error.message).toMatch(/Nothing was looked at/);
+  },
+);
+
+test('a round that was cut short is run again as short as it was', async () => {
+  const flags = ['--executor', 'inline', '--seed', '1', '--ops', '300', '--site', 'release-own-region'];
+  const first = jsonOf(await pfnless(['stress', ...flags, '--json']));
+  expect(first).toMatchObject({ ok: false, episodes: 1, failedEpisodes: 1 });
+  const again = jsonOf(await pfnless([...first.repro.split(' ').slice(2), '--json']));
+  expect(again.violations).toEqual(first.violations);
+});
+
 test('contention: retries for each success under the old and the fixed rule', async () => {
   const { code, stdout } = await pfnless(['contention', '--cpus', '4', '--json']);
   expect(code).toBe(0);

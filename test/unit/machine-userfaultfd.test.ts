@@ -50,6 +50,35 @@ describe.each(['inline', 'threads'] as const)('userfaultfd (%s)', (executor) => 
     await expect(uffd.read()).rejects.toMatchObject({ code: 'ERR_PFNLESS_DISPOSED' });
   });
 
+  test('a list that sleeps leaves its CPU to others, and goes on where it was', async () => {
+    await using machine = await boot({ executor, memory: { ram: '16MiB' }, devices: [], cpus: 1 });
+    const [process, other] = [await machine.process(), await machine.process()];
+    const range = await process.mmap({ length: 3 * PAGE });
+    const elsewhere = await other.mmap({ length: PAGE });
+    await process.writeArray('i32', range.start, new Int32Array(3 * 1024).fill(1));
+    const uffd = await process.userfaultfd();
+    await uffd.register(range);
+    await uffd.protect(part(range, 1, 1));
+    const store = (page: number) => ({ kind: 'store' as const, address: at(range, page), value: 5 });
+    const sleeper = process.execute(1, [store(0), store(1), store(2)]);
+    while (uffd.waiting === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+    for (let round = 0; round < 3; round++) {
+      const [add] = await other.execute(1, [{ kind: 'add', address: elsewhere.start, value: 1 }]);
+      expect(add).toEqual({ outcome: 'done', found: round });
+      await machine.settle();
+      expect(await machine.check()).toEqual([]);
+    }
+    expect([...(await process.readArray('i32', range.start, 3 * 1024))].filter((_, i) => i % 1024 === 0)).toEqual([
+      5, 1, 1,
+    ]);
+    await uffd.resolve(range);
+    expect((await sleeper).map(({ outcome }) => outcome)).toEqual(['done', 'done', 'done']);
+    expect([...(await process.readArray('i32', range.start, 3 * 1024))].filter((_, i) => i % 1024 === 0)).toEqual([
+      5, 5, 5,
+    ]);
+    expect(await machine.check()).toEqual([]);
+  });
+
   test("a process's exit lets those go who sleep", async () => {
     await using machine = await boot({ executor, memory: { ram: '16MiB' }, devices: [] });
     const process = await machine.process();
