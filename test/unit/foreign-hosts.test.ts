@@ -1,4 +1,6 @@
 /** What surrounds a machine may be odd: clocks and timers that stand still, arguments that change, exits in the middle of calls. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { boot, runWorkload, workloads } from 'pfnless';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 
@@ -50,6 +52,16 @@ describe.each(['inline', 'threads'] as const)('%s', (executor) => {
     expect(await migration).toMatchObject({ requested: 256 });
     expect(await machine.check()).toEqual([]);
   });
+});
+
+test('machine after machine does not fill the memory of the process', async () => {
+  const script = `
+    import { boot } from ${JSON.stringify(import.meta.resolve('pfnless'))};
+    for (let i = 0; i < 200; i++) await (await boot({ executor: 'inline', memory: { ram: '64MiB' }, devices: 2 })).dispose();
+    console.log(process.memoryUsage.rss());`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
+  // It was 1.2 GB.
+  expect(Number(stdout) / 2 ** 20).toBeLessThan(600);
 });
 
 test('a workload needs no options', async () => {
