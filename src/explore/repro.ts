@@ -70,13 +70,13 @@ export function parseRepro(text: string): Repro {
     throw new PfnlessError('ERR_PFNLESS_SYNTAX', `this is no repro: give the line that explore printed, as in ${form}`);
   }
   return {
-    ...{ addressing, sites: parseSites(words) },
+    ...{ addressing, sites: parseSites(words, addressing) },
     ...{ schedule: parseSchedule(schedule!), program: parseProgram(program!, 'repro') },
   };
 }
 
-function parseSites(words: readonly string[]): SiteChoice {
-  const forget = words.filter((word) => word.startsWith('-')).map((word) => siteById(word.slice(1)).id);
+function parseSites(words: readonly string[], addressing: Repro['addressing']): SiteChoice {
+  const forget = words.filter((word) => word.startsWith('-')).map((word) => siteById(word.slice(1), addressing).id);
   const named = words.filter((word) => !word.startsWith('-'));
   const [revision = DEFAULT_REVISION] = named;
   if (named.length > 1)
