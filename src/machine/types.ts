@@ -136,7 +136,7 @@ export interface Mirror extends AsyncDisposable {
   releaseChunks(): Promise<void>;
   /** `DMIRROR_PROT` of each page, 0xff (ERROR) where nothing can be read, without changing anything. @throws ERR_PFNLESS_ERRNO */
   snapshot(range: VirtRange): Promise<Uint8Array>;
-  /** Refuses further calls, and waits for those in flight. Twice is fine. */
+  /** Refuses further calls, and waits for those in flight, launches too. Twice is fine. */
   close(): Promise<void>;
 }
 
@@ -366,7 +366,10 @@ export interface Process extends AsyncDisposable {
   execute(cpu: number, operations: readonly WordOperation[]): Promise<readonly WordResult[]>;
   /** Open this process on a device, by index or name. @throws PfnlessError ERR_PFNLESS_ARGUMENT, ERR_PFNLESS_ERRNO (ENOMEM), ERR_PFNLESS_DEVICE_LOST */
   mirror(device: number | string, options?: MirrorOptions): Promise<Mirror>;
-  /** Waits for calls in flight, unmaps everything, then lets go of pins and closes mirrors. Twice is fine. */
+  /**
+   * Waits for calls in flight, those of its mirrors too (a program without an end ends with its device: `killDevice`), unmaps everything,
+   * then lets go of pins and closes mirrors. Twice is fine.
+   */
   exit(): Promise<void>;
 }
 
