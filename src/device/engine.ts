@@ -167,7 +167,8 @@ export class Engine {
     if (this.#commands.commandsPending) work.push(() => this.#obeyCommands());
     if (this.#copies.pending) work.push(() => this.#copy());
     work.push(() => this.#runLanes());
-    return work[work.length === 1 ? 0 : order(work.length)]!() || (work.length > 1 && work[0]!());
+    const chosen = work[work.length === 1 ? 0 : order(work.length)]!;
+    return chosen() || (work.length > 1 && work[0]!()) || this.#late();
   }
 
   stats(): DeviceStats {

@@ -197,6 +197,8 @@ export class Dmirror {
 
   /** Stop mirroring. Precondition: the device has dropped the context. The tables may be freed afterwards. */
   *unregister(): Sleeps<void> {
+    // Nobody hears of invalidations from here on: what an eviction has left would outlive them.
+    this.clear(0, TASK_SIZE);
     yield* mmuIntervalNotifierRemove(this.notifier);
   }
 

@@ -231,12 +231,14 @@ const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_swapbacked |
   PAGE_FLAGS.PG_mlocked;
 
-/** `folio_migrate_mapping` and `folio_migrate_flags` of an anonymous page: the new page takes the old one's place. */
+/**
+ * `folio_migrate_mapping` and `folio_migrate_flags` of an anonymous page: the new page takes the old one's place. The old one is told apart
+ * until it is free, since migration entries still stand for it.
+ */
 export function pageMigrateIdentity(memmap: Int32Array, floats: Float64Array, from: Page, to: Page): void {
   const source = from << SHIFT;
   const target = to << SHIFT;
   memmap[target + MAPPING] = memmap[source + MAPPING];
   floats[(to << (SHIFT - 1)) + INDEX] = floats[(from << (SHIFT - 1)) + INDEX];
   memmap[target + FLAGS] |= memmap[source + FLAGS] & MIGRATED_FLAGS;
-  memmap[source + MAPPING] = 0;
 }

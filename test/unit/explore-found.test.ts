@@ -25,6 +25,18 @@ test.each([
     "a child's fault leaves the tables of a mirror alone that was closed meanwhile: another stands there by now",
     'v1 offset 0-c-3-0-0-0 devices 1; pages 1; inject copy-late; init: todevice 0 on 0; A: fork C; A: close 0; A: madvise 0 dontneed; A: store 0 5; A: open 0; A: fill 0 6 on 0; A: munmap 0; A: fill 0 7 on 0; C: load 0 -> s',
   ],
+  [
+    'a page that has moved leads to the entries that stand for it until they are gone',
+    'v1 offset tame devices 2; pages 3; A: touch 0 on 0; C: store 1 2; C: todevice 1-2 on 1',
+  ],
+  [
+    'a device that passes an invalidation over is not at rest, in whatever order it works',
+    'v1 offset 0-1 devices 1; pages 1; inject device-order invalidation-late; init: fill 0 1 on 0; C: munmap 0',
+  ],
+  [
+    'a mirror that is closed has nothing left that an eviction could not take',
+    'v1 legacy 5 devices 1; pages 1; inject eviction-fails; init: add 0 1 on 0; A: store 0 2; C: fail_alloc 0; C: close 0',
+  ],
 ])('%s', (_, repro) => {
   expect(replay(parseRepro(repro)).finding).toBeNull();
 });
