@@ -185,18 +185,21 @@ export class FaultService {
 
   /**
    * What is to be written must be this process's own, and nobody may wait to hear of the store: as the CPU would, before it moves. Afterwards it
-   * would be a page of the device that may only be read, which `hmm_range_fault()` reports as it is.
+   * would be a page of the device that may only be read, which `hmm_range_fault()` reports as it is. Returns whether there was such a page.
    */
-  *#makeWritable(dmirror: Dmirror, { start, end }: Run): Sleeps<void> {
+  *#makeWritable(dmirror: Dmirror, { start, end }: Run): Sleeps<boolean> {
     const { kernel } = this.#ctx;
+    let found = false;
     for (let at = start; at < end; at += PAGE_SIZE) {
       const vma = vmaLookup(dmirror.mm, at);
       if (vma === undefined || (vma.flags & VM_WRITE) === 0) continue;
       // One that is on the device comes home first. What it cannot have, the mirror is told below.
       for (let faults = 0; faults < WRITE_FAULTS && entryIsReadOnly(kernel, dmirror.mm, at as VirtAddr); faults++) {
+        found = true;
         yield* handleMmFault(kernel, vma, at as VirtAddr, true);
       }
     }
+    return found;
   }
 
   /**
@@ -215,7 +218,14 @@ export class FaultService {
   *#serveRun(dmirror: Dmirror, run: Run, starved: boolean): Sleeps<void> {
     const { start, end, access } = run;
     if (satisfied(dmirror, start, end, access)) return;
-    const errno = yield* faultRange(this.#ctx, dmirror, start, end, access !== ACCESS_READ, CONTENDED_ATTEMPTS);
+    const write = access !== ACCESS_READ;
+    const fault = () => faultRange(this.#ctx, dmirror, start, end, write, CONTENDED_ATTEMPTS);
+    let errno = yield* fault();
+    // What was writable may be on the device by now, read-only, where another migration has taken it: it is copied again.
+    for (let again = 0; again < WRITE_FAULTS && errno === 'EFAULT' && write; again++) {
+      if (!(yield* this.#makeWritable(dmirror, run))) break;
+      errno = yield* fault();
+    }
     if (errno === 0) {
       if (access !== ACCESS_ATOMIC) return;
       // Atomics on RAM are refused by the device's page table: the lanes fault again, and the page is moved again.

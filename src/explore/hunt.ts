@@ -13,7 +13,7 @@ import { dfs } from '../sched/explore/dfs.js';
 import { pct } from '../sched/explore/pct.js';
 import { randomWalk } from '../sched/explore/random.js';
 import type { Strategy } from '../sched/explore/strategy.js';
-import { generateProgram } from '../workload/program/generate.js';
+import { type GenerateOptions, generateProgram } from '../workload/program/generate.js';
 import { parseProgram } from '../workload/program/parse.js';
 import { countCalls, type Program } from '../workload/program/program.js';
 import { Laboratory, type Run } from './laboratory.js';
@@ -61,6 +61,8 @@ interface Look {
   readonly executions: number;
   /** Programs from seeds beside the library's. */
   readonly generated: number;
+  /** How large those are. */
+  readonly sizes?: GenerateOptions;
   readonly strategy: (seed: number) => Strategy;
 }
 
@@ -69,6 +71,14 @@ const FIRST_LOOKS: readonly Look[] = [
   { name: 'random', executions: 32, generated: 60, strategy: (seed) => randomWalk(seed) },
   { name: 'dfs, 2 preemptions', executions: 100, generated: 0, strategy: () => dfs({ preemptions: 2 }) },
   { name: 'pct, depth 3', executions: 100, generated: 200, strategy: (seed) => pct(seed, 3) },
+  // What takes four parties and five turns, as stores that are lost between two invalidations do.
+  {
+    name: 'pct, depth 5',
+    executions: 100,
+    generated: 200,
+    sizes: { tasks: 4, calls: 5 },
+    strategy: (seed) => pct(seed, 5),
+  },
 ];
 /** The last looks are repeated, each time with so many times more executions. */
 const MORE = 3;
@@ -86,7 +96,10 @@ export function hunt(task: HuntTask): HuntResult {
   for (let round = 0; ; round++) {
     const look = lookOf(round);
     const own = Array.from({ length: look.generated }, () => ++generated);
-    const drawn = own.map((seed) => ({ name: `generated from seed ${seed}`, program: generateProgram(seed) }));
+    const drawn = own.map((seed) => ({
+      name: `generated from seed ${seed}`,
+      program: generateProgram(seed, look.sizes),
+    }));
     for (const { name, program } of [...programs, ...drawn]) {
       const wanted = program.pages >= HPAGE_PMD_NR ? Math.ceil(look.executions / HUGE_SHARE) : look.executions;
       const most = Math.min(wanted, task.budget - executions);

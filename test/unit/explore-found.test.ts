@@ -34,6 +34,10 @@ test.each([
     'v1 offset 0-1 devices 1; pages 1; inject device-order invalidation-late; init: fill 0 1 on 0; C: munmap 0',
   ],
   [
+    'a page that another migration has made read-only since is copied for the lane that stores to it',
+    'v1 legacy tame devices 1; pages 1; A: add 0 1 on 0; B: pin 0; B: unpin; D: todevice 0 on 0',
+  ],
+  [
     'a mirror that is closed has nothing left that an eviction could not take',
     'v1 legacy 5 devices 1; pages 1; inject eviction-fails; init: add 0 1 on 0; A: store 0 2; C: fail_alloc 0; C: close 0',
   ],

@@ -115,8 +115,13 @@ export function generateProgram(seed: number, options: GenerateOptions = {}): Pr
   });
 }
 
-/** In one program of three something happens beside what is called. */
-const drawInjections = (random: Random): Injection[] => (random.below(3) === 0 ? [pick(random, INJECTIONS)] : []);
+/** In one program of three something happens beside what is called, in some of them two things. */
+function drawInjections(random: Random): Injection[] {
+  if (random.below(3) !== 0) return [];
+  const drawn = [pick(random, INJECTIONS)];
+  if (random.below(3) === 0) drawn.push(pick(random, INJECTIONS));
+  return [...new Set(drawn)];
+}
 
 function drawShape(random: Random, { pages = 3, devices = 2, huge = 'sometimes' }: GenerateOptions): Shape {
   const isHuge = huge === 'always' || (huge === 'sometimes' && random.below(8) === 0);
