@@ -97,10 +97,11 @@ export class TraceReplayer {
 }
 
 /**
- * What the kernels that were recorded (7.2, 7.3-rc) forget themselves, by their source: a device that asks for the middle of its own huge
- * page is told of its beginning, and the recorder writes down what it read there. A machine of its own does not forget it.
+ * What the kernels that were recorded (7.2, 7.3-rc) and their test driver forget themselves, by their source: a device that asks for the
+ * middle of its own huge page is told of its beginning, and the recorder writes down what it read there; and what a device writes does not
+ * become dirty. A machine of its own forgets neither.
  */
-const FORGOTTEN = ['absent-pmd-offset'] as const;
+const FORGOTTEN = ['absent-pmd-offset', 'driver-marks-dirty'] as const;
 
 /** As the recorder's guest: private devices that grow by 256 MiB, and a kernel with the mistakes of its day. */
 function bootMachineFor({ header }: Trace, { addressing, executor }: ReplayOptions): Promise<BootedMachine> {

@@ -14,20 +14,24 @@ import {
   makeHmmPfns,
 } from '../abi/hmm-pfn.js';
 import { MIGRATE_PFN_WRITE } from '../abi/mpfn.js';
-import { NULL_PAGE, type VirtAddr } from '../base/brand.js';
+import { PAGE_FLAGS } from '../abi/struct-page.js';
+import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { injects } from '../base/injection.js';
 import { pageFrame, pageMemory } from '../mm/highmem.js';
 import { type HmmResult, hmmRangeFault } from '../mm/hmm.js';
+import type { Kernel } from '../mm/kernel.js';
 import { handleMmFault } from '../mm/memory.js';
 import type { MigrateVma } from '../mm/migrate-device/args.js';
 import { mmuIntervalReadBegin, mmuIntervalReadRetry } from '../mm/mmu-notifier.js';
-import { isDevicePrivatePage } from '../mm/page.js';
+import { isDevicePrivatePage, pageIsAnon, pageSetFlag, pageTestFlag } from '../mm/page.js';
 import { devicePrivatePageAt } from '../mm/page-vma-mapped.js';
 import { vmaLookup } from '../mm/vma.js';
+import { folioHead } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Dmirror } from './dmirror.js';
 import { type MigrationContext, movedPages } from './migration-targets.js';
 
+const { PG_dirty, PG_swapbacked } = PAGE_FLAGS;
 const REQUEST_WRITE = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE;
 
 /**
@@ -85,6 +89,17 @@ function* lookUp(
   return mmuIntervalReadRetry(notifier, notifierSeq) || injects(kernel, 'notifier-retry') ? 'EBUSY' : 0;
 }
 
+/**
+ * A page that the device may write counts as written from now on. Only of memory that MADV_FREE has given up does it matter: other
+ * anonymous memory is never thrown away, and of files hmm_range_fault() has told the CPU's page table.
+ */
+export function mayBeWritten(kernel: Kernel, page: Page): void {
+  const { words } = kernel.memmap;
+  const head = folioHead(words, page);
+  if (!pageIsAnon(words, head) || pageTestFlag(words, head, PG_swapbacked)) return;
+  if (kernel.sites.driverMarksDirty) pageSetFlag(words, head, PG_dirty);
+}
+
 /** Invalidations that the look-up of arrived pages may meet: a page that is not mapped then is faulted in when it is wanted. */
 const ARRIVED_ATTEMPTS = 8;
 
@@ -111,7 +126,9 @@ export function* mapArrived(
         if ((flags & HMM_PFN_VALID) === 0 || dmirror.read(addr) !== 0) continue;
         const page = kernel.addressing.hmmPfnToPage(hmmPfns, i);
         if (!memory.owns(page)) continue;
-        dmirror.map(addr, memoryId, memory.frameOf(page), mayWrite && (flags & HMM_PFN_WRITE) !== 0);
+        const writable = mayWrite && (flags & HMM_PFN_WRITE) !== 0;
+        if (writable) mayBeWritten(kernel, page);
+        dmirror.map(addr, memoryId, memory.frameOf(page), writable);
       }
       if (count > 1) first += count - 1;
     }
@@ -150,6 +167,7 @@ function mapPfns(ctx: MigrationContext, dmirror: Dmirror, start: number, hmmPfns
         : { memory: pageMemory(kernel, page), frame: pageFrame(kernel, page) };
     if (place === null) return 'EFAULT';
     const addr = start + i * PAGE_SIZE;
+    if (writable) mayBeWritten(kernel, page);
     // An entry left over from before names the same frame, or was cleared by an invalidation that the sequence test caught. But who
     // forgets where in a huge page a range begins is told of another page each time, and believes the last.
     if (!kernel.sites.absentPmdOffset) dmirror.clear(addr, addr + PAGE_SIZE);

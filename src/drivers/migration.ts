@@ -36,7 +36,7 @@ import { CopyBatch } from './copy-batch.js';
 import type { DeviceMemory } from './device-memory.js';
 import type { Dmirror } from './dmirror.js';
 import { allocDeviceFolio, evictForPage } from './eviction.js';
-import { mapArrived } from './fault-range.js';
+import { mapArrived, mayBeWritten } from './fault-range.js';
 import { BLOCK_PAGES } from './frame-allocator.js';
 import {
   allocSystemPages,
@@ -244,7 +244,8 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
     if (pages > 0) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
     pages = 0;
   };
-  const add = (i: number, frame: number, count: number, writable: boolean): void => {
+  const add = (i: number, page: Page, frame: number, count: number, writable: boolean): void => {
+    if (writable) mayBeWritten(kernel, page);
     if (pages === 0 || first + pages !== i || firstFrame + pages !== frame || write !== writable) {
       mapRun();
       first = i;
@@ -262,12 +263,12 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
     // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
     const wasWritable = (src[i] & MIGRATE_PFN_WRITE) !== 0;
     if (count > 1 && hugeEntryMaps(kernel, vma.mm, (start + i * PAGE_SIZE) as VirtAddr, page)) {
-      add(i, frame, count, wasWritable && mayStillWrite(kernel, vma, start + i * PAGE_SIZE));
+      add(i, page, frame, count, wasWritable && mayStillWrite(kernel, vma, start + i * PAGE_SIZE));
     } else {
       for (let j = 0; j < count; j++) {
         const addr = (start + (i + j) * PAGE_SIZE) as VirtAddr;
         const isThere = pageVmaMapped(kernel, vma, addr, (page + j) as Page, 'mapped') !== NO_TABLE;
-        if (isThere) add(i + j, frame + j, 1, wasWritable && mayStillWrite(kernel, vma, addr));
+        if (isThere) add(i + j, (page + j) as Page, frame + j, 1, wasWritable && mayStillWrite(kernel, vma, addr));
       }
     }
     i += count - 1;

@@ -128,6 +128,13 @@ export const HISTORY_SITES = {
     forgotten: 'whoever asks for its middle gets its beginning',
     addressing: 'both',
   },
+  driverMarksDirty: {
+    source: 'umem_odp.c ib_umem_odp_unmap_dma_pages(), which test_hmm lacks',
+    title: 'a page that the device may write',
+    does: 'is dirty, also where the CPU has not written it since MADV_FREE',
+    forgotten: 'memory that MADV_FREE has given up is thrown away with what a device has stored there since',
+    addressing: 'both',
+  },
   rangeFaultRetry: {
     source: 'hmm.rst (mmu_interval_read_retry)',
     title: "the driver's test after hmm_range_fault",
