@@ -1,5 +1,5 @@
 /** Reading and writing what the user names: machine specs (YAML or JSON), recorded layouts (JSON lines, possibly gzipped), results. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, extname } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { parse as parseYaml } from 'yaml';
@@ -56,9 +56,14 @@ export function readText(file: string): string {
 }
 
 /** @throws PfnlessError ERR_PFNLESS_FILE */
-export function writeText(file: string, text: string): void {
+export const writeText = (file: string, text: string): void => writing(file, () => writeFileSync(file, text));
+
+/** Can it be written? What is in it stays. @throws PfnlessError ERR_PFNLESS_FILE */
+export const requireWritable = (file: string): void => writing(file, () => closeSync(openSync(file, 'a')));
+
+function writing(file: string, write: () => void): void {
   try {
-    writeFileSync(file, text);
+    write();
   } catch (error) {
     throw fileError(`${file} cannot be written: ${(error as Error).message}`, error);
   }

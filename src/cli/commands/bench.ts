@@ -19,7 +19,7 @@ import { ADDRESSINGS } from '../../mm/addressing/addressing.js';
 import { type Column, formatValue, renderTable } from '../../report/terminal.js';
 import { benchHost } from '../bench-host.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { readText, writeText } from '../files.js';
+import { readText, requireWritable, writeText } from '../files.js';
 import { wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 
@@ -101,7 +101,7 @@ async function bench(flags: BenchFlags): Promise<number> {
   const { growth, page, compare } = flags;
   // Before minutes of measuring, not after.
   const earlier = compare === undefined ? null : parseEarlierRun(readText(compare), compare);
-  if (page !== undefined) writeText(page, '');
+  if (page !== undefined) requireWritable(page);
   const host = benchHost();
   const measured = growth ? { results: [], costs: [] } : await benchmarks(flags);
   const grown = growth || page !== undefined ? await growths(flags) : [];
