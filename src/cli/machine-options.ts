@@ -30,6 +30,9 @@ export const wholeNumber =
     return value;
   };
 
+/** Of `--jobs`. */
+export const jobsNumber = wholeNumber(1, 64);
+
 /** `pageless` is part of the design and not there yet: say so, instead of calling it unknown. */
 function parseAddressing(text: string): string {
   if (text === 'pageless')

@@ -111,8 +111,7 @@ function bootMachineFor({ header }: Trace, { addressing, executor }: ReplayOptio
     chunk: 256 * 2 ** 20,
   }));
   const memory = { ram: 256 * 2 ** 20, physicalBits: 40 };
-  const forget = [...FORGOTTEN];
-  return bootWithState({ name: 'conform', addressing, executor, memory, devices, forget }, ALL_CHECKERS);
+  return bootWithState({ name: 'conform', addressing, executor, memory, devices, forget: FORGOTTEN }, ALL_CHECKERS);
 }
 
 /** One trace on one machine: one task, from the first process to the last exit. */

@@ -354,17 +354,18 @@ export function requireLaunch(
   const { lanes, groupSize = GROUP_SIZE_DEFAULT, args = {} } = options;
   requireWhole('The number of lanes', lanes, 1, LANES_MAX);
   requireWhole('The size of a work group', groupSize, 1, GROUP_SIZE_MAX);
-  requireObject('The arguments of a program', args);
-  const own = { ...args };
-  requireProgramArgs(own);
-  return { program: program instanceof URL ? program.href : program, lanes, groupSize, args: own };
+  return { program: program instanceof URL ? program.href : program, lanes, groupSize, args: programArgs(args) };
 }
 
-function requireProgramArgs(args: ProgramArgs): void {
-  for (const [name, value] of Object.entries(args)) {
+/** The arguments as they are now: whoever called may change his object while the lanes run. */
+function programArgs(args: ProgramArgs): ProgramArgs {
+  requireObject('The arguments of a program', args);
+  const own = { ...args };
+  for (const [name, value] of Object.entries(own)) {
     if (typeof value !== 'number')
       throw argumentError(`The program's argument ${name} must be a number, not ${shown(value)}.`);
   }
+  return own;
 }
 
 /** A device by index or name. */

@@ -2,7 +2,7 @@
  * An emulated process as users hold it. Everything it does to memory is a kernel task, so calls may overlap: the kernel's
  * own locks decide, as they do for the threads of a real process.
  */
-import { PAGE_SIZE, pageAlignUp } from '../abi/address.js';
+import { PAGE_SIZE } from '../abi/address.js';
 import { type Result, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGSEGV } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import { formatAddress, formatBytes } from '../base/bytes.js';
@@ -10,13 +10,12 @@ import { PfnlessError } from '../base/errors.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages } from '../mm/gup.js';
-import { hugeAlignUp } from '../mm/huge-pmd.js';
 import { isHugetlb } from '../mm/hugetlb.js';
 import type { Kernel } from '../mm/kernel.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
 import { exitMm, type MmStruct } from '../mm/mm-struct.js';
-import { doMmap, doMunmap } from '../mm/mmap.js';
+import { doMmap, doMunmap, wholeLength } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
 import { doMsync } from '../mm/page-writeback.js';
@@ -122,7 +121,7 @@ export class EmulatedProcess implements Process {
       const task = holding(machine.kernel, file, doMmap(machine.kernel, mm, request));
       const start = await machine.executor.run(this.#name('mmap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot map ${formatBytes(length)}`, start);
-      return { start, length: hugetlb ? hugeAlignUp(length) : pageAlignUp(length) };
+      return { start, length: wholeLength(length, hugetlb) };
     });
   }
 
@@ -163,8 +162,7 @@ export class EmulatedProcess implements Process {
       const start = await machine.executor.run(this.#name('mremap'), task);
       if (typeof start === 'string') throw this.#errnoError(`cannot remap ${formatBytes(at.length)}`, start);
       const vma = vmaLookup(mm, start);
-      const whole = vma !== undefined && isHugetlb(vma);
-      return { start, length: whole ? hugeAlignUp(length) : pageAlignUp(length) };
+      return { start, length: wholeLength(length, vma !== undefined && isHugetlb(vma)) };
     });
   }
 

@@ -62,10 +62,14 @@ export interface MmapRequest {
   readonly hugetlb?: boolean;
 }
 
+/** What a mapping of so many bytes takes: whole pages, of the hugetlb pool huge ones. */
+export const wholeLength = (length: number, hugetlb: boolean): number =>
+  hugetlb ? hugeAlignUp(length) : pageAlignUp(length);
+
 /** `do_mmap()`: the address, EINVAL, ENOMEM (also: the hugetlb pool has not so many pages), or EPERM below mmap_min_addr; whatever else the file says. */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
   const { hugetlb = false } = request;
-  const length = hugetlb ? hugeAlignUp(request.length) : pageAlignUp(request.length);
+  const length = wholeLength(request.length, hugetlb);
   if (length === 0) return 'EINVAL';
   if (length > TASK_SIZE) return 'ENOMEM';
   yield* mm.mmapLock.downWrite();

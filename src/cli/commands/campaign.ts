@@ -7,7 +7,7 @@ import { openResultFile, type ResultFile } from '../../campaign/result-file.js';
 import { isJudged, type SeedRow, type SeedTask, startSeeds } from '../../campaign/seeds.js';
 import { summary } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { wholeNumber } from '../machine-options.js';
+import { jobsNumber, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import {
   addStressOptions,
@@ -25,7 +25,6 @@ interface CampaignFlags extends StressFlags {
 }
 
 const SEEDS_MAX = 1_000_000;
-const JOBS_MAX = 64;
 const DEFAULT_SEEDS = 20;
 
 export function addCampaignCommand(program: Command, exit: (code: number) => void): void {
@@ -36,7 +35,7 @@ export function addCampaignCommand(program: Command, exit: (code: number) => voi
     );
   addStressOptions(command)
     .option('--seeds <n>', 'seeds, from --seed on', wholeNumber(1, SEEDS_MAX), DEFAULT_SEEDS)
-    .option('--jobs <n>', 'machines at a time', wholeNumber(1, JOBS_MAX), Math.min(4, availableParallelism()))
+    .option('--jobs <n>', 'machines at a time', jobsNumber, Math.min(4, availableParallelism()))
     .option('--results <file>', 'JSON lines, one a seed; seeds that are there already are not run again')
     .action(async (flags: CampaignFlags) => exit(await campaign(flags)));
 }

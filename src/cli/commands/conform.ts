@@ -6,7 +6,7 @@ import type { Divergence, TraceReport } from '../../conformance/replay-trace.js'
 import type { Addressing, ExecutorKind } from '../../machine/types.js';
 import { formatCount, formatMs, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { addressingOption, wholeNumber } from '../machine-options.js';
+import { addressingOption, jobsNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { replayFiles, threadsFor } from '../replay-files.js';
 
@@ -18,7 +18,6 @@ interface ConformFlags {
   readonly jobs?: number;
 }
 
-const JOBS_MAX = 64;
 /** Divergences that the table shows; `--json` has all. */
 const SHOWN_MAX = 10;
 
@@ -29,7 +28,7 @@ export function addConformCommand(program: Command, exit: (code: number) => void
     .argument('<trace...>', 'recorded traces, JSON lines, possibly gzipped (.gz)')
     .addOption(addressingOption())
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
-    .option('--jobs <n>', 'threads, each with a machine of its own (default: as many as pay)', wholeNumber(1, JOBS_MAX))
+    .option('--jobs <n>', 'threads, each with a machine of its own (default: as many as pay)', jobsNumber)
     .option('--all', 'go on after the first divergence of a trace')
     .option('--json', 'print one JSON object')
     .action(async (files: string[], flags: ConformFlags) => exit(await conform(files, flags)));

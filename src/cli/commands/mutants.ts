@@ -9,11 +9,10 @@ import { BEYOND_MODEL } from '../../mm/check-sites/beyond.js';
 import { siteById } from '../../mm/check-sites.js';
 import { type Column, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { addressingOption, wholeNumber } from '../machine-options.js';
+import { addressingOption, jobsNumber, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { libraryTexts } from '../programs.js';
 
-const JOBS_MAX = 64;
 const DEFAULT_BUDGET = 60_000;
 const DEFAULT_CONTROL = 200_000;
 
@@ -48,7 +47,7 @@ export function addMutantsCommand(program: Command, exit: (code: number) => void
       DEFAULT_CONTROL,
     )
     .option('--seed <n>', 'seed of strategies and generated programs', wholeNumber(0, 1000), 1)
-    .option('--jobs <n>', 'hunts at a time, each in a thread', wholeNumber(1, JOBS_MAX), availableParallelism())
+    .option('--jobs <n>', 'hunts at a time, each in a thread', jobsNumber, availableParallelism())
     .addOption(addressingOption())
     .option('--json', 'print one JSON object')
     .action(async (flags: MutantsFlags) => exit(await run(flags)));

@@ -7,12 +7,11 @@ import { renderTable } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import { addMachineOptions, jobsNumber, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
 import { print, printJson, startProgress } from '../output.js';
 import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
 
 /** More threads than that are no use on any computer that runs this. */
-const JOBS_MAX = 64;
 
 interface RunFlags extends MachineFlags {
   readonly all?: boolean;
@@ -26,7 +25,7 @@ export function addRunCommand(program: Command, exit: (code: number) => void): v
     .argument('[workload...]', 'names from `pfnless list`')
     .option('--all', 'every workload of the library')
     .option('--size <n>', "problem size, in the workload's own units", wholeNumber(1, 2 ** 40))
-    .option('--jobs <n>', 'workloads at a time, each on a machine and a thread of its own', wholeNumber(1, JOBS_MAX), 1)
+    .option('--jobs <n>', 'workloads at a time, each on a machine and a thread of its own', jobsNumber, 1)
     .option('--json', 'print one JSON object')
     .action(async (names: string[], flags: RunFlags) => exit(await run(names, flags)));
 }
