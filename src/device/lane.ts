@@ -22,7 +22,7 @@ import { type LaneContext, LOCAL_WORDS } from './program.js';
 import type { Tlb } from './tlb.js';
 
 /** Thrown to leave a program. Preallocated: abandoning must be cheap. */
-export const ABANDON: unique symbol = Symbol('pfnless: this lane is abandoned and will run again; do not catch this');
+const ABANDON: unique symbol = Symbol('pfnless: this lane is abandoned and will run again; do not catch this');
 
 /** `ran`: to its end, so far. `barrier`, `faulted`, `preempted`: abandoned, to run again. `failed`: see `failure`. */
 export type LaneOutcome = 'ran' | 'barrier' | 'faulted' | 'preempted' | 'failed';

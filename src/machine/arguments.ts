@@ -50,8 +50,8 @@ const ACCESS_BYTES_MAX = 2 ** 31;
 const FILE_BYTES_MAX = 2 ** 48;
 /** Pages, or page frames, in one look: 16 GiB. */
 const LOOK_PAGES_MAX = 2 ** 22;
-export const GROUP_SIZE_MAX = 1024;
-export const GROUP_SIZE_DEFAULT = 64;
+const GROUP_SIZE_MAX = 1024;
+const GROUP_SIZE_DEFAULT = 64;
 
 const ELEMENT_CONSTRUCTORS = Object.freeze({
   u8: Uint8Array,

@@ -22,8 +22,8 @@ export const MAX_DEVICES = 16;
 export const MAX_CPUS = 64;
 export const RAM_MIN = 16 * MiB;
 export const RAM_MAX = 16 * GiB;
-export const DEVICE_MEMORY_MIN = MiB;
-export const DEVICE_MEMORY_MAX = 8 * GiB;
+const DEVICE_MEMORY_MIN = MiB;
+const DEVICE_MEMORY_MAX = 8 * GiB;
 
 interface SizeLimits {
   readonly min: number;

@@ -22,7 +22,7 @@ import type { PageCacheOps, VmFile } from './vma.js';
 const { PG_dirty, PG_uptodate } = PAGE_FLAGS;
 
 /** The backing object: blocks of a page each, those that were never written are zeroes. */
-export class BlockStore {
+class BlockStore {
   readonly #blocks = new Map<number, Uint8Array>();
 
   constructor(bytes: Uint8Array) {

@@ -82,7 +82,7 @@ export function allocHugeFolio(kernel: Kernel): Page {
 }
 
 /** The same, zeroed (`vma_alloc_anon_folio_pmd()`). */
-export function allocZeroedHugeFolio(kernel: Kernel): Page {
+function allocZeroedHugeFolio(kernel: Kernel): Page {
   const page = allocHugeFolio(kernel);
   if (page === NULL_PAGE) return page;
   const frame = kernel.memmap.ramFrame(page);

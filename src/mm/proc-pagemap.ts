@@ -89,7 +89,7 @@ export function visitEntries(
 }
 
 /** `softleaf_has_pfn()`: the entry names a page. */
-export const kindHasPage = (kind: SoftLeafKind): boolean => kind !== 'none' && kind !== 'swap' && kind !== 'marker';
+const kindHasPage = (kind: SoftLeafKind): boolean => kind !== 'none' && kind !== 'swap' && kind !== 'marker';
 
 /** The page behind an entry (`vm_normal_page`, `softleaf_to_page`): NULL_PAGE for the zero page and for entries without one. */
 export function pageOfHalves(kernel: Kernel, low: number, high: number): Page {

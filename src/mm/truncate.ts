@@ -88,7 +88,7 @@ const truncatePage = (kernel: Kernel, file: VmFile, index: number): Sleeps<void>
   });
 
 /** `unmap_mapping_range()`: nobody maps the page offsets [first, end) of the file any more, nor private copies of them. */
-export function* unmapMappingRange(kernel: Kernel, file: VmFile, first: number, end: number): Sleeps<void> {
+function* unmapMappingRange(kernel: Kernel, file: VmFile, first: number, end: number): Sleeps<void> {
   const told = new Set<VmArea>();
   for (;;) {
     // While a notifier slept, fork and mremap may have taken entries to where nobody has looked yet. (In Linux they wait.)

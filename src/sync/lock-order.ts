@@ -9,7 +9,7 @@
 import { assert } from '../base/errors.js';
 
 /** From the outermost to the innermost. */
-export const LOCK_ORDER = ['memory failure', 'file', 'mmap_lock', 'chunks'] as const;
+const LOCK_ORDER = ['memory failure', 'file', 'mmap_lock', 'chunks'] as const;
 export type LockClass = (typeof LOCK_ORDER)[number];
 
 export interface WatchedLock {

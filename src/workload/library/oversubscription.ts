@@ -31,7 +31,7 @@ export const oversubscriptionWorkload: Workload = {
 };
 
 /** What the words of a piece hold before the devices come; `first` is the index of its first word. */
-export function oversubscriptionPattern(values: Int32Array, salt: number, first: number): void {
+function oversubscriptionPattern(values: Int32Array, salt: number, first: number): void {
   for (let i = 0; i < values.length; i++) values[i] = Math.imul(first + i, 0x9e3779b1) ^ salt;
 }
 
