@@ -13,6 +13,7 @@ import { filePages } from '../mm/filemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import { pageFileId, pageIndex, pageTestFlag } from '../mm/page.js';
 import { linearPageIndex, tracksWrites, type VmFile } from '../mm/vma.js';
+import { folioHead } from '../sync/page-ref.js';
 import { type CpuEntry, cpuEntries, placeText } from './page-tables.js';
 import { ramPages, ramUse } from './ram.js';
 
@@ -26,7 +27,9 @@ function* cacheOf(kernel: Kernel, file: VmFile): Generator<string, void, void> {
       yield `${name}: page ${page} says that it is at ${pageIndex(words, floats, page)} of file ${pageFileId(words, page)}`;
     }
     if (!pageTestFlag(words, page, PG_uptodate)) yield `${name}: page ${page} has not been read in`;
-    if (index >= filePages(file)) yield `${name} is in the cache, but the file has ${filePages(file)} pages`;
+    // A huge page of shared memory may reach behind the end, as in Linux.
+    const first = index - (page - folioHead(words, page));
+    if (first >= filePages(file)) yield `${name} is in the cache, but the file has ${filePages(file)} pages`;
   }
 }
 

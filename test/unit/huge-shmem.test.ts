@@ -222,6 +222,23 @@ describe.each(['legacy', 'offset'] as const)('huge pages of shared memory (%s)',
       await child.exit();
     }));
 
+  test('the last one may reach behind the end of the object', () =>
+    run(async (rig) => {
+      const range = await rig.process.mmap({ at: START, length: (HUGE + 40) * PAGE, shared: true });
+      await rig.fill(part(range, HUGE, 40), 1000);
+      const grown = await rig.process.mremap(range, { length: 2 * BYTES });
+      const last = part(grown, HUGE, HUGE);
+      await expect(rig.process.read(last.start + 40 * PAGE, 1)).rejects.toMatchObject({ signal: 'SIGBUS' });
+      await rig.process.madvise(last, 'COLLAPSE');
+      expect(await residency(rig.process, last)).toEqual(WHOLE);
+      await rig.check();
+      expect(await rig.process.read(last.start + 40 * PAGE, 1)).toEqual(Uint8Array.of(0));
+      await rig.process.madvise(part(last, 50, 1), 'DONTNEED');
+      await expect(rig.process.read(last.start + 40 * PAGE, 1)).rejects.toMatchObject({ signal: 'SIGBUS' });
+      await rig.expectFilled(part(last, 0, 40), 1000);
+      await rig.check();
+    }));
+
   test('a pin keeps it whole', () =>
     run(async (rig) => {
       const range = await collapsed(rig);
