@@ -99,14 +99,25 @@ export function entryIsReadOnly(kernel: Kernel, mm: MmStruct, addr: VirtAddr): b
   return (low | high) !== 0 && kernel.addressing.swapTypes.kindOf[highType(high)] === 'device-private-read';
 }
 
+/** The page that a present entry maps at an address, of a huge one the first; NULL_PAGE for anything else. */
+function presentPageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
+  const at = entryAt(kernel, mm, addr);
+  if (at === NO_TABLE) return NULL_PAGE;
+  const low = peek32(kernel.ram.halves, 2 * at);
+  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return NULL_PAGE;
+  return kernel.memmap.pfnToPage(halvesPfn(low, peek32(kernel.ram.halves, 2 * at + 1)) as Pfn);
+}
+
 /** Is a page of a coherent device mapped at an address? */
 export function mapsCoherentPage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
-  const at = entryAt(kernel, mm, addr);
-  if (at === NO_TABLE) return false;
-  const low = peek32(kernel.ram.halves, 2 * at);
-  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return false;
-  const page = kernel.memmap.pfnToPage(halvesPfn(low, peek32(kernel.ram.halves, 2 * at + 1)) as Pfn);
-  return isDeviceCoherentPage(kernel.memmap.words, page);
+  const page = presentPageAt(kernel, mm, addr);
+  return page !== NULL_PAGE && isDeviceCoherentPage(kernel.memmap.words, page);
+}
+
+/** Does a page of a file, or of shared memory, stand at an address? */
+export function mapsFilePage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
+  const page = presentPageAt(kernel, mm, addr);
+  return page !== NULL_PAGE && !pageIsAnon(kernel.memmap.words, page);
 }
 
 /** The device private page that stands at an address, NULL_PAGE for anything else. */
@@ -123,20 +134,8 @@ export function devicePrivatePageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr
 }
 
 /** The page that a present small entry maps at an address (`vm_normal_page`), NULL_PAGE for anything else. */
-export function normalPageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page {
-  const table = leafTable(kernel, mm, addr);
-  if (table === NO_TABLE) return NULL_PAGE;
-  const at = 2 * (table + pteIndex(addr));
-  const low = peek32(kernel.ram.halves, at);
-  if (!lowPresent(low) || (low & LOW_SPECIAL) !== 0) return NULL_PAGE;
-  return kernel.memmap.pfnToPage(halvesPfn(low, peek32(kernel.ram.halves, at + 1)) as Pfn);
-}
-
-/** Does a page of a file, or of shared memory, stand at an address? */
-export function mapsFilePage(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
-  const page = normalPageAt(kernel, mm, addr);
-  return page !== NULL_PAGE && !pageIsAnon(kernel.memmap.words, page);
-}
+export const normalPageAt = (kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page =>
+  leafTable(kernel, mm, addr) === NO_TABLE ? NULL_PAGE : presentPageAt(kernel, mm, addr);
 
 /** How many small entries of an address space map pages of a large anonymous folio. Linux keeps count by MM_ID; here we look. */
 export function folioMappings(kernel: Kernel, head: Page, mm: MmStruct): number {

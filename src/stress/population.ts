@@ -41,7 +41,8 @@ async function createSubject(world: World): Promise<void> {
 async function mapRegion(world: World, { process, regions }: Subject): Promise<void> {
   const { random } = world;
   const kind = world.pick(KINDS);
-  const isHuge = kind === 'huge';
+  // Shared memory becomes huge by MADV_COLLAPSE.
+  const isHuge = kind === 'huge' || (kind === 'shared' && random.below(3) === 0);
   const count = isHuge ? HPAGE_PMD_NR : 1 + random.below(SMALL_PAGES_MAX);
   const bytes = isHuge ? HUGE_BYTES : count * PAGE_SIZE;
   const start = world.freshAddress(bytes);

@@ -189,6 +189,20 @@ describe.each(['legacy', 'offset'] as const)('huge pages of shared memory (%s)',
       await rig.check();
     }));
 
+  // Found by stress: two devices that each tried to move what cannot move took it from each other for ever.
+  test('a device that faults on it leaves it to those who have it', () =>
+    run(async (rig) => {
+      const range = await collapsed(rig);
+      const child = await rig.process.fork();
+      const childs = await child.mirror(1, { onFault: 'mirror' });
+      await childs.readPages(part(range, 3, 2));
+      const migrating = await rig.process.mirror(0);
+      await migrating.launch('increment', { lanes: 4, args: { target: range.start, count: 64, stride: PAGE, by: 1 } });
+      expect(await childs.peekPages(part(range, 3, 2))).toMatchObject({ errno: 0 });
+      await rig.check();
+      await child.exit();
+    }));
+
   test('stays in RAM: whole when a device wants all of it, in single pages when it wants a part', () =>
     run(async (rig) => {
       const range = await collapsed(rig);
