@@ -34,6 +34,17 @@ export class PfnlessError extends Error {
   }
 }
 
+/** Errors that the user made, not the machine. */
+const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_PFNLESS_ARGUMENT',
+  'ERR_PFNLESS_SPEC',
+  'ERR_PFNLESS_SYNTAX',
+  'ERR_PFNLESS_FILE',
+  'ERR_PFNLESS_UNSUPPORTED',
+]);
+
+export const isUsageError = (error: PfnlessError): boolean => USAGE_CODES.has(error.code);
+
 /** The emulated kernel broke one of its own rules. Never caught inside pfnless. */
 export class InvariantViolation extends Error {
   override readonly name = 'InvariantViolation';

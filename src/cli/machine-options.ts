@@ -30,6 +30,19 @@ export const wholeNumber =
     return value;
   };
 
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** A parser of "90s", "2m", "1h", "500ms", or seconds, as milliseconds. */
+export const timeOf =
+  (flag: string) =>
+  (text: string): number => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+    if (match === null || Number(match[1]) === 0) {
+      throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${flag} is a time like 60s, 5m or 1h, not "${text}"`);
+    }
+    return Number(match[1]) * UNITS[match[2] ?? 's']!;
+  };
+
 /** Of `--jobs`. */
 export const jobsNumber = wholeNumber(1, 64);
 

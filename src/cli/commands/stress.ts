@@ -1,6 +1,5 @@
 /** `pfnless stress`: random programs on real threads (or inline), hostile on request, until the time is up or something is found. */
 import type { Command } from 'commander';
-import { PfnlessError } from '../../base/errors.js';
 import { INJECTION_IDS, INJECTION_POINTS, type InjectionId } from '../../base/injection.js';
 import { argumentError } from '../../base/require.js';
 import { machineWords } from '../../machine/command-line.js';
@@ -10,7 +9,7 @@ import { formatCount } from '../../report/terminal.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addInjectOption } from '../inject-option.js';
-import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import { addMachineOptions, type MachineFlags, machineFromFlags, timeOf, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 
 export interface StressFlags extends MachineFlags {
@@ -26,16 +25,6 @@ export interface StressFlags extends MachineFlags {
 const STRESS_MACHINE = 'stress';
 const DEFAULT_DURATION_MS = 60_000;
 const COUNT_MAX = 2 ** 40;
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-
-/** "90s", "2m", "1h", "500ms", or seconds. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-function parseDuration(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
-  if (match === null || Number(match[1]) === 0) {
-    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `--duration is a time like 60s, 5m or 1h, not "${text}"`);
-  }
-  return Number(match[1]) * UNITS[match[2] ?? 's']!;
-}
 
 export function addStressCommand(program: Command, exit: (code: number) => void): void {
   addStressOptions(
@@ -54,7 +43,7 @@ export function addStressCommand(program: Command, exit: (code: number) => void)
 export function addStressOptions(command: Command, defaultText = ''): Command {
   addMachineOptions(command)
     .option('--cpus <n>', 'host CPUs beside the kernel, each a thread', wholeNumber(0, MAX_CPUS))
-    .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, parseDuration)
+    .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, timeOf('--duration'))
     .option('--ops <n>', 'end after so many loads and stores', wholeNumber(1, COUNT_MAX))
     .option('--json', 'print one JSON object');
   addInjectOption(command, 'what fails', INJECTION_IDS);
