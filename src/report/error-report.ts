@@ -18,4 +18,4 @@ export function errorReport(error: unknown): ErrorReport {
 }
 
 /** With a full stop, if it has no end yet. */
-export const sentence = (message: string): string => (/[.?!)]$/.test(message) ? message : `${message}.`);
+export const sentence = (message: string): string => (/[.?!]$/.test(message) ? message : `${message}.`);
