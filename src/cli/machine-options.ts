@@ -49,20 +49,22 @@ export const jobsNumber = wholeNumber(1, 64);
 /** `pageless` is part of the design and not there yet: say so, instead of calling it unknown. */
 function parseAddressing(text: string): string {
   if (text === 'pageless')
-    throw new InvalidArgumentError('pageless is planned, but not there yet: use legacy or offset');
+    throw new InvalidArgumentError(`pageless is planned, but not there yet: use ${ADDRESSINGS.join(' or ')}`);
   if (!isAddressing(text)) throw new InvalidArgumentError(`Allowed choices are ${ADDRESSINGS.join(', ')}`);
   return text;
 }
 
-/** `--addressing` of the commands that need no machine file. */
+/** `--addressing`. A machine's file may have its own; commands that take none have a default. */
 export const addressingOption = (): Option =>
-  new Option('--addressing <mode>', 'how device private pages are named').choices(ADDRESSINGS).default('offset');
+  new Option('--addressing <mode>', `how device private pages are named: ${ADDRESSINGS.join(' or ')}`).argParser(
+    parseAddressing,
+  );
 
 /** Add `--machine` and `--addressing`. */
 export function addMapOptions(command: Command): Command {
   return command
     .option('--machine <name|file>', `machine: ${PRESET_NAMES.join(', ')}, or a .yaml or .json file`, 'laptop')
-    .option('--addressing <mode>', 'how device private pages are named: legacy or offset', parseAddressing);
+    .addOption(addressingOption());
 }
 
 /** Add every flag of a machine. */

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { suggestion } from '../../base/nearest.js';
 import { type CampaignTask, FORGETFUL_MAX_MS, runTask, type WorkloadRow } from '../../campaign/task.js';
-import { renderTable } from '../../report/terminal.js';
+import { renderTable, wrapFacts } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
@@ -16,7 +16,7 @@ import {
   wholeNumber,
 } from '../machine-options.js';
 import { print, printJson, startProgress } from '../output.js';
-import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
+import { describeRun, failureText, forgetting, RESULT_COLUMNS } from '../runner.js';
 
 interface RunFlags extends MachineFlags {
   readonly all?: boolean;
@@ -48,7 +48,7 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
     const message = `a workload runs on 1 to ${WORKLOAD_DEVICES_MAX} devices, and this machine has ${spec.devices.length}`;
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', message);
   }
-  if (!flags.json) print(`${describeRun(spec)}\n\n`);
+  if (!flags.json) print(`${wrapFacts(describeRun(spec))}\n`);
 
   const tasks = chosen.map((workload) => ({
     workload,
@@ -68,6 +68,7 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
       executor: spec.executor,
       devices: spec.devices.length,
       machine: spec.name,
+      ...forgetting(spec),
       workloads: rows,
     });
   } else {
