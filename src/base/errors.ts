@@ -17,6 +17,17 @@ export type ErrorCode =
   | 'ERR_PFNLESS_DISPOSED'
   | 'ERR_PFNLESS_UNSUPPORTED';
 
+/** Errors that the user made, not the machine. */
+const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_PFNLESS_ARGUMENT',
+  'ERR_PFNLESS_SPEC',
+  'ERR_PFNLESS_SYNTAX',
+  'ERR_PFNLESS_FILE',
+  'ERR_PFNLESS_UNSUPPORTED',
+]);
+
+export const isUsageError = (error: PfnlessError): boolean => USAGE_CODES.has(error.code);
+
 /** Characters of a message: what a user wrote may be in it, and of any length. */
 const MESSAGE_MAX = 4000;
 
@@ -33,17 +44,6 @@ export class PfnlessError extends Error {
     this.errno = options.errno;
   }
 }
-
-/** Errors that the user made, not the machine. */
-const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'ERR_PFNLESS_ARGUMENT',
-  'ERR_PFNLESS_SPEC',
-  'ERR_PFNLESS_SYNTAX',
-  'ERR_PFNLESS_FILE',
-  'ERR_PFNLESS_UNSUPPORTED',
-]);
-
-export const isUsageError = (error: PfnlessError): boolean => USAGE_CODES.has(error.code);
 
 /** The emulated kernel broke one of its own rules. Never caught inside pfnless. */
 export class InvariantViolation extends Error {

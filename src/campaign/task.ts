@@ -49,7 +49,8 @@ export async function runTask(task: CampaignTask): Promise<WorkloadRow> {
   }
   const { machine, state } = booted;
   const row = await rowOf(booted, workload, task).catch(async (misuse) => {
-    await machine.dispose();
+    // What is told is why it was refused, however the machine ends.
+    await machine.dispose().catch(() => {});
     throw misuse;
   });
   // What has gone wrong once need not be waited for.
