@@ -17,6 +17,17 @@ export type ErrorCode =
   | 'ERR_PFNLESS_DISPOSED'
   | 'ERR_PFNLESS_UNSUPPORTED';
 
+/** Errors that the user made, not the machine. */
+const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'ERR_PFNLESS_ARGUMENT',
+  'ERR_PFNLESS_SPEC',
+  'ERR_PFNLESS_SYNTAX',
+  'ERR_PFNLESS_FILE',
+  'ERR_PFNLESS_UNSUPPORTED',
+]);
+
+export const isUsageError = (error: PfnlessError): boolean => USAGE_CODES.has(error.code);
+
 /** Characters of a message: what a user wrote may be in it, and of any length. */
 const MESSAGE_MAX = 4000;
 

@@ -3,7 +3,8 @@
 /** The name closest to `word`, or `undefined` when none is close enough to be what was meant. */
 export function nearestName(word: string, names: Iterable<string>): string | undefined {
   let best: string | undefined;
-  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  // Of a short word two letters are half of it: what is left says nothing.
+  let bestDistance = Math.max(1, Math.floor(word.length / 4)) + 1;
   for (const name of names) {
     const distance = editDistance(word.toLowerCase(), name.toLowerCase());
     if (distance < bestDistance) {

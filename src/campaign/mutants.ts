@@ -6,7 +6,7 @@ import type { Piscina } from 'piscina';
 import type { Catch, HuntResult, HuntTask, NamedText } from '../explore/hunt.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { CHECK_SITES, type NamedSite, siteById } from '../mm/check-sites.js';
-import { threadPool } from './threads.js';
+import { runInPool } from './threads.js';
 
 /** The site without which no memory survives: a hunt that misses it is broken. */
 export const CANARY = 'canary';
@@ -74,7 +74,17 @@ export async function huntMutants(options: MutantsOptions): Promise<MutantsResul
     const most = unreached === undefined ? budget : Math.min(budget, UNREACHED_BUDGET);
     return { name: id, task: task({ forget: [id] }, most, seed) };
   });
-  const results = await runAll([...mutants, ...controls], jobs, options.onProgress ?? (() => {}));
+  const hunts = [...mutants, ...controls];
+  const results = await runInPool(hunts, {
+    ...{ door: DOOR, jobs },
+    run: (pool, hunt) => runOne(pool, hunt.task),
+    onProgress: (done, running) =>
+      options.onProgress?.(
+        done,
+        hunts.length,
+        Array.from(running, ({ name }) => name),
+      ),
+  });
   const rows = wanted.map((site, at) => rowOf(site, results[at]!));
   const ofControl = results.slice(wanted.length);
   const executions = ofControl.reduce((sum, result) => sum + (result?.executions ?? 0), 0);
@@ -99,41 +109,7 @@ function rowOf({ id, source, title, unreached }: NamedSite, result: HuntResult |
   };
 }
 
-interface Job {
-  readonly name: string;
-  readonly task: HuntTask;
-}
-
-/** Results in the order of the jobs; `null` for one that had to be stopped. */
-async function runAll(
-  all: readonly Job[],
-  jobs: number,
-  onProgress: NonNullable<MutantsOptions['onProgress']>,
-): Promise<(HuntResult | null)[]> {
-  const threads = Math.min(jobs, all.length);
-  const pool = threadPool(DOOR, threads);
-  const results: (HuntResult | null)[] = [];
-  const running = new Set<string>();
-  const queue = all.entries();
-  let done = 0;
-  const worker = async (): Promise<void> => {
-    for (const [index, { name, task }] of queue) {
-      running.add(name);
-      onProgress(done, all.length, [...running]);
-      results[index] = await runOne(pool, task);
-      running.delete(name);
-      onProgress(++done, all.length, [...running]);
-    }
-  };
-  try {
-    await Promise.all(Array.from({ length: threads }, worker));
-  } finally {
-    await pool.destroy();
-  }
-  return results;
-}
-
-/** A hunt on a kernel that forgets may run into an endless loop that has no schedule point: then its thread is ended. */
+/** `null`: a hunt on a kernel that forgets may run into an endless loop that has no schedule point: then its thread is ended. */
 async function runOne(pool: Piscina, task: HuntTask): Promise<HuntResult | null> {
   const signal = AbortSignal.timeout(timeoutMs(task.budget));
   try {

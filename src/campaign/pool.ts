@@ -10,7 +10,7 @@ import type { Piscina } from 'piscina';
 import { type ErrorCode, PfnlessError } from '../base/errors.js';
 import { type ErrorReport, errorReport } from '../report/error-report.js';
 import { type CampaignTask, failedRow, type WorkloadRow } from './task.js';
-import { threadPool } from './threads.js';
+import { runInPool } from './threads.js';
 
 /** What a thread answers: errors lose their class and their code on the way from thread to thread, so they go as data. */
 export type TaskAnswer =
@@ -38,36 +38,18 @@ const DOOR = new URL('../../workers/campaign.js', import.meta.url);
 /** @throws PfnlessError what the first task that was refused was refused for */
 export async function runCampaign(tasks: readonly CampaignTask[], options: CampaignOptions): Promise<WorkloadRow[]> {
   const { jobs, onProgress = () => {}, door = DOOR } = options;
-  const threads = Math.min(jobs, tasks.length);
-  const pool = threadPool(door, threads);
-  const answers: TaskAnswer[] = [];
-  const running = new Set<CampaignTask>();
-  const queue = tasks.entries();
-  let done = 0;
   let isRefused = false;
-  const report = (): void =>
-    onProgress({ done, total: tasks.length, running: Array.from(running, ({ workload }) => workload) });
-
-  const worker = async (): Promise<void> => {
-    while (!isRefused) {
-      const next = queue.next();
-      if (next.done) return;
-      const [index, task] = next.value;
-      running.add(task);
-      report();
+  const answers = await runInPool(tasks, {
+    ...{ door, jobs },
+    run: async (pool, task) => {
       const answer = await runInThread(pool, task);
-      answers[index] = answer;
       if ('refused' in answer) isRefused = true;
-      running.delete(task);
-      done++;
-      report();
-    }
-  };
-  try {
-    await Promise.all(Array.from({ length: threads }, worker));
-  } finally {
-    await pool.destroy();
-  }
+      return answer;
+    },
+    isOver: () => isRefused,
+    onProgress: (done, running) =>
+      onProgress({ done, total: tasks.length, running: Array.from(running, ({ workload }) => workload) }),
+  });
   return answers.map((answer) => {
     if ('row' in answer) return answer.row;
     const { code, message, errno } = answer.refused;
@@ -75,6 +57,7 @@ export async function runCampaign(tasks: readonly CampaignTask[], options: Campa
   });
 }
 
+/** What a task comes to, it answers itself (task.ts): an error that comes out is the thread's end. */
 async function runInThread(pool: Piscina, task: CampaignTask): Promise<TaskAnswer> {
   try {
     return (await pool.run(task)) as TaskAnswer;

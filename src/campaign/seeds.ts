@@ -7,7 +7,7 @@ import type { InjectionId } from '../base/injection.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { errorReport } from '../report/error-report.js';
 import type { RoundResult } from '../stress/round.js';
-import { threadPool } from './threads.js';
+import { runInPool } from './threads.js';
 
 /** One round, as data: it goes to other threads. */
 export interface SeedTask {
@@ -61,50 +61,35 @@ const ROUND_MAX_MS = 1_800_000;
 
 export function startSeeds(tasks: readonly SeedTask[], options: SeedOptions): SeedCampaign {
   const { jobs, isOver = () => false, onProgress = () => {}, onRow = () => {}, door = DOOR } = options;
-  const threads = Math.max(1, Math.min(jobs, tasks.length));
-  const running = new Map<number, AbortController>();
-  const rows: SeedRow[] = [];
-  const queue = tasks.entries();
-  let [done, found] = [0, 0];
-  const report = (): void => onProgress({ done, total: tasks.length, found, running: [...running.keys()] });
-
-  const work = async (pool: Piscina): Promise<void> => {
-    for (let next = queue.next(); !next.done && !isOver(); next = queue.next()) {
-      const [index, task] = next.value;
-      const controller = new AbortController();
-      running.set(task.seed, controller);
-      report();
-      const row = await runSeed(pool, task, controller);
-      running.delete(task.seed);
-      rows[index] = row;
-      done++;
+  const controllers = new Map<number, AbortController>();
+  let found = 0;
+  const finished = runInPool(tasks, {
+    ...{ door, jobs, isOver },
+    run: async (pool, task) => {
+      const row = await runSeed(pool, task, controllers);
       if (row.outcome === 'found') found++;
       onRow(row);
-      report();
-    }
-  };
-  const run = async (): Promise<readonly SeedRow[]> => {
-    const pool = threadPool(door, threads);
-    try {
-      await Promise.all(Array.from({ length: threads }, () => work(pool)));
-    } finally {
-      await pool.destroy();
-    }
-    return rows.filter((row) => row !== undefined);
-  };
+      return row;
+    },
+    onProgress: (done, running) =>
+      onProgress({ done, total: tasks.length, found, running: Array.from(running, ({ seed }) => seed) }),
+  });
   return {
-    finished: run(),
+    finished,
     abort(seed) {
-      const controller = running.get(seed);
+      const controller = controllers.get(seed);
       controller?.abort();
       return controller !== undefined;
     },
   };
 }
 
-async function runSeed(pool: Piscina, task: SeedTask, controller: AbortController): Promise<SeedRow> {
+/** @param controllers gets the seed's own while it runs */
+async function runSeed(pool: Piscina, task: SeedTask, controllers: Map<number, AbortController>): Promise<SeedRow> {
   const { seed } = task;
+  const controller = new AbortController();
   const { signal } = controller;
+  controllers.set(seed, controller);
   const late = setTimeout(() => controller.abort(), ROUND_MAX_MS);
   try {
     const result = (await pool.run(task, { name: 'stressRound', signal })) as RoundResult;
@@ -114,5 +99,6 @@ async function runSeed(pool: Piscina, task: SeedTask, controller: AbortControlle
     return { seed, outcome: 'crashed', message: errorReport(error).message };
   } finally {
     clearTimeout(late);
+    controllers.delete(seed);
   }
 }

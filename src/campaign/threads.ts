@@ -18,3 +18,49 @@ export function threadPool(door: URL, threads: number): Piscina {
   pool.on('error', () => {});
   return pool;
 }
+
+export interface PoolWork<Task, Result> {
+  /** The module behind which a task is run. */
+  readonly door: URL;
+  /** Tasks at a time. */
+  readonly jobs: number;
+  /** One task on some thread of the pool. What it throws ends everything. */
+  run(pool: Piscina, task: Task): Promise<Result>;
+  /** Asked before a task is begun: enough? */
+  isOver?(): boolean;
+  /** Called as tasks start and end. */
+  onProgress?(done: number, running: ReadonlySet<Task>): void;
+}
+
+/** All tasks, several at a time. Results in the order of the tasks, without those that were not begun. */
+export async function runInPool<Task, Result>(
+  tasks: readonly Task[],
+  { door, jobs, run, isOver = () => false, onProgress = () => {} }: PoolWork<Task, Result>,
+): Promise<Result[]> {
+  if (tasks.length === 0) return [];
+  const threads = Math.min(jobs, tasks.length);
+  const pool = threadPool(door, threads);
+  const results: { readonly result: Result }[] = [];
+  const running = new Set<Task>();
+  const queue = tasks.entries();
+  let done = 0;
+  const work = async (): Promise<void> => {
+    while (!isOver()) {
+      const next = queue.next();
+      if (next.done) return;
+      const [index, task] = next.value;
+      running.add(task);
+      onProgress(done, running);
+      results[index] = { result: await run(pool, task) };
+      running.delete(task);
+      onProgress(++done, running);
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: threads }, work));
+  } finally {
+    await pool.destroy();
+  }
+  // Callbacks of arrays pass over what was never assigned.
+  return results.filter(() => true).map(({ result }) => result);
+}

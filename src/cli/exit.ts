@@ -1,7 +1,7 @@
 /** Exit codes (README, commands), and how an error becomes one sentence. */
 import { CommanderError } from 'commander';
-import { PfnlessError } from '../base/errors.js';
-import { type ErrorReport, errorReport, isUsageError, sentence } from '../report/error-report.js';
+import { isUsageError, PfnlessError } from '../base/errors.js';
+import { type ErrorReport, errorReport, sentence } from '../report/error-report.js';
 
 /** Everything held. */
 export const EXIT_HELD = 0;

@@ -1,5 +1,5 @@
 /** `--inject`: which of the hostile events that a command knows shall happen. */
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { suggestion } from '../base/nearest.js';
 
 /** Add `--inject`, whose value is "all", "none", or some of `known` with commas between. */
@@ -12,7 +12,8 @@ export function addInjectOption<Name extends string>(
     if (text === 'all') return known;
     return text === 'none' ? [] : [...new Set(text.split(','))].map((word) => named(word, known));
   };
-  return command.option('--inject <ids>', `${description}: all, none, or some of ${known.join(', ')}`, parse, []);
+  const about = `${description}: all, none, or some of ${known.join(', ')}`;
+  return command.addOption(new Option('--inject <ids>', about).argParser(parse).default([], 'none'));
 }
 
 function named<Name extends string>(word: string, known: readonly Name[]): Name {

@@ -30,26 +30,41 @@ export const wholeNumber =
     return value;
   };
 
+const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/** A parser of "90s", "2m", "1h", "500ms", or seconds, as milliseconds. */
+export const timeOf =
+  (flag: string) =>
+  (text: string): number => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
+    if (match === null || Number(match[1]) === 0) {
+      throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `${flag} is a time like 60s, 5m or 1h, not "${text}"`);
+    }
+    return Number(match[1]) * UNITS[match[2] ?? 's']!;
+  };
+
 /** Of `--jobs`. */
 export const jobsNumber = wholeNumber(1, 64);
 
 /** `pageless` is part of the design and not there yet: say so, instead of calling it unknown. */
 function parseAddressing(text: string): string {
   if (text === 'pageless')
-    throw new InvalidArgumentError('pageless is planned, but not there yet: use legacy or offset');
+    throw new InvalidArgumentError(`pageless is planned, but not there yet: use ${ADDRESSINGS.join(' or ')}`);
   if (!isAddressing(text)) throw new InvalidArgumentError(`Allowed choices are ${ADDRESSINGS.join(', ')}`);
   return text;
 }
 
-/** `--addressing` of the commands that need no machine file. */
+/** `--addressing`. A machine's file may have its own; commands that take none have a default. */
 export const addressingOption = (): Option =>
-  new Option('--addressing <mode>', 'how device private pages are named').choices(ADDRESSINGS).default('offset');
+  new Option('--addressing <mode>', `how device private pages are named: ${ADDRESSINGS.join(' or ')}`).argParser(
+    parseAddressing,
+  );
 
 /** Add `--machine` and `--addressing`. */
 export function addMapOptions(command: Command): Command {
   return command
     .option('--machine <name|file>', `machine: ${PRESET_NAMES.join(', ')}, or a .yaml or .json file`, 'laptop')
-    .option('--addressing <mode>', 'how device private pages are named: legacy or offset', parseAddressing);
+    .addOption(addressingOption());
 }
 
 /** Add every flag of a machine. */

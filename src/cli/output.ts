@@ -3,10 +3,11 @@
 import { colours } from '../report/terminal.js';
 import { EXIT_USAGE } from './exit.js';
 
-const wantsColour = process.stdout.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
+const wantsColour = (stream: NodeJS.WriteStream): boolean =>
+  stream.isTTY === true && !process.env.NO_COLOR && process.env.TERM !== 'dumb';
 
 /** Colours for stdout, none where it is not a terminal or NO_COLOR is set. */
-export const paint = colours(wantsColour);
+export const paint = colours(wantsColour(process.stdout));
 
 /** Letters of a line, where it is a person who reads: what a program reads is not broken. */
 export const lineWidth =
@@ -33,11 +34,14 @@ export interface Progress {
   stop(): void;
 }
 
-/** A live line on stderr; silent where stderr is not a terminal, or one of no width, on which ora clears lines for ever. */
+/**
+ * A live line on stderr, in colour where colours are wanted; silent where stderr is not a terminal, or one of no width, on which ora
+ * clears lines for ever.
+ */
 export async function startProgress(text: string): Promise<Progress> {
   if (!process.stderr.isTTY || !(process.stderr.columns > 0)) return { update: () => {}, stop: () => {} };
   const { default: ora } = await import('ora');
-  const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
+  const spinner = ora({ text, stream: process.stderr, discardStdin: false, ...spinnerColour() }).start();
   return {
     update: (next) => {
       spinner.text = next;
@@ -47,6 +51,9 @@ export async function startProgress(text: string): Promise<Progress> {
     },
   };
 }
+
+/** Ora asks the terminal what it can, and does not look at NO_COLOR. */
+const spinnerColour = (): { readonly color?: false } => (wantsColour(process.stderr) ? {} : { color: false });
 
 /** Let a reader that closes the pipe (`pfnless list | head -1`) end the program quietly, and a full disk with a sentence. */
 export function tolerateClosedPipe(): void {

@@ -19,9 +19,18 @@ export interface NamedProgram {
 
 export function namedPrograms(): NamedProgram[] {
   return names().map((name) => {
-    const first = readFileSync(fileOf(name), 'utf8').split('\n')[0]!;
-    return { name, summary: first.replace(/^#\s*/, '') };
+    return { name, summary: questionOf(readFileSync(fileOf(name), 'utf8')) };
   });
+}
+
+/** Of the comment that a program opens with: up to its question mark, or else its first sentence. */
+function questionOf(text: string): string {
+  const comment = /^(?:#.*\n)*/
+    .exec(text)![0]
+    .replace(/^#[ \t]*/gm, '')
+    .trim()
+    .replace(/\s+/g, ' ');
+  return /^[^?]*\?/.exec(comment)?.[0] ?? /^.*?\.(?= |$)/.exec(comment)?.[0] ?? comment;
 }
 
 /** The whole library, as text: programs go to threads so. */

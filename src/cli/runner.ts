@@ -1,13 +1,19 @@
 /** How machines and results read on a terminal: what `run` and `showcase` share. */
 import type { WorkloadRow } from '../campaign/task.js';
+import { forgettingText } from '../machine/forgetting.js';
 import type { MachineSpec } from '../machine/spec.js';
-import { type Column, formatCount, formatMs } from '../report/terminal.js';
+import { DEFAULT_REVISION, type SiteChoice } from '../mm/check-sites.js';
+import { type Column, formatCount, formatMs, plural } from '../report/terminal.js';
 import { paint } from './output.js';
+
+/** What a kernel forgets, as `--json` says it. */
+export const forgetting = ({ revision = DEFAULT_REVISION, forget = [] }: SiteChoice) => ({ revision, forget });
 
 /** What a machine is, in the order in which it matters for a repetition. */
 export function describeRun(spec: MachineSpec): string {
-  const devices = spec.devices.length === 1 ? '1 device' : `${spec.devices.length} devices`;
-  return `seed ${spec.seed} · machine ${spec.name} · ${devices} · ${spec.addressing} addressing · executor ${spec.executor}`;
+  const devices = plural(spec.devices.length, 'device');
+  const machine = `machine ${spec.name} · ${devices} · ${spec.addressing} addressing · executor ${spec.executor}`;
+  return `seed ${spec.seed} · ${machine}${forgettingText(spec)}`;
 }
 
 export const resultText = (row: WorkloadRow): string => (row.ok ? paint.good('ok') : paint.bad('FAILED'));
@@ -33,7 +39,7 @@ export function failureText(row: WorkloadRow): string {
   const reasons = [
     ...(row.error ? [row.error.message] : []),
     ...row.violations.slice(0, VIOLATIONS_SHOWN).map(({ invariant, message }) => `${invariant}: ${message}`),
-    ...(more > 0 ? [`and ${more} more violations`] : []),
+    ...(more > 0 ? [`and ${plural(more, 'more violation')}`] : []),
   ];
   return `${paint.bad(row.name)}: ${reasons.join('\n  ')}\n  again: ${row.reproduce}\n`;
 }

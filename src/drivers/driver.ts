@@ -6,6 +6,12 @@ import type { MmStruct } from '../mm/mm-struct.js';
 import type { VmFile } from '../mm/vma.js';
 import type { Sleeps } from '../sync/task.js';
 
+/** Drivers by the names that machines give them, each in a line. */
+export const DRIVERS = Object.freeze({
+  'test-hmm': { summary: "Linux's test_hmm: a mirror a process, memory by chunks, eviction" },
+});
+export type DriverName = keyof typeof DRIVERS;
+
 /** Page counts of one migration call. */
 export interface MigrateOutcome {
   readonly errno: Result;

@@ -3,10 +3,11 @@
  * checker, read back, and taken down until nothing is left.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { assert, InvariantViolation, PfnlessError } from '../base/errors.js';
+import { assert } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { failedPages, ramUse } from '../check/ram.js';
 import { SharedFindings } from '../machine/state.js';
+import { troubleOf } from '../machine/trouble.js';
 import { createFile } from '../mm/file.js';
 import { vmFilePut } from '../mm/filemap.js';
 import { forkMm } from '../mm/fork.js';
@@ -337,7 +338,8 @@ class Found extends Error {
 export function findingOf(error: unknown, forgetful: boolean): Finding {
   if (error instanceof Found) return error.finding;
   if (error instanceof NoProgress) return { invariant: error.kind, message: error.message };
-  if (error instanceof InvariantViolation) return { invariant: 'assertion', message: error.message };
-  if (!forgetful || !(error instanceof Error) || error instanceof PfnlessError) throw error;
+  const trouble = troubleOf(error, forgetful);
+  if (!(error instanceof Error) || (trouble !== 'broken' && trouble !== 'oops')) throw error;
+  if (trouble === 'broken') return { invariant: 'assertion', message: error.message };
   return { invariant: 'oops', message: `${error.name}: ${error.message}` };
 }

@@ -19,6 +19,7 @@ import { dfs } from '../sched/explore/dfs.js';
 import { pct } from '../sched/explore/pct.js';
 import { randomWalk, roundRobin } from '../sched/explore/random.js';
 import type { Strategy } from '../sched/explore/strategy.js';
+import { clockMs, takeTurn } from '../sched/turn.js';
 import { printOutcome } from '../workload/program/print.js';
 import type { Program } from '../workload/program/program.js';
 import { requireProgram } from '../workload/program/validate.js';
@@ -53,7 +54,7 @@ export interface ExploreOptions {
   /** Make a failure small before it is reported. Default true. */
   readonly shrink?: boolean;
   /** Called now and then with the executions so far; false ends the exploration. */
-  readonly onProgress?: (executions: number) => boolean;
+  readonly onProgress?: (executions: number) => unknown;
 }
 
 export interface ExploreFailure extends Finding {
@@ -110,12 +111,40 @@ export function explore(program: Program, options: ExploreOptions): ExploreResul
   return finish(exploreInParts(program, options));
 }
 
+/** Longest time between two turns of the event loop, in milliseconds. */
+const TURN_EVERY_MS = 20;
+
+/**
+ * The same with turns of the event loop in between, so that timers, messages and Ctrl-C are seen; `onProgress` is called after each.
+ * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
+ */
+export async function exploreAsync(program: Program, options: ExploreOptions): Promise<ExploreResult> {
+  let isTurn = false;
+  const parts = exploration(program, options, () => isTurn);
+  for (let turnMs = clockMs(); ; ) {
+    const part = parts.next();
+    if (part.done) return part.value;
+    isTurn = clockMs() - turnMs >= TURN_EVERY_MS;
+    if (!isTurn) continue;
+    await takeTurn();
+    turnMs = clockMs();
+  }
+}
+
 /**
  * The same in parts, for callers who have something else to do now and then (a thread that explores sees no signal): yields the number of
  * executions so far after each, and now and then while a failure is made small.
  * @throws PfnlessError ERR_PFNLESS_SYNTAX, ERR_PFNLESS_ARGUMENT
  */
-export function* exploreInParts(program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> {
+export const exploreInParts = (program: Program, options: ExploreOptions): Generator<number, ExploreResult, void> =>
+  exploration(program, options, (executions) => executions % PROGRESS_EVERY === 0);
+
+/** @param reports is it time for `onProgress`? */
+function* exploration(
+  program: Program,
+  options: ExploreOptions,
+  reports: (executions: number) => boolean,
+): Generator<number, ExploreResult, void> {
   requireProgram(program);
   requireExploreOptions(options);
   const strategy = strategyOf(options);
@@ -141,7 +170,7 @@ export function* exploreInParts(program: Program, options: ExploreOptions): Gene
     if (options.twice) undetermined = difference(lab, run, { addressing, sites, schedule: run.schedule, program });
     if (undetermined !== null) break;
     yield executions;
-    if (executions % PROGRESS_EVERY === 0 && options.onProgress?.(executions) === false) break;
+    if (reports(executions) && options.onProgress?.(executions) === false) break;
   }
   let failure = undetermined;
   if (found !== null) {

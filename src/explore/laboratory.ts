@@ -1,4 +1,5 @@
 /** Runs programs, one execution at a time, each on a machine that fits and that is used again as long as nothing is found. */
+import { isForgetful } from '../machine/forgetting.js';
 import type { MachineSpec } from '../machine/spec.js';
 import type { SiteChoice } from '../mm/check-sites.js';
 import { Recorder, replaySchedule } from '../sched/explore/replay.js';
@@ -7,7 +8,7 @@ import type { Strategy } from '../sched/explore/strategy.js';
 import type { Program } from '../workload/program/program.js';
 import { Execution, type ExecutionResult, type Finding, findingOf, type TraceEntry } from './execution.js';
 import { Plan } from './plan.js';
-import { isForgetful, World, type WorldSpec, worldKey, worldSpecOf } from './world.js';
+import { World, type WorldSpec, worldKey, worldSpecOf } from './world.js';
 
 /** An execution, and what it takes to have it again. */
 export interface Run extends ExecutionResult {

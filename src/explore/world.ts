@@ -16,9 +16,10 @@ import { assert } from '../base/errors.js';
 import { failedPages, freeBlockPages, ramPages, ramUse } from '../check/ram.js';
 import { PromptControl } from '../device/prompt-control.js';
 import { createKernelOf, deviceMemories, startDrivers, WAVE_LANES } from '../machine/boot.js';
+import { isForgetful } from '../machine/forgetting.js';
 import { type MachineSpec, parseMachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
-import { DEFAULT_REVISION, type SiteChoice } from '../mm/check-sites.js';
+import type { SiteChoice } from '../mm/check-sites.js';
 import type { Kernel } from '../mm/kernel.js';
 import { unpoisonMemory } from '../mm/memory-failure.js';
 import { Stepper } from '../sched/explore/stepper.js';
@@ -69,9 +70,6 @@ export const worldSpecOf = (
   swap: program.swap,
   inject: program.inject,
 });
-
-export const isForgetful = ({ revision, forget = [] }: SiteChoice): boolean =>
-  forget.length > 0 || (revision ?? DEFAULT_REVISION) !== DEFAULT_REVISION;
 
 /** Two programs of one kernel can share a machine if they have the same. */
 export const worldKey = ({ addressing, devices, hugePages, coherent, peers, swap, inject }: WorldSpec): string =>

@@ -7,6 +7,7 @@ export class Lifetime {
   readonly #calls = new Set<Promise<unknown>>();
   #ended = false;
   #ending: Promise<void> | null = null;
+  #broken: Error | null = null;
 
   /**
    * @param over what to say after the end, e.g. "process 3 has exited"
@@ -20,6 +21,17 @@ export class Lifetime {
   /** Is its end under way, or over? */
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** What a call of the machine came to that leaves it in no order: its locks may be held, and its tasks wait, for ever. */
+  get broken(): Error | null {
+    return this.#parent === null ? this.#broken : this.#parent.broken;
+  }
+
+  /** The machine is broken from now on. Only the first reason counts. */
+  breakDown(reason: Error): void {
+    if (this.#parent === null) this.#broken ??= reason;
+    else this.#parent.breakDown(reason);
   }
 
   /** The error of a call that comes too late. */
@@ -40,6 +52,9 @@ export class Lifetime {
     this.#calls.add(call);
     try {
       return await call;
+    } catch (error) {
+      if (error instanceof Error && breaksMachine(error)) this.breakDown(error);
+      throw error;
     } finally {
       this.#calls.delete(call);
     }
@@ -50,10 +65,18 @@ export class Lifetime {
     await Promise.allSettled(this.#calls);
   }
 
-  /** Refuse calls from now on, and do `last`. Once only: whoever ends it again waits for the same end. */
+  /**
+   * Refuse calls from now on, and do `last`. Once only: whoever ends it again waits for the same end. In a broken machine it ends as it
+   * is: what `last` would wait for may never come, and whose call broke it has been told.
+   */
   end(last: () => Promise<void>): Promise<void> {
     this.#ended = true;
-    this.#ending ??= last();
+    const isLeft = this.#parent !== null && this.broken !== null;
+    this.#ending ??= isLeft ? Promise.resolve() : last();
     return this.#ending;
   }
 }
+
+/** What a kernel answers is a PfnlessError. Whatever else ends a task, and a deadlock, leaves its locks held. */
+const breaksMachine = (error: Error): boolean =>
+  !(error instanceof PfnlessError) || error.code === 'ERR_PFNLESS_DEADLOCK';

@@ -1,6 +1,7 @@
 /**
  * The machine as users hold it. It owns the processes; boot.ts made everything else. Its end is orderly when it can be
- * (processes exit, drivers unload, devices stop) and complete when it cannot: no thread survives `dispose`.
+ * (processes exit, drivers unload, devices stop) and complete when it cannot: no thread survives `dispose`. What is broken is
+ * not put away in order: what it would wait for may never come.
  */
 import type { DeviceStats } from '../abi/control.js';
 import { RINGS } from '../abi/queue.js';
@@ -11,10 +12,12 @@ import { createMm, type MmStruct } from '../mm/mm-struct.js';
 import { meminfo, meminfoText, vmstat, vmstatText } from '../mm/proc-meminfo.js';
 import { kpagecount, kpageflags } from '../mm/proc-page.js';
 import { softOfflinePage } from '../mm/soft-offline.js';
+import { lateAfter } from '../sched/turn.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
 import { requireDevice, requireFrames, requireProcFile } from './arguments.js';
 import { EmulatedFile } from './file.js';
+import { isForgetful } from './forgetting.js';
 import { joinMaps } from './iomem.js';
 import { Lifetime } from './lifetime.js';
 import { EmulatedProcess } from './process.js';
@@ -36,6 +39,8 @@ import type {
 export const CLOSE_TIMEOUT_MS = 1000;
 /** The same when it is in the middle of work that nobody waits for any more. */
 const ABANDON_TIMEOUT_MS = 50;
+/** The same for everything before, on a kernel that forgets, in milliseconds. */
+const SHUT_DOWN_MAX_MS = 5_000;
 /** Violations of one invariant that one check reports: one mistake tends to show on thousands of pages. */
 const VIOLATIONS_MAX = 20;
 
@@ -61,6 +66,8 @@ export class EmulatedMachine implements Machine {
   /** What each device said of itself last: a lost one cannot be asked any more. */
   readonly #deviceStats = new Map<MachineDevice, DeviceStats>();
   #lastPid = 0;
+  /** A check has found something. */
+  #isViolated = false;
 
   constructor(state: MachineState, checkers: readonly Checker[]) {
     this.spec = state.spec;
@@ -154,6 +161,7 @@ export class EmulatedMachine implements Machine {
         // Each by itself: a large machine does not hold up the event loop for all of them.
         violations.push(...(await this.#atRest(() => violationsOf(checker, this.#state))));
       }
+      if (violations.length > 0) this.#isViolated = true;
       return violations;
     });
   }
@@ -222,10 +230,16 @@ export class EmulatedMachine implements Machine {
 
   dispose(): Promise<void> {
     return this.#life.end(async () => {
-      const { executor, devices, cpus } = this.#state;
-      const idle = executor.waits().length === 0;
+      const { executor, devices, cpus, spec } = this.#state;
+      const isBroken = this.#isViolated || this.#life.broken !== null;
+      const { stopped } = executor;
+      const idle = !isBroken && stopped === null && executor.waits().length === 0;
       try {
-        if (idle && devices.every(({ link }) => link.lost === null)) await this.#shutDown();
+        // It was stopped by what nobody waited for: whoever ends the machine is the first to hear of it.
+        if (!isBroken && stopped !== null) throw stopped;
+        if (idle && devices.every(({ link }) => link.lost === null)) {
+          await (isForgetful(spec) ? this.#inTime(this.#shutDown()) : this.#shutDown());
+        }
       } finally {
         executor.stop(this.#life.overError);
         const timeoutMs = idle ? CLOSE_TIMEOUT_MS : ABANDON_TIMEOUT_MS;
@@ -236,6 +250,15 @@ export class EmulatedMachine implements Machine {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
+  }
+
+  /** A kernel that forgets may wait for ever for what it has lost count of. @throws PfnlessError ERR_PFNLESS_DEADLOCK when it is late */
+  async #inTime(work: Promise<void>): Promise<void> {
+    const isLate = await lateAfter(SHUT_DOWN_MAX_MS, work);
+    if (!isLate) return;
+    const waits = this.#state.executor.waits().map(({ task, what }) => `${task} waits for ${what}`);
+    const message = `The machine does not come to its end: ${waits.join('; ') || 'a device does not answer'}.`;
+    throw new PfnlessError('ERR_PFNLESS_DEADLOCK', message);
   }
 
   /** Processes exit, files are closed, drivers unload. */

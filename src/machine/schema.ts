@@ -9,6 +9,7 @@ import { isPageAligned, PMD_SIZE } from '../abi/address.js';
 import { formatBytes, parseBytes, SIZE_FORMS } from '../base/bytes.js';
 import { whole } from '../base/fields.js';
 import { SEED_MAX } from '../base/random.js';
+import { DRIVERS, type DriverName } from '../drivers/driver.js';
 import { ADDRESSINGS } from '../mm/addressing/addressing.js';
 import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
 
@@ -87,7 +88,7 @@ export const deviceSchema = z.strictObject({
     /^[a-z][a-z0-9_-]{0,31}$/,
     'a-z, then a-z, 0-9, _ or -, 32 characters at the most',
   ).optional(),
-  driver: z.enum(['test-hmm']).default('test-hmm'),
+  driver: z.enum(Object.keys(DRIVERS) as DriverName[]).default('test-hmm'),
   memory: size({ min: DEVICE_MEMORY_MIN, max: DEVICE_MEMORY_MAX, multipleOf: 4 * KiB }).default(64 * MiB),
   type: z.enum(['private', 'coherent']).default('private'),
   address: bytes().nullable().default(null),

@@ -12,6 +12,7 @@ import { PfnlessError } from '../base/errors.js';
 import { deepFreeze } from '../base/freeze.js';
 import { suggestion } from '../base/nearest.js';
 import { shown } from '../base/require.js';
+import type { DriverName } from '../drivers/driver.js';
 import type { AddressingName } from '../mm/addressing/addressing.js';
 import { type Revision, siteProblem } from '../mm/check-sites.js';
 import { placeWindows } from './coherent-windows.js';
@@ -33,7 +34,7 @@ import {
 /** One simulated GPU. */
 export interface DeviceSpec {
   readonly name: string;
-  readonly driver: 'test-hmm';
+  readonly driver: DriverName;
   /** Bytes of device memory. */
   readonly memory: number;
   /** `private`: the CPU cannot reach the memory. `coherent`: it can. */

@@ -1,5 +1,5 @@
 /** How an error reads in a report: a code for programs, one sentence for people. */
-import { type ErrorCode, InvariantViolation, PfnlessError } from '../base/errors.js';
+import { InvariantViolation, PfnlessError } from '../base/errors.js';
 
 /** An error as `--json` reports it. */
 export interface ErrorReport {
@@ -7,17 +7,6 @@ export interface ErrorReport {
   readonly message: string;
   readonly errno?: string;
 }
-
-/** Errors that the user made, not the machine. */
-const USAGE_CODES: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
-  'ERR_PFNLESS_ARGUMENT',
-  'ERR_PFNLESS_SPEC',
-  'ERR_PFNLESS_SYNTAX',
-  'ERR_PFNLESS_FILE',
-  'ERR_PFNLESS_UNSUPPORTED',
-]);
-
-export const isUsageError = (error: PfnlessError): boolean => USAGE_CODES.has(error.code);
 
 export function errorReport(error: unknown): ErrorReport {
   if (error instanceof PfnlessError) {
@@ -29,4 +18,4 @@ export function errorReport(error: unknown): ErrorReport {
 }
 
 /** With a full stop, if it has no end yet. */
-export const sentence = (message: string): string => (/[.?!)]$/.test(message) ? message : `${message}.`);
+export const sentence = (message: string): string => (/[.?!]$/.test(message) ? message : `${message}.`);

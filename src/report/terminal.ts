@@ -76,6 +76,12 @@ export const wrapText = (text: string, indent = ''): string =>
     .map((line) => `${indent}${line}\n`)
     .join('');
 
+/** Facts with ` · ` between them, in lines that end at one: what stands between two commas or two dots stays together. */
+export const wrapFacts = (text: string): string =>
+  wrapText(text.replace(/(?<![·,]) /g, NO_BREAK)).replaceAll(NO_BREAK, ' ');
+
+const NO_BREAK = '\u00a0';
+
 /** Lines of at most `width` letters, unless a word is longer. */
 function linesOf(text: string, width: number): string[] {
   const lines: string[] = [];
@@ -93,6 +99,9 @@ const plain = (text: string): string => text.replace(COLOUR_CODE, '');
 
 /** A whole number with thousands set apart: `16 384`. */
 export const formatCount = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, ' ');
+
+/** How many of something: `1 page`, `16 384 pages`. `word` is one that takes an s. */
+export const plural = (count: number, word: string): string => `${formatCount(count)} ${word}${count === 1 ? '' : 's'}`;
 
 /** Milliseconds as a person reads them: `340 ms`, `2.1 s`. */
 export function formatMs(ms: number): string {

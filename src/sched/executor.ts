@@ -32,6 +32,8 @@ export interface Executor {
   settle(): Promise<void>;
   /** What each unfinished task waits for, for error messages. */
   waits(): readonly WaitReport[];
+  /** The reason of `stop`; `null` before it. */
+  readonly stopped: Error | null;
   /** Drop all tasks: their promises, and those of tasks to come, reject with `reason`. */
   stop(reason: Error): void;
 }

@@ -77,6 +77,10 @@ export class InlineExecutor implements Executor {
     return this.#settling.wait();
   }
 
+  get stopped(): Error | null {
+    return this.#stopped;
+  }
+
   waits(): readonly WaitReport[] {
     return this.#tasks.waits();
   }

@@ -100,6 +100,10 @@ export class ThreadsExecutor implements Executor {
     return this.#settling.wait();
   }
 
+  get stopped(): Error | null {
+    return this.#stopped;
+  }
+
   waits(): readonly WaitReport[] {
     return this.#tasks.waits();
   }

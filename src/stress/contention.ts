@@ -25,7 +25,7 @@ export interface ContentionResult extends ContentionOptions {
   /** CPU faults on the way. */
   readonly faults: number;
   /** Faults for each page that came home; where none did, all of them. */
-  readonly retriesPerSuccess: number;
+  readonly faultsPerSuccess: number;
   /** A page did not come home in FAULTS_MAX faults. */
   readonly livelock: boolean;
 }
@@ -85,5 +85,5 @@ export async function measureContention(options: ContentionOptions): Promise<Con
   // Whoever is still at it is given up with the machine.
   await machine.dispose();
   await launch;
-  return { ...options, successes, faults, retriesPerSuccess: faults / Math.max(1, successes), livelock };
+  return { ...options, successes, faults, faultsPerSuccess: faults / Math.max(1, successes), livelock };
 }

@@ -1,8 +1,9 @@
 /** What one round of stress is made of: a machine, its processes and what they should hold, and what went wrong. */
-import { InvariantViolation, PfnlessError } from '../base/errors.js';
+import { PfnlessError } from '../base/errors.js';
 import type { SeededInjector } from '../base/injection.js';
 import type { Random } from '../base/random.js';
 import type { BootedMachine } from '../machine/boot.js';
+import { messageWithStack, troubleOf } from '../machine/trouble.js';
 import type { Violation, VirtRange } from '../machine/types.js';
 import type { Subject } from './region.js';
 
@@ -118,19 +119,15 @@ export class World {
   }
 }
 
-/** Lines of a stack that are told. */
-const STACK_LINES = 5;
-
 /** What an error says about the machine. */
 export function foundBy(error: unknown): Found {
   if (error instanceof Found) return error;
-  const { message, stack = '' } = error instanceof Error ? error : new Error(String(error));
-  if (error instanceof InvariantViolation) return new Found({ invariant: 'kernel', message });
+  // Whether the kernel stumbled or pfnless did makes no difference to who reads it.
+  const trouble = troubleOf(error, true);
   if (error instanceof PfnlessError) {
-    const invariant = error.code === 'ERR_PFNLESS_DEADLOCK' ? 'liveness' : 'errors';
-    return new Found({ invariant, message: `${message} (${error.code})` });
+    const invariant = trouble === 'stuck' ? 'liveness' : 'errors';
+    return new Found({ invariant, message: `${error.message} (${error.code})` });
   }
-  // Nothing that pfnless says: where it comes from is all there is to go by.
-  const lines = stack.split('\n').slice(1, 1 + STACK_LINES);
-  return new Found({ invariant: 'errors', message: [message, ...lines.map((line) => line.trim())].join(' ') });
+  if (trouble === 'broken') return new Found({ invariant: 'kernel', message: (error as Error).message });
+  return new Found({ invariant: 'errors', message: messageWithStack(error) });
 }

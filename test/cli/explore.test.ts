@@ -118,3 +118,47 @@ test.each(['SIGINT', 'SIGTERM'] as const)('%s ends an exploration at once', asyn
   // A part takes about 0.05 s; other tests run beside.
   expect(performance.now() - killed).toBeLessThan(1000);
 });
+
+test('what the kernel forgets stands in the header and in the JSON, beside the program', async () => {
+  const words = ['explore', 'migrate/against-load', '--site', 'collect-flush', '--revision', 'v6', '--executions', '1'];
+  const { stdout } = await pfnless(words);
+  expect(stdout).toMatch(
+    /^seed 1 · strategy random · offset addressing · revision v6 ·\nforgets collect-flush\n1 execution,/,
+  );
+  expect(jsonOf(await pfnless([...words, '--json']))).toMatchObject({
+    ...{ revision: 'v6', forget: ['collect-flush'] },
+    program: expect.stringMatching(/\ndevices 1\npages 1\n/),
+  });
+});
+
+test('lines fit a terminal, and one is no plural', async () => {
+  const { stdout } = await pfnless(['explore', 'migrate/against-store', '--executions', '1']);
+  expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(80);
+  expect(stdout).not.toMatch(/\b1 \w+s\b/);
+});
+
+test('replay --json has the story, and what was replayed', async () => {
+  const words = ['replay', 'v1 legacy,v6 tame pages 1; A: store 0 1; A: load 0 -> r', '--json'];
+  expect(jsonOf(await pfnless([...words, '--site', 'collect-flush']))).toMatchObject({
+    ...{ addressing: 'legacy', sites: { revision: 'v6', forget: ['collect-flush'] } },
+    program: expect.stringMatching(/A: store 0 1\nA: load 0 -> r\n$/),
+    story: expect.stringMatching(/^A\n-+\nstore 0 1\n/),
+  });
+});
+
+test('addressings that are planned: every command says the same', async () => {
+  const said = await Promise.all(
+    [['run', 'saxpy'], ['explore', 'migrate/against-store'], ['conform', 'x'], ['contention'], ['mutants']].map(
+      (words) => pfnless([...words, '--addressing', 'pageless']),
+    ),
+  );
+  expect(said.map(({ code }) => code)).toEqual([2, 2, 2, 2, 2]);
+  expect(new Set(said.map(({ stderr }) => stderr)).size).toBe(1);
+  expect(said[0]!.stderr).toMatch(/pageless is planned, but not there yet: use legacy or offset\.\n$/);
+});
+
+test('every litmus program asks a question, and list shows it to its end', async () => {
+  const { litmus } = jsonOf(await pfnless(['list', 'litmus', '--json']));
+  const cut = litmus.filter(({ summary }: { readonly summary: string }) => !/^[^?]+\?$/.test(summary));
+  expect(cut).toEqual([]);
+});

@@ -120,6 +120,41 @@ describe('run', () => {
   });
 });
 
+describe('a kernel that forgets', () => {
+  test('--jobs changes nothing: what broke is told, and how to see it again', async () => {
+    const words = ['run', 'saxpy', 'oversubscription', '--executor', 'inline', '--devices', '1', '--machine', 'stress'];
+    const kernel = ['--site', 'range-step'];
+    const [alone, pooled] = await Promise.all([
+      pfnless([...words, ...kernel]),
+      pfnless([...words, ...kernel, '--jobs', '2']),
+    ]);
+    const untimed = (text: string) => text.replace(/[\d.]+ m?s\b/g, '').replace(/ +/g, ' ');
+    expect(untimed(pooled.stdout)).toBe(untimed(alone.stdout));
+    expect(alone.stdout).toMatch(
+      /\noversubscription: \S.*\n {2}again: npx pfnless run oversubscription .*--site range-step /,
+    );
+    expect([alone.code, pooled.code, alone.stderr, pooled.stderr]).toEqual([1, 1, '', '']);
+  });
+
+  test('a run without end is stuck after --timeout', async () => {
+    const words = [
+      'run',
+      'oversubscription',
+      '--machine',
+      'stress',
+      '--devices',
+      '1',
+      '--site',
+      'leaf-to-page-migration',
+    ];
+    const { code, stdout } = await pfnless([...words, '--timeout', '3s']);
+    expect(code).toBe(1);
+    expect(stdout).toMatch(
+      /\noversubscription: stuck: no end after 3 s: .* waits for .*\n {2}again: .* --timeout 3000ms\n$/,
+    );
+  });
+});
+
 describe("Node's own flags", () => {
   test.each([
     ['of V8', ['--max-old-space-size=2048', '--expose-gc']],

@@ -6,17 +6,17 @@ describe.each(['legacy', 'offset'] as const)('%s', (addressing) => {
   test('one CPU has nobody to contend with', async () => {
     for (const rule of ['reference', 'trylock'] as const) {
       const result = await measureContention({ rule, cpus: 1, addressing });
-      expect(result).toMatchObject({ livelock: false, successes: 16, retriesPerSuccess: 1 });
+      expect(result).toMatchObject({ livelock: false, successes: 16, faultsPerSuccess: 1 });
     }
   });
 
   test.each([2, 8])('%i CPUs: the page never comes home, or after two faults of each', async (cpus) => {
     const old = await measureContention({ rule: 'reference', cpus, addressing });
     expect(old.livelock).toBe(true);
-    expect(old.retriesPerSuccess).toBeGreaterThan(1000);
+    expect(old.faultsPerSuccess).toBeGreaterThan(1000);
     const fixed = await measureContention({ rule: 'trylock', cpus, addressing });
     expect(fixed).toMatchObject({ livelock: false, successes: 16 });
-    expect(fixed.retriesPerSuccess).toBeLessThanOrEqual(2 * cpus);
+    expect(fixed.faultsPerSuccess).toBeLessThanOrEqual(2 * cpus);
     expect(await measureContention({ rule: 'trylock', cpus, addressing })).toEqual(fixed);
   });
 });

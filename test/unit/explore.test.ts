@@ -3,7 +3,7 @@ import { describe, expect, test, vi } from 'vitest';
 import { PAGE_FLAGS } from '#src/abi/struct-page';
 import { TaskCpu } from '#src/explore/cpu';
 import { Execution } from '#src/explore/execution';
-import { explore, exploreInParts, replay } from '#src/explore/explore';
+import { explore, exploreAsync, exploreInParts, replay } from '#src/explore/explore';
 import { freshState, type HistoryEvent, linearizable } from '#src/explore/history';
 import { Laboratory } from '#src/explore/laboratory';
 import { Plan } from '#src/explore/plan';
@@ -50,6 +50,25 @@ describe('how an exploration is called', () => {
     expect(() => explore(program, given as never)).toThrow(
       expect.objectContaining({ code: 'ERR_PFNLESS_ARGUMENT', message: expect.stringMatching(message) }),
     );
+  });
+
+  test('asynchronously it comes to the same, and the event loop goes on', async () => {
+    const options = { strategy: 'random', executions: 600, seed: 3 } as const;
+    let ticks = 0;
+    const ticking = setInterval(() => ticks++, 1);
+    const seen: number[] = [];
+    // What a call returns is no matter, but for false.
+    const result = await exploreAsync(program, { ...options, onProgress: (done) => seen.push(done) });
+    clearInterval(ticking);
+    expect(result).toEqual(explore(program, options));
+    expect(ticks).toBeGreaterThan(0);
+    expect(seen.length).toBeGreaterThan(0);
+    expect(seen).toEqual(seen.toSorted((a, b) => a - b));
+    const stopped = await exploreAsync(program, { strategy: 'random', executions: 1e9, onProgress: () => false });
+    expect(stopped).toMatchObject({ complete: false, failure: null });
+    await expect(exploreAsync(program, { strategy: 'luck' as never })).rejects.toMatchObject({
+      code: 'ERR_PFNLESS_ARGUMENT',
+    });
   });
 
   test('onProgress ends it', () => {

@@ -5,13 +5,16 @@ import { SEED_MAX } from '../../base/random.js';
 import { argumentError } from '../../base/require.js';
 import { openResultFile, type ResultFile } from '../../campaign/result-file.js';
 import { isJudged, type SeedRow, type SeedTask, startSeeds } from '../../campaign/seeds.js';
+import { plural, wrapFacts } from '../../report/terminal.js';
 import { summary } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { jobsNumber, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
+import { forgetting } from '../runner.js';
 import {
   addStressOptions,
   describeStress,
+  heldText,
   reproCommand,
   type StressFlags,
   statistics,
@@ -37,6 +40,7 @@ export function addCampaignCommand(program: Command, exit: (code: number) => voi
     .option('--seeds <n>', 'seeds, from --seed on', wholeNumber(1, SEEDS_MAX), DEFAULT_SEEDS)
     .option('--jobs <n>', 'machines at a time', jobsNumber, Math.min(4, availableParallelism()))
     .option('--results <file>', 'JSON lines, one a seed; seeds that are there already are not run again')
+    .option('--json', 'print one JSON object')
     .action(async (flags: CampaignFlags) => exit(await campaign(flags)));
 }
 
@@ -55,7 +59,8 @@ async function campaign(flags: CampaignFlags): Promise<number> {
     .map((seed): SeedTask => ({ seed, spec, inject, operations: ops }));
   if (!json) {
     const resumed = known.size === 0 ? '' : ` · ${known.size} known already`;
-    print(`${describeStress(spec, inject)} · ${flags.seeds} seeds, ${jobs} at a time${resumed}\n`);
+    const seeds = `${plural(flags.seeds, 'seed')}, ${jobs} at a time${resumed}`;
+    print(wrapFacts(`${describeStress(spec, inject)} · ${seeds}`));
   }
   const progress = await startProgress('starting');
   const end = performance.now() + duration;
@@ -64,7 +69,9 @@ async function campaign(flags: CampaignFlags): Promise<number> {
     isOver: () => performance.now() >= end,
     onRow: (row) => file?.append(row),
     onProgress: ({ done, total, found, running }) =>
-      progress.update(`${done} of ${total} seeds done, ${found} found something: running ${running.join(', ')}`),
+      progress.update(
+        `${done} of ${plural(total, 'seed')} done, ${found} found something: running ${running.join(', ')}`,
+      ),
   }).finished.finally(() => progress.stop());
   return report(flags, [...before, ...rows]);
 }
@@ -84,17 +91,17 @@ function report(flags: CampaignFlags, rows: readonly SeedRow[]): number {
   if (flags.json) {
     printJson({
       ...{ schema: 'pfnless/campaign@1', ok, seed: spec.seed, addressing: spec.addressing, executor: spec.executor },
-      ...{ seeds: flags.seeds, judged, settled, ...sums, failures },
+      ...{ ...forgetting(spec), seeds: flags.seeds, judged, settled, ...sums, failures },
     });
     return ok ? EXIT_HELD : EXIT_FOUND;
   }
-  const lines = [`${judged} of ${flags.seeds} seeds`, ...statistics(summary(results))];
+  const lines = [`${judged} of ${plural(flags.seeds, 'seed')}\n`, ...statistics(summary(results))];
   for (const row of failures) {
     const what =
       'result' in row ? row.result.violations.map(({ invariant, message }) => `${invariant}: ${message}`) : row.message;
-    lines.push(`${paint.bad(`seed ${row.seed} ${row.outcome}`)}: ${what}`, `again: ${row.repro}`);
+    lines.push(`${paint.bad(`seed ${row.seed} ${row.outcome}`)}: ${what}\n`, `again: ${row.repro}\n`);
   }
-  if (ok) lines.push(paint.good(`held: settled, ${sums.framesLeaked} frames leaked`));
-  print(`${lines.join('\n')}\n`);
+  if (ok) lines.push(heldText(sums));
+  print(lines.join(''));
   return ok ? EXIT_HELD : EXIT_FOUND;
 }

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Divergence, TraceReport } from '../../conformance/replay-trace.js';
 import type { Addressing, ExecutorKind } from '../../machine/types.js';
-import { formatCount, formatMs, renderTable } from '../../report/terminal.js';
+import { formatCount, formatMs, plural, renderTable, wrapText } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addressingOption, jobsNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
@@ -26,7 +26,7 @@ export function addConformCommand(program: Command, exit: (code: number) => void
     .command('conform')
     .description('replay golden traces of a real kernel and compare every result and state')
     .argument('<trace...>', 'recorded traces, JSON lines, possibly gzipped (.gz)')
-    .addOption(addressingOption())
+    .addOption(addressingOption().default('offset'))
     .addOption(new Option('--executor <kind>', 'how devices run').choices(['threads', 'inline']).default('inline'))
     .option('--jobs <n>', 'threads, each with a machine of its own (default: as many as pay)', jobsNumber)
     .option('--all', 'go on after the first divergence of a trace')
@@ -51,10 +51,9 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
     const head = { schema: 'pfnless/conform@1', ok, addressing, executor, traces, operations };
     printJson({ ...head, divergences, violations, wallMs, operationsPerSecond });
   } else {
-    print(
-      `${reports.length} traces, ${formatCount(operations)} operations in ${formatMs(wallMs)} ` +
-        `(${formatCount(operationsPerSecond)} a second), ${addressing} addressing, executor ${executor}\n`,
-    );
+    const done = `${plural(reports.length, 'trace')}, ${plural(operations, 'operation')} in ${formatMs(wallMs)}`;
+    const speed = `(${formatCount(operationsPerSecond)} a second)`;
+    print(wrapText(`${done} ${speed}, ${addressing} addressing, executor ${executor}`));
     printDivergences(divergences, reports);
     for (const { invariant, message } of violations) print(`${paint.bad(invariant)}: ${message}\n`);
   }
@@ -64,11 +63,11 @@ async function conform(files: readonly string[], flags: ConformFlags): Promise<n
 function printDivergences(divergences: readonly Divergence[], reports: readonly TraceReport[]): void {
   const held = reports.filter((report) => report.divergences.length === 0).length;
   if (divergences.length === 0) {
-    if (held > 0) print(`${paint.good('no divergence')}: ${held} traces replayed to their end\n`);
+    if (held > 0) print(`${paint.good('no divergence')}: ${plural(held, 'trace')} replayed to the end\n`);
     return;
   }
   print(
-    `${paint.bad(`${divergences.length} divergences`)}: ${held} of ${reports.length} traces replayed to their end\n\n`,
+    `${paint.bad(plural(divergences.length, 'divergence'))}: ${held} of ${plural(reports.length, 'trace')} replayed to the end\n\n`,
   );
   print(renderTable(CAUSE_COLUMNS, causesOf(reports)));
   for (const { trace, line, op, field, expected, actual, alsoDiffers, page, explanation } of divergences.slice(
@@ -77,12 +76,12 @@ function printDivergences(divergences: readonly Divergence[], reports: readonly 
   )) {
     print(`\n${trace}:${line} ${op}, ${paint.bad(field)}: expected ${expected}, got ${actual}\n`);
     for (const text of alsoDiffers.slice(0, 5)) print(`  also ${text}\n`);
-    if (alsoDiffers.length > 5) print(`  and ${alsoDiffers.length - 5} more fields\n`);
+    if (alsoDiffers.length > 5) print(`  and ${plural(alsoDiffers.length - 5, 'more field')}\n`);
     for (const text of page) print(`  ${text}\n`);
     if (explanation !== null) print(`  nearest explanation: ${explanation}\n`);
   }
   if (divergences.length > SHOWN_MAX)
-    print(`\nand ${divergences.length - SHOWN_MAX} more divergences: --json has all\n`);
+    print(`\nand ${plural(divergences.length - SHOWN_MAX, 'more divergence')}: --json has all\n`);
 }
 
 /** What diverges first in how many traces. */

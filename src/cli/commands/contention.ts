@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { MAX_CPUS } from '../../machine/schema.js';
 import type { Addressing } from '../../machine/types.js';
-import { type Column, renderTable } from '../../report/terminal.js';
+import { type Column, plural, renderTable } from '../../report/terminal.js';
 import { type ContentionResult, measureContention } from '../../stress/contention.js';
 import { EXIT_HELD } from '../exit.js';
 import { addressingOption, wholeNumber } from '../machine-options.js';
@@ -25,9 +25,9 @@ const DEFAULT_CPUS = 16;
 export function addContentionCommand(program: Command, exit: (code: number) => void): void {
   program
     .command('contention')
-    .description('many CPUs fault one device page: retries for each success, under the old rule and the fixed one')
+    .description('many CPUs fault one device page: faults for each success, under the old rule and the fixed one')
     .option('--cpus <n>', 'CPUs at the most', wholeNumber(1, MAX_CPUS), DEFAULT_CPUS)
-    .addOption(addressingOption())
+    .addOption(addressingOption().default('offset'))
     .option('--json', 'print one JSON object')
     .action(async (flags: ContentionFlags) => exit(await contention(flags)));
 }
@@ -37,7 +37,7 @@ async function contention({ cpus: cpusMax, addressing, json }: ContentionFlags):
   const rows: Row[] = [];
   try {
     for (let cpus = 1; ; cpus = Math.min(2 * cpus, cpusMax)) {
-      progress.update(`${cpus} CPUs`);
+      progress.update(plural(cpus, 'CPU'));
       const measure = (rule: ContentionResult['rule']) => measureContention({ rule, cpus, addressing });
       rows.push({ cpus, old: await measure('reference'), fixed: await measure('trylock') });
       if (cpus === cpusMax) break;
@@ -50,8 +50,8 @@ async function contention({ cpus: cpusMax, addressing, json }: ContentionFlags):
   return EXIT_HELD;
 }
 
-const text = ({ livelock, retriesPerSuccess, successes, faults }: ContentionResult): string =>
-  livelock ? `livelock: ${successes} pages in ${faults} faults` : retriesPerSuccess.toFixed(1);
+const text = ({ livelock, faultsPerSuccess, successes, faults }: ContentionResult): string =>
+  livelock ? `livelock: ${plural(successes, 'page')} in ${plural(faults, 'fault')}` : faultsPerSuccess.toFixed(1);
 
 const COLUMNS: readonly Column<Row>[] = [
   { title: 'CPUs', cell: ({ cpus }) => String(cpus) },

@@ -10,15 +10,16 @@ import {
   type ExploreFailure,
   type ExploreOptions,
   type ExploreResult,
-  exploreInParts,
+  exploreAsync,
   replay,
   requireExploreOptions,
   STRATEGIES,
   type StrategyName,
 } from '../../explore/explore.js';
 import { parseRepro } from '../../explore/repro.js';
+import { forgettingText } from '../../machine/forgetting.js';
 import type { Addressing } from '../../machine/types.js';
-import { clockMs, takeTurn } from '../../sched/turn.js';
+import { formatCount, plural, wrapFacts, wrapText } from '../../report/terminal.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';
@@ -27,6 +28,7 @@ import { addInjectOption } from '../inject-option.js';
 import { addressingOption, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { loadProgram } from '../programs.js';
+import { forgetting } from '../runner.js';
 import { addSiteOptions, type SiteFlags, sitesFromFlags } from '../site-options.js';
 
 interface ExploreFlags extends SiteFlags {
@@ -43,8 +45,6 @@ interface ExploreFlags extends SiteFlags {
   readonly shrink: boolean;
   readonly json?: boolean;
 }
-
-const TURN_EVERY_MS = 20;
 
 export function addExploreCommand(program: Command, exit: (code: number) => void): void {
   const command = addSiteOptions(program.command('explore'));
@@ -72,7 +72,7 @@ export function addExploreCommand(program: Command, exit: (code: number) => void
     .option('--generate <seed>', 'explore a generated program instead of a named one', wholeNumber(0, SEED_MAX))
     .option('--twice', 'run every schedule twice, and compare')
     .option('--no-shrink', 'report a failure as it was found')
-    .addOption(addressingOption())
+    .addOption(addressingOption().default('offset'))
     .option('--json', 'print one JSON object')
     .action(async (name: string | undefined, flags: ExploreFlags) => {
       exit(await run(name, flags));
@@ -87,10 +87,16 @@ export function addReplayCommand(program: Command, exit: (code: number) => void)
     .action((text: string, flags: SiteFlags & { readonly json?: boolean }) => {
       const repro = parseRepro(text);
       // The same schedule under another kernel: does it go wrong there, too?
-      const { finding, results, story } = replay({ ...repro, sites: { ...repro.sites, ...sitesFromFlags(flags) } });
+      const sites = { ...repro.sites, ...sitesFromFlags(flags) };
+      const { finding, results, story } = replay({ ...repro, sites });
       const reproduced = finding !== null;
-      if (flags.json) printJson({ schema: 'pfnless/replay@1', ok: !reproduced, reproduced, finding, results });
-      else print(`${story}${finding ? `${paint.bad(finding.invariant)}: ${finding.message}` : paint.good('held')}\n`);
+      if (flags.json) {
+        const { addressing, program: replayed } = repro;
+        printJson({
+          ...{ schema: 'pfnless/replay@1', ok: !reproduced, reproduced, addressing, sites: forgetting(sites) },
+          ...{ program: printProgram(replayed), finding, results, story },
+        });
+      } else print(`${story}${finding ? `${paint.bad(finding.invariant)}: ${finding.message}` : paint.good('held')}\n`);
       exit(reproduced ? EXIT_FOUND : EXIT_HELD);
     });
 }
@@ -108,33 +114,25 @@ async function run(name: string | undefined, flags: ExploreFlags): Promise<numbe
     ...(preemptions === undefined ? {} : { preemptions }),
   };
   requireExploreOptions(options);
-  if (!json) print(`${seed === null ? '' : `seed ${seed} · `}strategy ${strategy} · ${addressing} addressing\n`);
+  const { sites = {} } = options;
+  if (!json) {
+    const kernel = `${addressing} addressing${forgettingText(sites)}`;
+    print(wrapFacts(`${seed === null ? '' : `seed ${seed} · `}strategy ${strategy} · ${kernel}`));
+  }
   const progress = await startProgress('exploring');
   const started = performance.now();
-  const result = await exploreWithTurns(program, options, (done) => progress.update(`${done} executions`)).finally(() =>
-    progress.stop(),
-  );
+  const onProgress = (done: number): void => progress.update(plural(done, 'execution'));
+  const result = await exploreAsync(program, { ...options, onProgress }).finally(() => progress.stop());
   const executionsPerSecond = Math.round(result.executions / ((performance.now() - started) / 1000));
-  if (json) printJson(report(result, seed, addressing, executionsPerSecond));
-  else print(resultText(result, executionsPerSecond, flags));
+  if (json) {
+    const { failure, ...rest } = result;
+    printJson({
+      ...{ schema: 'pfnless/explore@1', ok: failure === null, seed, addressing, ...forgetting(sites) },
+      ...{ program: printProgram(program), ...rest, executionsPerSecond },
+      failure: failure && { ...failure, program: printProgram(failure.program) },
+    });
+  } else print(resultText(result, executionsPerSecond, flags));
   return result.failure === null ? EXIT_HELD : EXIT_FOUND;
-}
-
-/** With turns of the event loop in between, so that Ctrl-C is seen. */
-async function exploreWithTurns(
-  program: Program,
-  options: ExploreOptions,
-  onProgress: (executions: number) => void,
-): Promise<ExploreResult> {
-  const parts = exploreInParts(program, options);
-  for (let turnMs = clockMs(); ; ) {
-    const part = parts.next();
-    if (part.done) return part.value;
-    if (clockMs() - turnMs < TURN_EVERY_MS) continue;
-    onProgress(part.value);
-    await takeTurn();
-    turnMs = clockMs();
-  }
 }
 
 function chooseProgram(name: string | undefined, { generate, inject }: ExploreFlags): Program {
@@ -145,30 +143,23 @@ function chooseProgram(name: string | undefined, { generate, inject }: ExploreFl
   return { ...chosen, inject: [...new Set([...chosen.inject, ...inject])] };
 }
 
-function report(result: ExploreResult, seed: number | null, addressing: string, executionsPerSecond: number): object {
-  const { failure, ...rest } = result;
-  return {
-    ...{ schema: 'pfnless/explore@1', ok: failure === null, seed, addressing, ...rest, executionsPerSecond },
-    failure: failure && { ...failure, program: printProgram(failure.program) },
-  };
-}
-
 const effort = ({ steps, faultsPerAccess }: Effort): string =>
   `${steps.toFixed(1)} steps and ${faultsPerAccess.toFixed(2)} CPU faults for each access`;
 
 function resultText(result: ExploreResult, executionsPerSecond: number, { preemptions }: ExploreFlags): string {
   const { executions, complete, redundant, outcomes, worst, mean, failure } = result;
-  const bound = preemptions === undefined ? '' : ` with at most ${preemptions} preemptions`;
+  const bound = preemptions === undefined ? '' : ` with at most ${plural(preemptions, 'preemption')}`;
   const space = complete ? `, all there are${bound}` : '';
-  const left = redundant > 0 ? ` (${redundant} only reordered others)` : '';
-  const seen = Object.entries(outcomes).map(([outcome, count]) => `  ${count} times ${outcome || 'no results'}`);
-  const lines = [
-    `${executions} executions${space}${left}, ${executionsPerSecond} a second`,
+  const left = redundant > 0 ? ` (${formatCount(redundant)} only reordered others)` : '';
+  const seen = Object.entries(outcomes).map(
+    ([outcome, count]) => `  ${plural(count, 'time')} ${outcome || 'no results'}\n`,
+  );
+  return [
+    wrapText(`${plural(executions, 'execution')}${space}${left}, ${formatCount(executionsPerSecond)} a second`),
     ...seen,
-    `${effort(mean)} on average, ${effort(worst)} at the worst`,
-    failure === null ? paint.good('held') : failureText(failure),
-  ];
-  return `${lines.join('\n')}\n`;
+    wrapText(`${effort(mean)} on average, ${effort(worst)} at the worst`),
+    `${failure === null ? paint.good('held') : failureText(failure)}\n`,
+  ].join('');
 }
 
 const failureText = ({ invariant, message, program, story, command }: ExploreFailure): string =>

@@ -1,6 +1,7 @@
 /** `pfnless layouts`: predict where real machines placed device memory, from recorded physical address maps. */
 import type { Command } from 'commander';
 import { type LayoutsReport, replayLayouts } from '../../conformance/layouts.js';
+import { plural } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { readText } from '../files.js';
 import { paint, print, printJson } from '../output.js';
@@ -27,8 +28,10 @@ function layouts(files: readonly string[], json: boolean): number {
   if (json) {
     printJson({ schema: 'pfnless/layouts@1', ok, cases, requests, setAside, skipped, mismatches });
   } else {
-    print(`${cases} machines, ${requests} requests, ${mismatches.length} mismatches\n`);
-    if (setAside > 0) print(`set aside, because RAM decided there: ${setAside} machines, ${skipped} requests\n`);
+    const wrong = mismatches.length === 1 ? '1 mismatch' : `${mismatches.length} mismatches`;
+    print(`${plural(cases, 'machine')}, ${plural(requests, 'request')}, ${wrong}\n`);
+    const aside = `${plural(setAside, 'machine')}, ${plural(skipped, 'request')}`;
+    if (setAside > 0) print(`set aside, because RAM decided there: ${aside}\n`);
     for (const { case: name, request, expected, actual } of mismatches) {
       print(`${paint.bad(name)}, request ${request}: expected ${expected}, got ${actual}\n`);
     }

@@ -3,7 +3,10 @@ import { Argument, type Command } from 'commander';
 import { INJECTION_IDS, INJECTION_POINTS } from '../../base/injection.js';
 import { ALL_CHECKERS } from '../../check/boot.js';
 import { builtins } from '../../device/programs/index.js';
+import { DRIVERS } from '../../drivers/driver.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
+import { parseMachineSpec } from '../../machine/spec.js';
+import { ADDRESSINGS, type AddressingName } from '../../mm/addressing/addressing.js';
 import { CHECK_SITES } from '../../mm/check-sites.js';
 import { type Item, renderItems } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
@@ -11,14 +14,17 @@ import { EXIT_HELD } from '../exit.js';
 import { lineWidth, print, printJson } from '../output.js';
 import { namedPrograms } from '../programs.js';
 
-const DRIVERS: readonly Item[] = [
-  { name: 'test-hmm', summary: "Linux's test_hmm: a mirror a process, memory by chunks, eviction" },
-];
-
-const ADDRESSINGS: readonly Item[] = [
-  { name: 'legacy', summary: 'device private pages have PFNs in the physical address space' },
-  { name: 'offset', summary: 'device private pages have offsets in a space of their own (default)' },
-];
+const NAMED_BY: Readonly<Record<AddressingName, string>> = {
+  legacy: 'PFNs in the physical address space',
+  offset: 'offsets in a space of their own',
+};
+const addressings = (): Item[] => {
+  const usual = parseMachineSpec().addressing;
+  return ADDRESSINGS.map((name) => ({
+    name,
+    summary: `device private pages have ${NAMED_BY[name]}${name === usual ? ' (default)' : ''}`,
+  }));
+};
 
 const INJECTIONS: readonly Item[] = INJECTION_IDS.map((name) => ({ name, summary: INJECTION_POINTS[name].summary }));
 
@@ -32,8 +38,8 @@ const LISTS: Readonly<Record<string, () => readonly Item[]>> = {
     Object.entries(builtins).map(([name, { summary, args }]) => ({ name, summary: `${summary} (${args.join(', ')})` })),
   litmus: namedPrograms,
   machines: () => items(MACHINE_PRESETS),
-  drivers: () => DRIVERS,
-  addressings: () => ADDRESSINGS,
+  drivers: () => items(DRIVERS),
+  addressings,
   injections: () => INJECTIONS,
   sites: () => CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
   invariants: () => ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),

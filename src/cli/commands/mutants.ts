@@ -7,7 +7,7 @@ import { EXPLORE_LIMITS } from '../../explore/explore.js';
 import type { MachineSpec } from '../../machine/spec.js';
 import { BEYOND_MODEL } from '../../mm/check-sites/beyond.js';
 import { siteById } from '../../mm/check-sites.js';
-import { type Column, renderTable } from '../../report/terminal.js';
+import { type Column, plural, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addressingOption, jobsNumber, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
@@ -48,7 +48,7 @@ export function addMutantsCommand(program: Command, exit: (code: number) => void
     )
     .option('--seed <n>', 'seed of strategies and generated programs', wholeNumber(0, 1000), 1)
     .option('--jobs <n>', 'hunts at a time, each in a thread', jobsNumber, availableParallelism())
-    .addOption(addressingOption())
+    .addOption(addressingOption().default('offset'))
     .option('--json', 'print one JSON object')
     .action(async (flags: MutantsFlags) => exit(await run(flags)));
 }
@@ -133,11 +133,11 @@ function matrix({ rows, control }: MutantsResult, { killed, total, ok, v6 }: Sum
     caught === null ? [] : [`${id}: ${caught.message}\n  ${caught.command}\n`],
   );
   const weak = v6.notReached.map(({ id, title, why }) => `  not reached: ${id ?? title}: ${why}\n`);
-  const clean = `control: ${control.executions} executions, ${control.caught === null ? 'nothing found' : paint.bad(control.caught.message)}\n`;
+  const clean = `control: ${plural(control.executions, 'execution')}, ${control.caught === null ? 'nothing found' : paint.bad(control.caught.message)}\n`;
   return [
     renderTable(COLUMNS, rows),
     `\n${again.join('')}\n`,
-    `${killed} of ${total} mutants caught\n`,
+    `${killed} of ${plural(total, 'mutant')} caught\n`,
     clean,
     control.caught === null ? '' : `  ${control.caught.command}\n`,
     'what v6 as posted still does:\n',

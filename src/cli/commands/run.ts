@@ -2,21 +2,27 @@
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
 import { suggestion } from '../../base/nearest.js';
-import { type CampaignTask, runTask, type WorkloadRow } from '../../campaign/task.js';
-import { renderTable } from '../../report/terminal.js';
+import { type CampaignTask, FORGETFUL_MAX_MS, runTask, type WorkloadRow } from '../../campaign/task.js';
+import { renderTable, wrapFacts } from '../../report/terminal.js';
 import { workloads } from '../../workload/library/index.js';
 import { WORKLOAD_DEVICES_MAX } from '../../workload/run.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
-import { addMachineOptions, jobsNumber, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import {
+  addMachineOptions,
+  jobsNumber,
+  type MachineFlags,
+  machineFromFlags,
+  timeOf,
+  wholeNumber,
+} from '../machine-options.js';
 import { print, printJson, startProgress } from '../output.js';
-import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
-
-/** More threads than that are no use on any computer that runs this. */
+import { describeRun, failureText, forgetting, RESULT_COLUMNS } from '../runner.js';
 
 interface RunFlags extends MachineFlags {
   readonly all?: boolean;
   readonly size?: number;
   readonly jobs: number;
+  readonly timeout?: number;
   readonly json?: boolean;
 }
 
@@ -26,6 +32,11 @@ export function addRunCommand(program: Command, exit: (code: number) => void): v
     .option('--all', 'every workload of the library')
     .option('--size <n>', "problem size, in the workload's own units", wholeNumber(1, 2 ** 40))
     .option('--jobs <n>', 'workloads at a time, each on a machine and a thread of its own', jobsNumber, 1)
+    .option(
+      '--timeout <time>',
+      `a workload that has no end by then is stuck (default: ${FORGETFUL_MAX_MS / 1000}s with --site or --revision)`,
+      timeOf('--timeout'),
+    )
     .option('--json', 'print one JSON object')
     .action(async (names: string[], flags: RunFlags) => exit(await run(names, flags)));
 }
@@ -37,9 +48,15 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
     const message = `a workload runs on 1 to ${WORKLOAD_DEVICES_MAX} devices, and this machine has ${spec.devices.length}`;
     throw new PfnlessError('ERR_PFNLESS_ARGUMENT', message);
   }
-  if (!flags.json) print(`${describeRun(spec)}\n\n`);
+  if (!flags.json) print(`${wrapFacts(describeRun(spec))}\n`);
 
-  const tasks = chosen.map((workload) => ({ workload, spec, machine: flags.machine, size: flags.size }));
+  const tasks = chosen.map((workload) => ({
+    workload,
+    spec,
+    machine: flags.machine,
+    size: flags.size,
+    timeoutMs: flags.timeout,
+  }));
   const rows = await (flags.jobs === 1 ? runHere(tasks) : runInThreads(tasks, flags.jobs));
   const ok = rows.every((row) => row.ok);
   if (flags.json) {
@@ -51,6 +68,7 @@ async function run(names: readonly string[], flags: RunFlags): Promise<number> {
       executor: spec.executor,
       devices: spec.devices.length,
       machine: spec.name,
+      ...forgetting(spec),
       workloads: rows,
     });
   } else {

@@ -5,7 +5,7 @@ import { BootError } from '../../machine/errors.js';
 import type { PresetName } from '../../machine/presets.js';
 import { type MachineSpec, parseMachineSpec } from '../../machine/spec.js';
 import { type ErrorReport, errorReport } from '../../report/error-report.js';
-import { type Column, renderTable, wrapText } from '../../report/terminal.js';
+import { type Column, renderTable, wrapFacts, wrapText } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { paint, print, printJson, startProgress } from '../output.js';
 import { describeRun, failureText, RESULT_COLUMNS } from '../runner.js';
@@ -41,7 +41,7 @@ async function showcase(json: boolean): Promise<number> {
   const stages: Stage[] = [];
   for (const { machine, addressing } of STAGES) {
     const spec = parseMachineSpec({ preset: machine, addressing });
-    if (!json) print(`${describeRun(spec)}\n\n`);
+    if (!json) print(`${wrapFacts(describeRun(spec))}\n`);
     const stage = await runStage(spec);
     stages.push(stage);
     if (!json) print(stageText(stage));

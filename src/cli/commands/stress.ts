@@ -1,17 +1,18 @@
 /** `pfnless stress`: random programs on real threads (or inline), hostile on request, until the time is up or something is found. */
 import type { Command } from 'commander';
-import { PfnlessError } from '../../base/errors.js';
 import { INJECTION_IDS, INJECTION_POINTS, type InjectionId } from '../../base/injection.js';
 import { argumentError } from '../../base/require.js';
 import { machineWords } from '../../machine/command-line.js';
+import { forgettingText } from '../../machine/forgetting.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
-import { formatCount } from '../../report/terminal.js';
+import { formatCount, plural, wrapFacts, wrapText } from '../../report/terminal.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addInjectOption } from '../inject-option.js';
-import { addMachineOptions, type MachineFlags, machineFromFlags, wholeNumber } from '../machine-options.js';
+import { addMachineOptions, type MachineFlags, machineFromFlags, timeOf, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';
+import { forgetting } from '../runner.js';
 
 export interface StressFlags extends MachineFlags {
   readonly duration?: number;
@@ -26,16 +27,6 @@ export interface StressFlags extends MachineFlags {
 const STRESS_MACHINE = 'stress';
 const DEFAULT_DURATION_MS = 60_000;
 const COUNT_MAX = 2 ** 40;
-const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
-
-/** "90s", "2m", "1h", "500ms", or seconds. @throws PfnlessError ERR_PFNLESS_ARGUMENT */
-function parseDuration(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text);
-  if (match === null || Number(match[1]) === 0) {
-    throw new PfnlessError('ERR_PFNLESS_ARGUMENT', `--duration is a time like 60s, 5m or 1h, not "${text}"`);
-  }
-  return Number(match[1]) * UNITS[match[2] ?? 's']!;
-}
 
 export function addStressCommand(program: Command, exit: (code: number) => void): void {
   addStressOptions(
@@ -44,19 +35,23 @@ export function addStressCommand(program: Command, exit: (code: number) => void)
   )
     .option('--rounds <n>', 'machines, one after the other', wholeNumber(1, COUNT_MAX))
     .option('--episodes <n>', 'episodes on each machine, at the most', wholeNumber(1, COUNT_MAX))
+    .option('--json', 'print one JSON object')
     .action(async (flags: StressFlags) => exit(await stress(flags)));
 }
 
 /**
- * The flags of a machine, and what is done to it.
+ * The flags of a machine, and what is done to it; all but --json, which comes last.
  * @param defaultText what the help of --duration says of its default
  */
 export function addStressOptions(command: Command, defaultText = ''): Command {
   addMachineOptions(command)
     .option('--cpus <n>', 'host CPUs beside the kernel, each a thread', wholeNumber(0, MAX_CPUS))
-    .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, parseDuration)
-    .option('--ops <n>', 'end after so many loads and stores', wholeNumber(1, COUNT_MAX))
-    .option('--json', 'print one JSON object');
+    .option('--duration <time>', `end after a time like 60s, 5m or 1h${defaultText}`, timeOf('--duration'))
+    .option(
+      '--ops <n>',
+      'end after the episode in which so many loads and stores are reached',
+      wholeNumber(1, COUNT_MAX),
+    );
   addInjectOption(command, 'what fails', INJECTION_IDS);
   const machine = command.options.find(({ long }) => long === '--machine')!;
   machine.default(STRESS_MACHINE);
@@ -76,7 +71,7 @@ function limitsOf({ duration, ops, rounds, episodes }: StressFlags): StressLimit
 
 async function stress(flags: StressFlags): Promise<number> {
   const spec = stressMachine(flags);
-  if (!flags.json) print(`${describeStress(spec, flags.inject)}\n`);
+  if (!flags.json) print(wrapFacts(describeStress(spec, flags.inject)));
   const progress = await startProgress('booting');
   const result = await runStress({
     spec,
@@ -94,7 +89,7 @@ async function stress(flags: StressFlags): Promise<number> {
   if (flags.json) {
     printJson({
       ...{ schema: 'pfnless/stress@1', ok, seed: spec.seed, addressing: spec.addressing, executor: spec.executor },
-      ...{ devices: spec.devices.length, cpus: spec.cpus, inject: flags.inject, ...result, repro },
+      ...{ devices: spec.devices.length, cpus: spec.cpus, ...forgetting(spec), inject: flags.inject, ...result, repro },
     });
   } else {
     print(resultText(result, repro));
@@ -103,12 +98,11 @@ async function stress(flags: StressFlags): Promise<number> {
 }
 
 /** What is run, in a line; the seed comes first. */
-export function describeStress(
-  { seed, executor, addressing, devices, cpus }: MachineSpec,
-  inject: readonly InjectionId[],
-): string {
+export function describeStress(spec: MachineSpec, inject: readonly InjectionId[]): string {
+  const { seed, executor, addressing, devices, cpus } = spec;
   const injected = inject.length === INJECTION_IDS.length ? 'all' : inject.join(', ') || 'none';
-  return `seed ${seed} · ${executor} · ${addressing} addressing · ${devices.length} devices · ${cpus} CPUs · inject ${injected}`;
+  const machine = `${addressing} addressing · ${plural(devices.length, 'device')} · ${plural(cpus, 'CPU')}`;
+  return `seed ${seed} · ${executor} · ${machine} · inject ${injected}${forgettingText(spec)}`;
 }
 
 /** The command that runs one round again. With threads it takes other turns each time, and may need some tries. */
@@ -124,25 +118,32 @@ export function reproCommand(spec: MachineSpec, flags: StressFlags, seed: number
 }
 
 function resultText(result: StressResult, repro: string | null): string {
-  const { violations, framesLeaked } = result;
   const lines = [...statistics(result)];
-  for (const { invariant, message } of violations) lines.push(`${paint.bad(invariant)}: ${message}`);
-  lines.push(repro === null ? paint.good(`held: settled, ${framesLeaked} frames leaked`) : `again: ${repro}`);
-  return `${lines.join('\n')}\n`;
+  for (const { invariant, message } of result.violations) lines.push(`${paint.bad(invariant)}: ${message}\n`);
+  lines.push(repro === null ? heldText(result) : `again: ${repro}\n`);
+  return lines.join('');
 }
 
-/** What was done, and what was injected. */
+/** What is said when nothing was found; and that this says little, where the devices had nothing to do. */
+export const heldText = ({ framesLeaked, traffic }: Pick<StressResult, 'framesLeaked' | 'traffic'>): string =>
+  `${paint.good(`held: settled, ${plural(framesLeaked, 'frame')} leaked`)}${traffic.migrated === 0 ? ', but nothing was migrated' : ''}\n`;
+
+/** What was done, and what was injected, in lines. */
 export function statistics(result: StressResult): readonly string[] {
   const { rounds, episodes, operations, calls, lost, traffic, injected } = result;
-  const losses = lost === 0 ? [] : [`${formatCount(lost)} words were lost with their devices, and reported so`];
-  const fired = Object.entries(injected).map(
-    ([id, times]) => `  ${String(times).padStart(8)} times ${INJECTION_POINTS[id as InjectionId].summary} (${id})`,
-  );
+  const loss = `${plural(lost, 'word')} lost with a device, and reported so`;
+  const done = `${plural(rounds, 'round')}, ${plural(episodes, 'episode')}, ${plural(operations, 'load')} and stores`;
+  const moved = `${plural(traffic.deviceFaults, 'device fault')}, ${plural(traffic.migrated, 'page')} migrated`;
+  const fired = Object.entries(injected).map(([id, times]) => {
+    const count = `${formatCount(times).padStart(8)} ${times === 1 ? 'time ' : 'times'}`;
+    return `  ${count} ${INJECTION_POINTS[id as InjectionId].summary} (${id})\n`;
+  });
   return [
-    `${rounds} rounds, ${episodes} episodes, ${formatCount(operations)} loads and stores, ${formatCount(calls)} calls beside them`,
-    `${formatCount(traffic.cpuFaults)} CPU faults, ${formatCount(traffic.deviceFaults)} device faults, ` +
-      `${formatCount(traffic.migrated)} pages migrated, ${formatCount(traffic.shootdowns)} shootdowns met a CPU at work`,
-    ...losses,
+    wrapText(`${done}, ${plural(calls, 'call')} beside them`),
+    wrapText(
+      `${plural(traffic.cpuFaults, 'CPU fault')}, ${moved}, ${plural(traffic.shootdowns, 'shootdown')} met a CPU at work`,
+    ),
+    ...(lost === 0 ? [] : [wrapText(loss)]),
     ...fired,
   ];
 }

@@ -186,6 +186,10 @@ export class Stepper implements Executor {
     return this.run('settling');
   }
 
+  get stopped(): null {
+    return null;
+  }
+
   stop(): void {}
 
   #add(parts: Pick<Thread, 'name' | 'generator' | 'actor' | 'foreground'>): number {
