@@ -37,6 +37,7 @@ export {
   type ClearRefs,
   type DeviceAccess,
   DMIRROR_PROT,
+  decodePagemap,
   type ElementArrays,
   type ElementType,
   type ExecutorKind,
