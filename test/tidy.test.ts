@@ -43,6 +43,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   bench: 8,
   stress: 8,
   explore: 8,
+  catalogue: 9,
   cli: 9,
   index: 10,
   'fast-check': 10,
