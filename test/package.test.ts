@@ -63,3 +63,13 @@ test('the litmus library can be read from code, and nothing of the tests comes w
   const file = createRequire(import.meta.url).resolve('pfnless/litmus/migrate/against-store.pfn');
   expect(parseProgram(readFileSync(file, 'utf8')).question[0]).toMatch(/\?$/);
 });
+
+test('documents that README and the pages in docs link to are in the package', () => {
+  const files = packed();
+  const pages = ['README.md', ...files.filter((file) => file.startsWith('docs/'))];
+  expect(pages).toHaveLength(3);
+  for (const page of pages) {
+    const links = readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!\w+:|#)([^)#]+)/g);
+    expect(files).toEqual(expect.arrayContaining(Array.from(links, ([, link]) => join(dirname(page), link!))));
+  }
+});
