@@ -44,8 +44,9 @@ export interface PagemapEntry {
   readonly type: number | null;
   /**
    * `null` for `none`; otherwise a PFN (bits 0 to 54 if present, 5 to 54 if not), with these exceptions: of `swap` it is the slot
-   * in the swap area, of `marker` its flags (1: protected by a userfaultfd), of `device-private-*` and `migration-device-private-*` under `offset`
-   * addressing an offset in the device private address space, which may be the same number as that of a page frame.
+   * in the swap area, of `marker` its flags (1: protected by a userfaultfd), and of `device-private-*` and
+   * `migration-device-private-*` under `offset` addressing an offset in the device private address space, which may be the same
+   * number as that of a page frame.
    */
   readonly number: number | null;
   /** Written since `clearRefs('soft-dirty')`, or in a mapping that is new since then (bit 55). */

@@ -109,7 +109,7 @@ export interface Mirror extends AsyncDisposable {
    */
   migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult>;
   /**
-   * Run a compute program: the name of a built-in, or the URL of a module whose default export is a `ComputeProgram`.
+   * Run a compute program: the name of a built-in (`COMPUTE_PROGRAMS`), or the URL of a module whose default export is a `ComputeProgram`.
    * @throws PfnlessError ERR_PFNLESS_ARGUMENT for a name that no built-in has; ERR_PFNLESS_FAULT when a lane touched memory it may not;
    * ERR_PFNLESS_PROGRAM when the program threw, or its module cannot be loaded; ERR_PFNLESS_DEVICE_LOST when the device died
    */
@@ -346,8 +346,9 @@ export interface Process extends AsyncDisposable {
   /** A file of /proc/PID as text. */
   proc(file: ProcPidFile): Promise<string>;
   /**
-   * /proc/PID/clear_refs: forget which pages were accessed, in `all` mappings (Linux's 1), in `anonymous` ones (2), in those that have a file,
-   * `mapped` (3); or, with `soft-dirty` (4), which were written: afterwards bit 55 of `pagemap` says what has been written since.
+   * /proc/PID/clear_refs: forget which pages were accessed, in `all` mappings (Linux's 1), in `anonymous` ones (2), in those that
+   * have a file, `mapped` (3); or, with `soft-dirty` (4), which were written: afterwards bit 55 of `pagemap` says what has been
+   * written since.
    */
   clearRefs(what: ClearRefs): Promise<void>;
   /**
@@ -417,7 +418,7 @@ export interface MachineStats {
 
 /** Something that must not be. */
 export interface Violation {
-  /** What is violated, e.g. `frames-conserved`: `pfnless list` names them all. */
+  /** What is violated, e.g. `frames-conserved`: `INVARIANTS` has them all. */
   readonly invariant: string;
   readonly message: string;
 }

@@ -41,7 +41,7 @@ const PROPERTIES = [
   ...['devices', 'pages', 'memory', 'hugepages', 'coherent', 'peers', 'swap'],
   ...['fail_nth', 'inject', 'process', 'allowed', 'forbidden'],
 ];
-/** A word may be written so, too. */
+/** A word in memory may be written so, too. */
 const HEXADECIMAL = /^0[xX][\da-fA-F]{1,8}$/;
 /** What a program may say again and again. */
 const REPEATED = ['inject', 'process', 'allowed', 'forbidden'];
@@ -118,13 +118,8 @@ class Line {
   /** The next word, a number that may be written in hexadecimal: what a word in memory holds. */
   word(): number {
     const token = this.take('a word');
-    return this.toNumber(
-      token,
-      HEXADECIMAL.test(token.text) ? `${Number(token.text)}` : token.text,
-      'a word',
-      0,
-      WORD_MAX,
-    );
+    const decimal = HEXADECIMAL.test(token.text) ? `${Number(token.text)}` : token.text;
+    return this.toNumber(token, decimal, 'a word', 0, WORD_MAX);
   }
 
   toNumber({ column }: Token, text: string, what: string, min: number, max: number): number {
