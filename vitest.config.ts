@@ -34,7 +34,7 @@ export default defineConfig({
     pool: 'forks',
     maxWorkers: 2,
     maxConcurrency: 2,
-    testTimeout: 30_000,
+    testTimeout: 60_000,
     reporters: countsFile ? ['default', counter] : ['default'],
   },
 });

@@ -34,7 +34,7 @@ export class PfnlessError extends Error {
   }
 }
 
-/** The emulated kernel broke one of its own rules. Never caught inside pfnless. */
+/** The emulated kernel broke one of its own rules. Caught only by who reports findings. */
 export class InvariantViolation extends Error {
   override readonly name = 'InvariantViolation';
 }

@@ -13,6 +13,7 @@ import type { Checker, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
   folioMapcount,
+  folioNrPages,
   pageFileId,
   pageIsAnon,
   pageMapcount,
@@ -114,7 +115,8 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
   const ofFolio = folioMapcount(words, page);
   if (ofFolio !== entries) yield `${name}: its folio counts ${ofFolio} mappings, but ${entries} entries map it`;
   const pins = pagePincount(words, page);
-  const cached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache) ? 1 : 0;
+  const isCached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache);
+  const cached = isCached ? folioNrPages(words, page) : 0;
   const held = mappings.heldOn(page);
   const failed = kernel.memoryFailures.held.has(page) ? 1 : 0;
   if (references !== entries + cached + held + failed + pins * pinBias(words, page)) {

@@ -33,7 +33,8 @@ function* cacheOf(kernel: Kernel, file: VmFile): Generator<string, void, void> {
 function* entryOf(kernel: Kernel, { mm, address, kind, page, writable }: CpuEntry): Generator<string, void, void> {
   const vma = mm.vmas.find(address)?.value;
   const file = vma?.file;
-  if (vma === undefined || file == null || !tracksWrites(file)) return;
+  // The marker of a userfaultfd maps nothing, and stands wherever its mapping reaches.
+  if (vma === undefined || file == null || !tracksWrites(file) || kind === 'marker') return;
   const { words } = kernel.memmap;
   const place = placeText(mm, address);
   if (linearPageIndex(vma, address) >= filePages(file)) yield `${place}: mapped behind the end of file ${file.id}`;

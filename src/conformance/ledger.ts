@@ -5,10 +5,11 @@
 import { DEVICE_ROWS } from './ledger-devices.js';
 import { HMM_TESTS } from './ledger-hmm-tests.js';
 import { MEMORY_ROWS } from './ledger-memory.js';
+import { PAGE_ROWS } from './ledger-pages.js';
 import type { LedgerSection, LedgerStatus } from './ledger-row.js';
 import { SITE_ROWS } from './ledger-sites.js';
 
-export const LEDGER: readonly LedgerSection[] = [...MEMORY_ROWS, ...DEVICE_ROWS, ...SITE_ROWS];
+export const LEDGER: readonly LedgerSection[] = [...MEMORY_ROWS, ...PAGE_ROWS, ...DEVICE_ROWS, ...SITE_ROWS];
 
 const cell = (text: string): string => text.replaceAll('|', '\\|');
 const line = (...cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;

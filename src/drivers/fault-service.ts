@@ -294,7 +294,7 @@ export class FaultService {
   }
 }
 
-/** Pages of [start, end) that this was the last attempt to make fit for atomics. `attempts` counts those before, by address. */
+/** Pages of [start, end) whose last attempt to become fit for atomics this was. `attempts` counts those before, by address. */
 function* wantedInVain(
   dmirror: Dmirror,
   attempts: Map<number, number>,

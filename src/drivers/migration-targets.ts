@@ -11,7 +11,7 @@ import { assert } from '../base/errors.js';
 import { allocHugeFolio } from '../mm/huge-memory.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { isFaultFolio, pageFileId, pageTestFlag } from '../mm/page.js';
+import { folioNrPages, isFaultFolio, pageFileId, pageTestFlag } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { RwSemaphore } from '../sync/rwsem.js';
@@ -51,21 +51,21 @@ export function movedPages(src: Float64Array, dst: Float64Array, i: number): num
   return mpfnPages(dst[i]);
 }
 
-/** What has moved: in pages, and in words (a large folio has one). */
+/** What has moved: in pages, and in folios. */
 export interface Moved {
   readonly pages: number;
-  readonly words: number;
+  readonly folios: number;
 }
 
 export function countMigrated(src: Float64Array, dst: Float64Array, npages: number): Moved {
   let pages = 0;
-  let words = 0;
+  let folios = 0;
   for (let i = 0; i < npages; i += mpfnPages(src[i])) {
     const moved = movedPages(src, dst, i);
     pages += moved;
-    if (moved > 0) words++;
+    if (moved > 0) folios++;
   }
-  return { pages, words };
+  return { pages, folios };
 }
 
 /** Pages behind the words of `src` that may migrate, huge ones counted whole. */
@@ -182,7 +182,7 @@ function reclaimReferences(kernel: Kernel, { batch }: CopyTicket, done: number, 
 /** References on a page of a migration, if nobody waits for it. */
 function holders(words: Int32Array, page: Page, faultPage: Page): number {
   const isCached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache);
-  return (isFaultFolio(words, folioHead(words, page), faultPage) ? 2 : 1) + (isCached ? 1 : 0);
+  return (isFaultFolio(words, folioHead(words, page), faultPage) ? 2 : 1) + (isCached ? folioNrPages(words, page) : 0);
 }
 
 function dropTargets(kernel: Kernel, dst: Float64Array): void {

@@ -72,7 +72,7 @@ function migrateArgs(
     src: new Float64Array(pages),
     dst: new Float64Array(pages),
     npages: 0,
-    telling: 0,
+    notifyingIndex: 0,
     cpages: 0,
     flags,
     pgmapOwner: owner,
@@ -120,7 +120,7 @@ export function* beginToDevice(
   const args = migrateArgs(vma, start, end, select | selectCompound(start), owner, NULL_PAGE);
   const taken: TakenRange[] = [];
   const setup = yield* mirror.hearing(
-    (from, to) => taken.push({ start: from, end: to, page: args.telling }),
+    (from, to) => taken.push({ start: from, end: to, page: args.notifyingIndex }),
     migrateVmaSetup(kernel, args),
   );
   assert(setup === 0, () => `migrate_vma_setup: ${setup}`);
@@ -226,7 +226,7 @@ function* allocSingly(
  * which pages there are; and if somebody has announced to take pages away, and is not done, we look again when he is.
  */
 export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: Round): Sleeps<Moved> {
-  const { kernel, memoryId, memory } = ctx;
+  const { kernel } = ctx;
   yield* migrateVmaPages(kernel, args);
   const moved = countMigrated(args.src, args.dst, args.npages);
   migrateVmaFinalize(kernel, args);
@@ -235,47 +235,69 @@ export function* endToDevice(ctx: MigrationContext, mirror: Dmirror, { args }: R
     yield* mapArrived(ctx, mirror, args);
     return moved;
   }
-  // Neighbours that landed on neighbouring frames with the same rights are mapped as one run.
-  let first = 0;
-  let pages = 0;
-  let firstFrame = 0;
-  let write = false;
-  const mapRun = (): void => {
-    if (pages > 0) mirror.mapRun(args.start + first * PAGE_SIZE, pages, memoryId, firstFrame, write);
-    pages = 0;
-  };
-  const add = (i: number, page: Page, frame: number, count: number, writable: boolean): void => {
-    if (writable) mayBeWritten(kernel, page);
-    if (pages === 0 || first + pages !== i || firstFrame + pages !== frame || write !== writable) {
-      mapRun();
-      first = i;
-      firstFrame = frame;
-      write = writable;
-    }
-    pages += count;
-  };
-  const { vma, start, src, dst } = args;
-  for (let i = 0; i < args.npages; i++) {
+  mapMoved(ctx, mirror, args);
+  settleEntries(ctx, args);
+  return moved;
+}
+
+/** Of the pages that have moved, those that are mapped at this moment come into the device's page table. */
+function mapMoved({ kernel, memoryId, memory }: MigrationContext, mirror: Dmirror, args: MigrateVma): void {
+  const { vma, start, npages, src, dst } = args;
+  const runs = new RunMapper(mirror, start, memoryId);
+  for (let i = 0; i < npages; i++) {
     const count = movedPages(src, dst, i);
     if (count === 0) continue;
     const page = kernel.addressing.migratePfnToPage(dst[i] as Mpfn);
     const frame = memory.frameOf(page);
     // MIGRATE_PFN_WRITE of holes and of the zero page is not set: the device's entry starts read-only there, as in Linux.
     const wasWritable = (src[i] & MIGRATE_PFN_WRITE) !== 0;
-    if (count > 1 && hugeEntryMaps(kernel, vma.mm, (start + i * PAGE_SIZE) as VirtAddr, page)) {
-      add(i, page, frame, count, wasWritable && mayStillWrite(kernel, vma, start + i * PAGE_SIZE));
-    } else {
-      for (let j = 0; j < count; j++) {
-        const addr = (start + (i + j) * PAGE_SIZE) as VirtAddr;
-        const isThere = pageVmaMapped(kernel, vma, addr, (page + j) as Page, 'mapped') !== NO_TABLE;
-        if (isThere) add(i + j, (page + j) as Page, frame + j, 1, wasWritable && mayStillWrite(kernel, vma, addr));
-      }
+    const whole = count > 1 && hugeEntryMaps(kernel, vma.mm, (start + i * PAGE_SIZE) as VirtAddr, page);
+    const step = whole ? count : 1;
+    for (let j = 0; j < count; j += step) {
+      const addr = (start + (i + j) * PAGE_SIZE) as VirtAddr;
+      if (!whole && pageVmaMapped(kernel, vma, addr, (page + j) as Page, 'mapped') === NO_TABLE) continue;
+      const write = wasWritable && mayStillWrite(kernel, vma, addr);
+      if (write) mayBeWritten(kernel, (page + j) as Page);
+      runs.add(i + j, frame + j, step, write);
     }
     i += count - 1;
   }
-  mapRun();
-  settleEntries(ctx, args);
-  return moved;
+  runs.flush();
+}
+
+/** Maps neighbours that landed on neighbouring frames with the same rights as one run. */
+class RunMapper {
+  readonly #mirror: Dmirror;
+  readonly #start: number;
+  readonly #memory: number;
+  #first = 0;
+  #pages = 0;
+  #frame = 0;
+  #write = false;
+
+  constructor(mirror: Dmirror, start: number, memory: number) {
+    this.#mirror = mirror;
+    this.#start = start;
+    this.#memory = memory;
+  }
+
+  /** So many pages, the first of which is the `at`th from the start. */
+  add(at: number, frame: number, pages: number, write: boolean): void {
+    const goesOn = this.#first + this.#pages === at && this.#frame + this.#pages === frame && this.#write === write;
+    if (!goesOn) {
+      this.flush();
+      this.#first = at;
+      this.#frame = frame;
+      this.#write = write;
+    }
+    this.#pages += pages;
+  }
+
+  flush(): void {
+    const address = this.#start + this.#first * PAGE_SIZE;
+    if (this.#pages > 0) this.#mirror.mapRun(address, this.#pages, this.#memory, this.#frame, this.#write);
+    this.#pages = 0;
+  }
 }
 
 /**

@@ -64,7 +64,10 @@ interface Flight {
   readonly taken: Pick<TakenRange, 'start' | 'end'>[];
 }
 
-/** Of what was taken out in a round that begins at `from`: what Linux's rounds before that of the page in question have put in. */
+/**
+ * Our rounds are longer than Linux's. What one of ours, which begins at `from`, took out of the mirror for the sake of a page: only what
+ * Linux's rounds before that page's own have put in there.
+ */
 const beforeItsRound =
   (from: number) =>
   ({ start, end, page }: TakenRange): Pick<TakenRange, 'start' | 'end'> => ({
@@ -159,7 +162,7 @@ export class TestHmmMirror implements DriverMirror {
         for (const taken of landing.taken)
           yield* this.#dmirror.forget(Math.max(taken.start, args.start), Math.min(taken.end, args.end));
         migrated += moved.pages;
-        folios += moved.words;
+        folios += moved.folios;
       }
     } finally {
       mm.mmapLock.upRead();

@@ -453,7 +453,8 @@ export interface Machine extends AsyncDisposable {
   hardOfflinePage(pfn: number): Promise<void>;
   /**
    * soft_offline_page: what the page holds moves to another, and nobody notices.
-   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it, or it does not move; EIO: no RAM, or not for users)
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it, or it does not move; EIO: a device's, or not for users;
+   * ENXIO: nothing's)
    */
   softOfflinePage(pfn: number): Promise<void>;
   /** A file of /proc as text. */

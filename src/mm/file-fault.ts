@@ -6,10 +6,11 @@
  *   a load                           the file's page, read-only       the file's page, writable if nobody tracks writes
  *   a store                          a copy of it, anonymous          the file's page, marked dirty first
  *
- * Both mappings map with a load what the page cache has around. Not modelled: FAULT_FLAG_RETRY_NOWAIT (mmap_lock is held
+ * Both mappings map with a load what the page cache has around. What it has as one page of 2 MiB is mapped as one where that fits;
+ * else all of it, by small entries, where it is shared memory. Not modelled: FAULT_FLAG_RETRY_NOWAIT (mmap_lock is held
  * while a page is waited for).
  */
-import { PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE, PTRS_PER_TABLE } from '../abi/address.js';
 import { type Errno, VM_FAULT_HWPOISON, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import {
   makePte,
@@ -22,16 +23,19 @@ import {
   ptePfn,
   ptePresent,
 } from '../abi/pte.js';
+import { LOW_ACCESSED, LOW_MKDIRTY, LOW_WRITE } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pte, type VirtAddr } from '../base/brand.js';
-import { folioLocked, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
+import { folioHead, folioLocked, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
-import { readPte, setPte } from '../sync/word.js';
+import { peek32, readPte, setPte } from '../sync/word.js';
 import { allocUserPage, lockFilePage } from './alloc.js';
 import { filePages, folioLock, unlockCachedPage } from './filemap.js';
+import { hugeFits } from './huge-memory.js';
+import { setHugePresent } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { pageSetFlag, pageTestFlag } from './page.js';
-import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { folioEntireMapcountAdd, folioNrPages, pageSetFlag, pageTestFlag } from './page.js';
+import { allocPmd, leafTable, lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
 import { rssAddFile } from './rss.js';
@@ -39,6 +43,7 @@ import {
   linearPageIndex,
   tracksWrites,
   userfaultfdWp,
+  VM_NOHUGEPAGE,
   VM_SHARED,
   type VmArea,
   type VmFile,
@@ -71,12 +76,73 @@ export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: b
   }
   // do_shared_fault(): dirty before it can be written, so that no write-back takes it for clean (page_mkwrite).
   if (write) pageSetFlag(kernel.memmap.words, page, PG_dirty);
-  finishFault(kernel, site, (at) => {
-    mapFilePage(kernel, site.vma, at, page, write);
-    if (site.marker !== undefined) protectEntry(kernel, at);
-  });
+  if (!mapWholeFolio(kernel, site, page, write)) {
+    finishFault(kernel, site, (at) => {
+      mapFilePage(kernel, site.vma, at, page, write);
+      if (site.marker !== undefined) protectEntry(kernel, at);
+    });
+  }
   unlockCachedPage(kernel, page);
   return 0;
+}
+
+/**
+ * `finish_fault()` of a large folio: all of it, where its pages lie in one leaf table in which nothing else is mapped. A userfaultfd
+ * hears of each page for itself. Precondition: the folio is locked.
+ */
+function mapWholeFolio(kernel: Kernel, { vma, addr }: FaultSite, page: Page, write: boolean): boolean {
+  const { halves } = kernel.ram;
+  const folio = folioHead(kernel.memmap.words, page);
+  const pages = folioNrPages(kernel.memmap.words, page);
+  const table = leafTable(kernel, vma.mm, addr);
+  if (pages === 1 || userfaultfdWp(vma) || !hugeFits(vma, addr) || table === NO_TABLE) return false;
+  lockTable(kernel, table);
+  let isEmpty = true;
+  for (let at = table; at < table + pages; at++)
+    isEmpty &&= (peek32(halves, 2 * at) | peek32(halves, 2 * at + 1)) === 0;
+  for (let i = 0; i < pages && isEmpty; i++) mapFilePage(kernel, vma, table + i, (folio + i) as Page, write);
+  unlockTable(kernel, table);
+  return isEmpty;
+}
+
+/**
+ * A fault where not even a table stands: what the page cache has of the 2 MiB as one page becomes one entry. Otherwise nothing happens,
+ * and small entries have to serve it. Precondition: mmap_lock held for reading.
+ */
+export function* mapHugeFilePage(
+  kernel: Kernel,
+  vma: VmArea,
+  addr: VirtAddr,
+  file: VmFile,
+  write: boolean,
+): Sleeps<void> {
+  const cached = file.pages.get(linearPageIndex(vma, addr));
+  if (cached === undefined || folioNrPages(kernel.memmap.words, cached) !== HPAGE_PMD_NR) return;
+  const page = yield* filemapFault(kernel, { vma, addr }, file);
+  if (typeof page === 'string') return;
+  setFilePmd(kernel, vma, addr, page, write);
+  unlockCachedPage(kernel, page);
+}
+
+/**
+ * `do_set_pmd()`: one entry for the whole folio of a locked page; false where that cannot be: something is mapped there, the folio is
+ * small or a part of it has failed, the mapping does not cover it or may have small pages only. Precondition: mmap_lock held for reading.
+ */
+export function setFilePmd(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, write: boolean): boolean {
+  const { words } = kernel.memmap;
+  const folio = folioHead(words, page);
+  if ((vma.flags & VM_NOHUGEPAGE) !== 0 || !hugeFits(vma, addr) || folioNrPages(words, folio) !== HPAGE_PMD_NR)
+    return false;
+  for (let i = 0; i < HPAGE_PMD_NR; i++) if (pageTestFlag(words, (folio + i) as Page, PG_hwpoison)) return false;
+  const at = allocPmd(kernel, vma.mm, addr);
+  if (at === NO_TABLE || !pteNone(readPte(kernel.ram.words, at))) return false;
+  lockTable(kernel, tableOf(at));
+  pageRefAdd(words, folio, 1);
+  folioEntireMapcountAdd(words, folio, 1);
+  rssAddFile(words, vma.mm, folio, HPAGE_PMD_NR);
+  setHugePresent(kernel, vma, at, folio, LOW_ACCESSED | (write ? LOW_WRITE | LOW_MKDIRTY : 0));
+  unlockTable(kernel, tableOf(at));
+  return true;
 }
 
 /** `do_cow_fault()`: a store to a private mapping, of a page that it has not even read. */

@@ -3,16 +3,16 @@
  *
  * A file holds one reference on each page of its cache, every mapping another. A page is added locked and stays so until it has
  * been read in; who finds a page locked waits, and then looks whether it is the file's still, since truncate may have come first.
- * Not modelled: readahead, large folios, I/O errors.
+ * Large folios come about by MADV_COLLAPSE of shared memory alone (collapse-file.ts). Not modelled: readahead, I/O errors.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Errno } from '../abi/errno.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
-import { folioLocked, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
+import { folioHead, folioLocked, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { Kernel } from './kernel.js';
-import { pageClearMapping, pageSetFileMapping, pageSetFlag } from './page.js';
+import { folioNrPages, pageClearMapping, pageIndex, pageSetFileMapping, pageSetFlag } from './page.js';
 import { putPage } from './put-page.js';
 import { tracksWrites, type VmFile } from './vma.js';
 
@@ -26,7 +26,7 @@ export function vmFileGet(file: VmFile | null): void {
 /** A user of the file has gone (`fput`); the last one takes the contents along. Precondition: its pages are unmapped there. */
 export function vmFilePut(kernel: Kernel, file: VmFile | null): void {
   if (file === null || --file.users > 0) return;
-  for (const index of [...file.pages.keys()]) removeFromCache(kernel, file, index);
+  for (const index of file.pages.keys()) removeFromCache(kernel, file, index);
   kernel.files.remove(file.id);
 }
 
@@ -90,10 +90,14 @@ function addToCache(kernel: Kernel, file: VmFile, index: number): Page {
   return page;
 }
 
-/** `filemap_remove_folio()`: somebody may still have a pin, then the page lives on without a home. */
+/** `filemap_remove_folio()`, of the one that has the page: somebody may still have a pin, then it lives on without a home. */
 export function removeFromCache(kernel: Kernel, file: VmFile, index: number): void {
-  const page = file.pages.get(index)!;
-  file.pages.delete(index);
-  pageClearMapping(kernel.memmap.words, page);
-  putPage(kernel, page);
+  const { words, floats } = kernel.memmap;
+  const folio = folioHead(words, file.pages.get(index)!);
+  const first = pageIndex(words, floats, folio);
+  const pages = folioNrPages(words, folio);
+  for (let i = 0; i < pages; i++) file.pages.delete(first + i);
+  pageClearMapping(words, folio);
+  pageRefAdd(words, folio, 1 - pages);
+  putPage(kernel, folio);
 }

@@ -34,7 +34,7 @@ import { handleMmFault } from './memory.js';
 import { migrateDeviceCoherentPage } from './migrate-device/device.js';
 import type { MmStruct } from './mm-struct.js';
 import { isDeviceCoherentPage, pageIsAnon, pagePincountAdd, pageSetFlag, pageTestFlag, pinBias } from './page.js';
-import { leafTable, NO_TABLE, pteIndex } from './pgtable.js';
+import { allocLeafTable, leafTable, NO_TABLE, pteIndex } from './pgtable.js';
 import { putPage } from './put-page.js';
 import {
   isCowMapping,
@@ -204,6 +204,8 @@ export function* getUserPagesLocked(
       }
       if (found === 'split') {
         yield* splitHugePmd(kernel, vma, addr);
+        // What stands for a file's is nothing at first: a table, so that no huge entry comes back.
+        if (allocLeafTable(kernel, mm, addr as VirtAddr) === NO_TABLE) return { pages, errno: 'ENOMEM' };
         continue;
       }
       const outcome = yield* handleMmFault(kernel, vma, addr as VirtAddr, flags.write, found === 'unshare');

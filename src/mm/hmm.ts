@@ -74,7 +74,10 @@ export type HmmResult = 0 | 'EBUSY' | 'EFAULT' | 'EPERM';
 const NEED_FAULT = 1;
 const NEED_WRITE_FAULT = 2;
 
-/** Precondition: mmap_lock held for reading; `range` lies inside the notifier's interval. May sleep in faults. */
+/**
+ * Precondition: mmap_lock held for reading; `range` lies inside the notifier's interval. May sleep in faults, after the last of which the
+ * answer may be old: the caller has to test the sequence again, under the lock of its own page table.
+ */
 export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResult> {
   const { mm } = range.notifier;
   assert(mm.mmapLock.locked, 'hmm_range_fault without mmap_lock');
@@ -96,7 +99,7 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
     addr = reached?.addr ?? stop;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
-  return kernel.sites.rangeFaultRetry && mmuIntervalReadRetry(range.notifier, range.notifierSeq) ? 'EBUSY' : 0;
+  return 0;
 }
 
 /**
@@ -106,7 +109,7 @@ export function* hmmRangeFault(kernel: Kernel, range: HmmRange): Sleeps<HmmResul
  */
 export function hmmRangeSnapshot(kernel: Kernel, range: HmmRange): void {
   const { mm } = range.notifier;
-  assert(mm.mmapLock.locked, 'hmm_range_fault without mmap_lock');
+  assert(mm.mmapLock.locked, 'a snapshot without mmap_lock');
   for (let addr: number = range.start; addr < range.end; ) {
     const vma = vmaLookup(mm, addr);
     const stop = Math.min(vma?.end ?? nextVmaStart(range, addr), range.end);

@@ -1,11 +1,11 @@
 /**
  * Faults on huge pages of 2 MiB. Linux: mm/huge_memory.c do_huge_pmd_*().
  *
- * Each answers VM_FAULT_FALLBACK where small pages have to serve the fault. Not modelled: sizes between, huge pages of files and
- * of shared memory, khugepaged's scan (what MADV_COLLAPSE does is in khugepaged.ts), the deferred split queue: a folio of which
- * only parts are mapped keeps all its frames until the last of them goes.
+ * Each answers VM_FAULT_FALLBACK where small pages have to serve the fault; what a page cache has as one is mapped in file-fault.ts.
+ * Not modelled: sizes between, shmem_enabled, khugepaged's scan (what MADV_COLLAPSE does is in khugepaged.ts and collapse-file.ts),
+ * the deferred split queue: a folio of which only parts are mapped keeps all its frames until the last of them goes.
  */
-import { HPAGE_PMD_NR, HPAGE_PMD_ORDER, PMD_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, HPAGE_PMD_ORDER, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { VM_FAULT_FALLBACK, VM_FAULT_OOM, VM_FAULT_SIGBUS, type VmFault } from '../abi/errno.js';
 import { PTE_ACCESSED, PTE_DIRTY, PTE_MKDIRTY } from '../abi/pte.js';
 import {
@@ -61,10 +61,11 @@ import {
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 
-/** `thp_vma_suitable_order()`: does the VMA cover the whole 2 MiB around an address? */
+/** `thp_vma_suitable_order()`: does the VMA cover the whole 2 MiB around an address, and these 2 MiB of its file? */
 export const hugeFits = (vma: VmArea, addr: number): boolean => {
   const start = hugeAlignDown(addr);
-  return start >= vma.start && start + PMD_SIZE <= vma.end;
+  const aligned = vmaIsAnonymous(vma) || (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
+  return aligned && start >= vma.start && start + PMD_SIZE <= vma.end;
 };
 
 /** `thp_vma_allowable_order()` of a fault. */
@@ -120,6 +121,11 @@ export function* handleHugeFault(
     return 0;
   }
   const breaksCow = write || (unshare && isCowMapping(vma.flags));
+  if (breaksCow && (low & LOW_WRITE) === 0 && !vmaIsAnonymous(vma)) {
+    // wp_huge_pmd(): the next fault finds nothing, and says that it stores.
+    yield* splitHugePmd(kernel, vma, addr);
+    return 0;
+  }
   if (write && (low & LOW_UFFD_WP) !== 0 && userfaultfdWp(vma)) {
     if (!vma.userfaultfd!.features.wpAsync) return userfaultOutcome(vma);
     yield* splitHugePmd(kernel, vma, addr);

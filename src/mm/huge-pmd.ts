@@ -3,7 +3,8 @@
  * mm/huge_memory.c.
  *
  * They have the form of page table entries: present with PSE, or a softleaf (device private, migration) whose number is that
- * of the folio's first page. The lock is that of the directory. Beside each a leaf table is deposited (pgtable.ts).
+ * of the folio's first page. The lock is that of the directory. Beside each of anonymous memory a leaf table is deposited
+ * (pgtable.ts); what the page cache has comes back by faults, so that a huge entry of it is not split but taken away.
  */
 import { HPAGE_PMD_NR, PMD_SIZE } from '../abi/address.js';
 import {
@@ -70,6 +71,7 @@ import {
 import { changedPresentLow, changeLeaf } from './pte-protect.js';
 import { putPage } from './put-page.js';
 import { pageTryDupAnonRmapPmd } from './rmap.js';
+import { rssAddMigrating } from './rss.js';
 import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, type VmArea, vmaPageProt } from './vma.js';
@@ -105,6 +107,12 @@ export function pageOfPmd(kernel: Kernel, low: number, high: number): Page {
   return kernel.addressing.leafToPage(highType(high), halvesNumber(low, high));
 }
 
+/** Does a huge entry map, or stand for, a folio of a page cache? */
+function isOfFile(kernel: Kernel, low: number, high: number): boolean {
+  const page = pageOfPmd(kernel, low, high);
+  return page !== NULL_PAGE && !pageIsAnon(kernel.memmap.words, page);
+}
+
 const kindOf = (kernel: Kernel, high: number): SoftLeafKind => kernel.addressing.swapTypes.kindOf[highType(high)]!;
 
 /** `folio_mk_pmd()`: map the folio that begins at `page`, with `flags` beside the VMA's protection. */
@@ -127,7 +135,10 @@ export function freeDeposit(kernel: Kernel, mm: MmStruct, table: Page): void {
   mm.tables--;
 }
 
-/** `__split_huge_pmd()`: where a huge entry covers `addr`, small ones take its place. The folio stays whole. */
+/**
+ * `__split_huge_pmd()`: where a huge entry covers `addr`, small ones take its place, or nothing does if it is a file's. The folio
+ * stays whole.
+ */
 export function* splitHugePmd(kernel: Kernel, vma: VmArea, addr: number, freeze = false): Sleeps<void> {
   const start = hugeAlignDown(addr);
   const end = (start + PMD_SIZE) as VirtAddr;
@@ -151,6 +162,12 @@ export function splitHugePmdLocked(kernel: Kernel, vma: VmArea, at: number, star
   const { memmap, ram } = kernel;
   const high = peek32(ram.halves, 2 * at + 1);
   const seen = peek32(ram.halves, 2 * at);
+  if (isOfFile(kernel, seen, high)) {
+    const page = zapHugePmd(kernel, vma.mm, at);
+    flushTlbRange(kernel, vma.mm, start, (start + PMD_SIZE) as VirtAddr);
+    if (page !== 0) putPage(kernel, page);
+    return;
+  }
   const table = withdrawTable(kernel, tableOf(at));
   const first = tableOfPage(kernel, table);
   // Hardware may set accessed and dirty until the entry is cleared.
@@ -223,15 +240,18 @@ function splitMigration(kernel: Kernel, first: number, low: number, high: number
 /** `zap_huge_pmd()`: clear the entry; returns the page whose reference the caller has to drop, 0 for none. */
 export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   const { memmap, ram } = kernel;
+  const { words } = memmap;
   const high = peek32(ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(ram.words, at);
-  freeDeposit(kernel, mm, withdrawTable(kernel, tableOf(at)));
+  if (!isOfFile(kernel, low, high)) freeDeposit(kernel, mm, withdrawTable(kernel, tableOf(at)));
   const page = pageOfPmd(kernel, low, high);
   if (page === NULL_PAGE) return 0;
-  if (!kernel.sites.clearTakesPrivate) assert(lowPresent(low), 'a huge entry is cleared that is not present');
-  mm.rssAnon -= HPAGE_PMD_NR;
-  if (!lowPresent(low) && isMigration(kernel, kindOf(kernel, high))) return 0;
-  folioEntireMapcountAdd(memmap.words, page, -1);
+  const present = lowPresent(low);
+  if (!kernel.sites.clearTakesPrivate) assert(present, 'a huge entry is cleared that is not present');
+  rssAddMigrating(words, mm, page, -HPAGE_PMD_NR);
+  if (!present && isMigration(kernel, kindOf(kernel, high))) return 0;
+  if (present && (low & LOW_DIRTY) !== 0 && !pageIsAnon(words, page)) pageSetFlag(words, page, PG_dirty);
+  folioEntireMapcountAdd(words, page, -1);
   return page;
 }
 
@@ -301,7 +321,9 @@ export function moveHugePmd(kernel: Kernel, vma: VmArea, from: number, to: numbe
   if ((peek32(halves, 2 * to) | peek32(halves, 2 * to + 1)) !== 0) return false;
   const high = peek32(halves, 2 * from + 1);
   const low = getAndClearPteLow(words, from);
-  if (tableOf(from) !== tableOf(to)) depositTable(kernel, tableOf(to), withdrawTable(kernel, tableOf(from)));
+  if (tableOf(from) !== tableOf(to) && !isOfFile(kernel, low, high)) {
+    depositTable(kernel, tableOf(to), withdrawTable(kernel, tableOf(from)));
+  }
   const present = lowPresent(low);
   // No userfaultfd follows what moves.
   const lost = userfaultfdWp(vma) ? (present ? LOW_UFFD_WP : LOW_SWP_UFFD_WP) : 0;

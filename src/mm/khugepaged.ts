@@ -2,9 +2,10 @@
  * Making huge pages of small ones. Linux: mm/khugepaged.c madvise_collapse(), collapse_huge_page().
  *
  * Only MADV_COLLAPSE asks for it: there is no scanning thread. Device private and exclusive entries of the range come home first.
+ * Shared memory: collapse-file.ts.
  */
 import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
-import { type Errno, type Result, VM_FAULT_ERROR } from '../abi/errno.js';
+import { type Result, VM_FAULT_ERROR } from '../abi/errno.js';
 import { pteNone, ptePresent } from '../abi/pte.js';
 import { halvesPfn, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
@@ -12,6 +13,7 @@ import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js'
 import { folioHead, folioLocked, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { peek32, readPte, setPteHalves } from '../sync/word.js';
+import { type CollapseFailure, collapseFile, mayCollapseFile } from './collapse-file.js';
 import { allocHugeFolio, mapAnonFolio } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
@@ -37,18 +39,11 @@ import {
 import { entryHasWp } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
-import { isShmem } from './shmem.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 
-/**
- * Why 2 MiB could not become one page (`enum scan_result`), as the errno that madvise makes of it. `absent`: a page could not be brought
- * back (SCAN_FAIL), for which madvise has no errno of its own.
- */
-type Failure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'> | 'absent';
-
 /** EINVAL: what no further try mends here, though the rest of the range may do. */
-const SKIPS: readonly Failure[] = ['EINVAL', 'EAGAIN'];
+const SKIPS: readonly CollapseFailure[] = ['EINVAL', 'EAGAIN'];
 
 /**
  * `madvise_collapse()` of a part of a VMA: every whole 2 MiB of it becomes a huge page. Precondition: mmap_lock held for
@@ -60,12 +55,12 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
   const first = Math.ceil(start / PMD_SIZE) * PMD_SIZE;
   const last = Math.floor(end / PMD_SIZE) * PMD_SIZE;
   const fits = Math.ceil(vma.start / PMD_SIZE) * PMD_SIZE + PMD_SIZE <= vma.end;
-  if (!fits || !(mayCollapse(vma) || mayCollapseShared(vma))) return 'EINVAL';
+  if (!fits || !(mayCollapse(vma) || mayCollapseFile(vma))) return 'EINVAL';
   let failed: Result = 0;
   for (let addr = first; addr < last; addr += PMD_SIZE) {
     const outcome = yield* collapse(kernel, mm, addr as VirtAddr);
     if (outcome === 0) continue;
-    failed = outcome === 'absent' ? 'EINVAL' : outcome;
+    failed = outcome === 'fail' ? 'EINVAL' : outcome;
     if (!SKIPS.includes(outcome)) break;
   }
   return failed;
@@ -75,20 +70,15 @@ export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end
 const mayCollapse = (vma: VmArea): boolean =>
   vmaIsAnonymous(vma) && vma.anonVma !== null && (vma.flags & VM_NOHUGEPAGE) === 0;
 
-/** `shmem_allowable_huge_orders()`: what is asked for by name is allowed, if its pages are aligned as those of a huge page would be. */
-const mayCollapseShared = (vma: VmArea): boolean =>
-  vma.file !== null &&
-  isShmem(vma.file) &&
-  (vma.flags & VM_NOHUGEPAGE) === 0 &&
-  (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
-
-function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | Failure> {
-  if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
-  const table = leafTable(kernel, mm, addr);
+function* collapse(kernel: Kernel, mm: MmStruct, addr: VirtAddr): Sleeps<0 | CollapseFailure> {
   // Since the range before this one, for which mmap_lock was dropped, the mapping may have gone.
   const vma = vmaLookup(mm, addr);
-  // Huge pages of shared memory are not modelled (shmem.ts).
-  if (table === NO_TABLE || vma === undefined || !vmaIsAnonymous(vma)) return 'EINVAL';
+  if (vma !== undefined && !vmaIsAnonymous(vma)) {
+    return mayCollapseFile(vma) ? yield* collapseFile(kernel, vma, addr) : 'fail';
+  }
+  if (findHugePmd(kernel, mm, addr) !== NO_TABLE) return isMapped(kernel, mm, addr) ? 0 : 'EINVAL';
+  const table = leafTable(kernel, mm, addr);
+  if (table === NO_TABLE || vma === undefined) return 'EINVAL';
   const scanned = scan(kernel, vma, table, true);
   if (scanned !== 0) return scanned;
   const folio = allocHugeFolio(kernel);
@@ -105,7 +95,7 @@ function isMapped(kernel: Kernel, mm: MmStruct, addr: VirtAddr): boolean {
 }
 
 /** `hpage_collapse_scan_pmd()`, `__collapse_huge_page_isolate()`: may every page of the table be replaced by a copy? */
-function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boolean): 0 | Failure {
+function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boolean): 0 | CollapseFailure {
   const { halves } = kernel.ram;
   const { words } = kernel.memmap;
   for (let at = table; at < table + HPAGE_PMD_NR; at++) {
@@ -131,9 +121,9 @@ function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boo
 }
 
 /** `collapse_huge_page()`. Precondition and end: mmap_lock held for reading. */
-function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sleeps<0 | Failure> {
+function* replace(kernel: Kernel, mm: MmStruct, addr: VirtAddr, folio: Page): Sleeps<0 | CollapseFailure> {
   const end = (addr + PMD_SIZE) as VirtAddr;
-  if (!(yield* bringBack(kernel, mm, addr))) return 'absent';
+  if (!(yield* bringBack(kernel, mm, addr))) return 'fail';
   mm.mmapLock.upRead();
   yield* mm.mmapLock.downWrite();
   try {

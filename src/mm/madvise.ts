@@ -118,7 +118,7 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
     case 'COLD':
     case 'PAGEOUT':
       if (!canMadvLru(vma)) return 'EINVAL';
-      if (advice === 'COLD') coolRange(kernel, vma.mm, start, end);
+      if (advice === 'COLD') yield* coolRange(kernel, vma.mm, start, end);
       else yield* pageOutRange(kernel, vma.mm, start, end);
       return 0;
     case 'HUGEPAGE':
@@ -299,14 +299,15 @@ const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED
 interface OwnEntry {
   /** Of the entry, of whichever level. */
   readonly at: number;
-  /** The first page that it maps. */
+  /** The first page that it maps, and how many there are of them in the range. */
   readonly page: Page;
+  readonly pages: number;
 }
 
 function ownEntries(kernel: Kernel, mm: MmStruct, start: number, end: number): OwnEntry[] {
   const { words } = kernel.memmap;
   const found: OwnEntry[] = [];
-  visitEntries(kernel, mm, start, end, (index, low, high, _pages, huge) => {
+  visitEntries(kernel, mm, start, end, (index, low, high, pages, huge) => {
     if (!lowPresent(low)) return;
     const page = pageOfHalves(kernel, low, high);
     if (page === NULL_PAGE || isZoneDevicePage(words, page)) return;
@@ -315,22 +316,33 @@ function ownEntries(kernel: Kernel, mm: MmStruct, start: number, end: number): O
     if (folioMapcount(words, head) !== ours) return;
     const addr = start + index * PAGE_SIZE;
     const at = huge ? findHugePmd(kernel, mm, addr) : leafTable(kernel, mm, addr as VirtAddr) + pteIndex(addr);
-    found.push({ at, page });
+    found.push({ at, page, pages });
   });
   return found;
 }
 
-/** `madvise_cold()`: the pages were not used lately. */
-function coolRange(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
+/** `madvise_cold()`: the pages were not used lately. A large folio of which the range has only a part comes apart first. */
+function* coolRange(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
+  const { words } = kernel.memmap;
+  const covered = new Map<Page, number>();
+  for (const { page, pages } of ownEntries(kernel, mm, start, end)) {
+    const head = folioHead(words, page);
+    covered.set(head, (covered.get(head) ?? 0) + pages);
+  }
+  for (const [head, pages] of covered) if (pages < folioNrPages(words, head)) yield* splitForReclaim(kernel, head);
   for (const { at, page } of ownEntries(kernel, mm, start, end)) {
     and32(kernel.ram.halves, 2 * at, ~LOW_ACCESSED);
-    pageClearFlag(kernel.memmap.words, page, PG_referenced);
+    pageClearFlag(words, page, PG_referenced);
   }
 }
 
-/** `madvise_pageout()`: the pages leave RAM, as far as reclaim may take them. Large folios come apart first. */
+/**
+ * `madvise_pageout()`: the pages leave RAM, as far as reclaim may take them, whoever has accessed them lately. Large folios come apart
+ * first.
+ */
 function* pageOutRange(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
-  coolRange(kernel, mm, start, end);
-  for (const { page } of ownEntries(kernel, mm, start, end)) yield* splitForReclaim(kernel, page);
+  const own = ownEntries(kernel, mm, start, end);
+  for (const { page } of own) pageClearFlag(kernel.memmap.words, page, PG_referenced);
+  for (const { page } of own) yield* splitForReclaim(kernel, page);
   for (const { page } of ownEntries(kernel, mm, start, end)) yield* reclaimPage(kernel, page, true);
 }

@@ -54,7 +54,9 @@ import { lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.j
 import { putPage } from './put-page.js';
 import {
   type AnonVma,
+  endMapped,
   fileRmapLeadsTo,
+  firstMapped,
   pageAddAnonRmap,
   pageAddFileRmap,
   pageAnonVma,
@@ -65,7 +67,7 @@ import {
 } from './rmap.js';
 import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite, isOfPrivate } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
-import { linearPageIndex, VM_LOCKED, type VmArea, vmaPageProt } from './vma.js';
+import { VM_LOCKED, type VmArea, vmaPageProt } from './vma.js';
 
 const { PG_anon_exclusive, PG_dirty, PG_hwpoison } = PAGE_FLAGS;
 
@@ -89,34 +91,34 @@ export function restoreMappings(kernel: Kernel, from: Page, to: Page, useZeroPag
   const index = pageIndex(words, floats, to);
   const pages = folioNrPages(words, to);
   if (anonVma === undefined) {
-    for (const vma of pageFileVmas(kernel, to)) {
-      mapped += removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, false);
-    }
+    for (const vma of pageFileVmas(kernel, to)) mapped += restoreIn(kernel, vma, index, pages, from, to, false);
     return mapped;
   }
   let at: Interval<VmArea> | undefined = anonVma.tree.first(index, index + pages);
   for (; at !== undefined; at = anonVma.tree.next(at, index, index + pages)) {
-    const vma = at.value;
-    if (pages === 1) {
-      mapped += removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, useZeroPage);
-      continue;
-    }
-    if (restoreHuge(kernel, vma, index, from, to)) {
-      mapped++;
-      continue;
-    }
-    for (let i = firstMapped(vma, index); i < endMapped(vma, index, pages); i++) {
-      const addr = rmapAddress(vma, index + i);
-      mapped += removeMigrationPte(kernel, vma, addr, (from + i) as Page, (to + i) as Page, false);
-    }
+    mapped += restoreIn(kernel, at.value, index, pages, from, to, useZeroPage);
   }
   return mapped;
 }
 
-/** Of a folio whose first page has the offset `index`: the first page that the VMA may map, and the one after the last. */
-const firstMapped = (vma: VmArea, index: number): number => Math.max(0, vma.pgoff - index);
-const endMapped = (vma: VmArea, index: number, pages: number): number =>
-  Math.min(pages, linearPageIndex(vma, vma.end) - index);
+/** In one VMA. `index`: the folio's first page offset. */
+function restoreIn(
+  kernel: Kernel,
+  vma: VmArea,
+  index: number,
+  pages: number,
+  from: Page,
+  to: Page,
+  useZeroPage: boolean,
+): number {
+  if (pages === 1) return removeMigrationPte(kernel, vma, rmapAddress(vma, index), from, to, useZeroPage);
+  if (restoreHuge(kernel, vma, index, from, to)) return 1;
+  let mapped = 0;
+  for (let i = firstMapped(vma, index); i < endMapped(vma, index, pages); i++) {
+    mapped += removeMigrationPte(kernel, vma, rmapAddress(vma, index + i), (from + i) as Page, (to + i) as Page, false);
+  }
+  return mapped;
+}
 
 /** Is the folio behind a huge entry of the VMA? Then map it so again. */
 function restoreHuge(kernel: Kernel, vma: VmArea, index: number, from: Page, to: Page): boolean {
@@ -201,7 +203,7 @@ export function* tryToMigrate(kernel: Kernel, folio: Page, splitHuge = false): S
   const index = pageIndex(words, floats, folio);
   if (anonVma === undefined) {
     for (const vma of pageFileVmas(kernel, folio)) {
-      yield* tryToMigrateAt(kernel, vma, index, folio, null, false);
+      yield* tryToMigrateAt(kernel, vma, index, folio, null, splitHuge);
       if (folioMapcount(words, folio) === 0) return;
     }
     return;
@@ -238,7 +240,7 @@ function* tryToMigrateAt(
   // Without mmap_lock the VMA may have gone while the notifier slept, and its page tables with it. (In Linux the rmap walk
   // holds the anon_vma's lock, and munmap waits for that before it frees the tables.)
   const stillThere =
-    anonVma !== null ? rmapLeadsTo(anonVma, index + first, vma, start) : fileRmapLeadsTo(index, vma, start);
+    anonVma !== null ? rmapLeadsTo(anonVma, index + first, vma, start) : fileRmapLeadsTo(index + first, vma, start);
   if (stillThere && !unmapHuge(kernel, vma, index, folio, splitHuge)) {
     const stop = Math.min(end, endMapped(vma, index, end));
     for (let i = first; i < stop; i++) {

@@ -11,7 +11,16 @@ import type { Sleeps } from '../sync/task.js';
 import { populateVma } from './gup.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { VM_LOCKED, VM_LOCKED_MASK, VM_LOCKONFAULT, VM_SPECIAL, type VmArea, vmaLookup } from './vma.js';
+import {
+  VM_IO,
+  VM_LOCKED,
+  VM_LOCKED_MASK,
+  VM_LOCKONFAULT,
+  VM_PFNMAP,
+  VM_SPECIAL,
+  type VmArea,
+  vmaLookup,
+} from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 
 /**
@@ -68,14 +77,14 @@ function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, as
   yield* modifyVmaFlags(kernel, vma, start, end, flags);
 }
 
-/** `__mm_populate()`: touch every page of the range. Takes mmap_lock, anew for each. */
+/** `__mm_populate()`: touch every page of the range, also where mappings are that are never locked. Takes mmap_lock, anew for each. */
 export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<Result> {
   for (let at = start; at < end; at += PAGE_SIZE) {
     yield* mm.mmapLock.downRead();
     try {
       const vma = mm.exiting ? undefined : vmaLookup(mm, at);
       if (vma === undefined) return 'ENOMEM';
-      if ((vma.flags & VM_SPECIAL) !== 0) continue;
+      if ((vma.flags & (VM_IO | VM_PFNMAP)) !== 0) continue;
       const errno = yield* populateVma(kernel, vma, at, at + PAGE_SIZE, true);
       // As POSIX has it (`__mlock_posix_error_return()`).
       if (errno !== 0) return errno === 'ENOMEM' ? 'EAGAIN' : 'ENOMEM';

@@ -15,7 +15,7 @@ import {
 } from './mmu-notifier.js';
 import { freePgtables } from './pgtable.js';
 import { anonVmaUnlink } from './rmap.js';
-import { shmemZeroSetup } from './shmem.js';
+import { isShmem, shmemZeroSetup } from './shmem.js';
 import {
   VM_ACCOUNT,
   VM_DONTEXPAND,
@@ -75,6 +75,7 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
   yield* mm.mmapLock.downWrite();
   try {
     if (mm.exiting) return 'ENOMEM';
+    const shared = request.kind === 'shared';
     let start: number | undefined;
     if (request.fixed) {
       start = request.addr;
@@ -86,10 +87,9 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
       if (hugetlb && !hugetlbHas(kernel, length)) return 'ENOMEM';
       yield* unmapRegion(kernel, mm, start, start + length);
     } else {
-      start = getUnmappedArea(mm, length);
+      start = getUnmappedArea(mm, length, request.file !== undefined ? 'file' : shared ? 'shared' : 'anonymous');
       if (start === undefined) return 'ENOMEM';
     }
-    const shared = request.kind === 'shared';
     const access = PROTECTION_FLAGS[request.prot];
     // accountable_mapping(): the hugetlb pool has reservations of its own.
     const privateFlags = (access & VM_WRITE) !== 0 && !hugetlb ? VM_ACCOUNT : 0;
@@ -132,9 +132,20 @@ function mappedFile(
   return { file: null, pgoff: start / PAGE_SIZE };
 }
 
-/** `get_unmapped_area()`: top-down. Memory that can hold a huge page is aligned for one, as Linux does since 6.7. */
-export const getUnmappedArea = (mm: MmStruct, length: number): number | undefined =>
-  mm.vmas.highestGap(length, MMAP_MIN_ADDR, MMAP_BASE, length >= PMD_SIZE ? PMD_SIZE : PAGE_SIZE);
+type AreaKind = 'anonymous' | 'shared' | 'file';
+
+/** What a mapping is to `getUnmappedArea`. */
+export const areaKind = ({ file }: VmArea): AreaKind =>
+  file === null ? 'anonymous' : isShmem(file) ? 'shared' : 'file';
+
+/**
+ * `get_unmapped_area()`: top-down. A file that can hold a huge page is aligned for one, and since 6.12 anonymous memory if it is nothing
+ * but huge pages; shared memory is not, as long as shmem_enabled is "never".
+ */
+export function getUnmappedArea(mm: MmStruct, length: number, what: AreaKind): number | undefined {
+  const aligned = what === 'file' ? length >= PMD_SIZE : what === 'anonymous' && length % PMD_SIZE === 0;
+  return mm.vmas.highestGap(length, MMAP_MIN_ADDR, MMAP_BASE, aligned ? PMD_SIZE : PAGE_SIZE);
+}
 
 /** Are the borders of [start, end) no places inside of pages of the hugetlb pool? */
 export const mayUnmap = (mm: MmStruct, start: number, end: number): boolean =>

@@ -131,6 +131,8 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number): 
     }
     yield* splitHugePmd(kernel, vma, from);
     table = leafTable(kernel, vma.mm, from as VirtAddr);
+    // It was a file's: the faults to come find the new protection.
+    if (table === NO_TABLE) return;
   }
   const { halves } = kernel.ram;
   let flush = false;

@@ -10,7 +10,7 @@ import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { mmPopulate } from './mlock.js';
 import type { MmStruct } from './mm-struct.js';
-import { getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
+import { areaKind, getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
 import { movePageTables } from './move-tables.js';
 import { anonVmaClone, anonVmaUnlink } from './rmap.js';
 import {
@@ -168,7 +168,7 @@ function* remapTo(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
   let to: number | undefined = flags.fixedAt;
   if (to !== undefined) yield* unmapRegion(kernel, mm, to, to + newLen);
   if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
-  to ??= getUnmappedArea(mm, newLen);
+  to ??= getUnmappedArea(mm, newLen, areaKind(vmaLookup(mm, addr)!));
   if (to === undefined) return 'ENOMEM';
   return yield* moveVma(kernel, { ...remap, oldLen: Math.min(oldLen, newLen) }, to);
 }
@@ -183,7 +183,7 @@ function* expandVma(kernel: Kernel, remap: Remap, vma: VmArea): Sleeps<number | 
     return addr;
   }
   if (!flags.maymove) return 'ENOMEM';
-  const to = getUnmappedArea(mm, newLen);
+  const to = getUnmappedArea(mm, newLen, areaKind(vma));
   return to === undefined ? 'ENOMEM' : yield* moveVma(kernel, remap, to);
 }
 

@@ -5,17 +5,17 @@
  * private pages are anonymous memory that is mapped, and count as such, as in Linux. Only rows that the model knows are there.
  * `pgmigrate_success` is not one: no migration that a driver asks for counts in it.
  */
-import { PAGE_KIB } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_KIB } from '../abi/address.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
-import { pageRefCount } from '../sync/page-ref.js';
+import { folioHead, pageRefCount } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
-import { isZoneDevicePage, pageFileId, pageFlags, pageIsAnon, pageMapcount } from './page.js';
+import { folioEntireMapcount, isZoneDevicePage, pageFileId, pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { VM_LOCKED } from './vma.js';
 
-const { PG_buddy, PG_dirty, PG_reserved, PG_swapbacked, PG_table, PG_writeback } = PAGE_FLAGS;
+const { PG_buddy, PG_dirty, PG_head, PG_hugetlb, PG_reserved, PG_swapbacked, PG_table, PG_writeback } = PAGE_FLAGS;
 
 /** Rows of /proc/meminfo, in kB. */
 export interface Meminfo {
@@ -40,6 +40,12 @@ export interface Meminfo {
   readonly PageTables: number;
   /** Pages that have failed. */
   readonly HardwareCorrupted: number;
+  /** Of AnonPages, those of folios that huge entries map. */
+  readonly AnonHugePages: number;
+  /** Of Shmem, those of huge pages, */
+  readonly ShmemHugePages: number;
+  /** and of these, those that huge entries map. */
+  readonly ShmemPmdMapped: number;
 }
 
 /** Rows of /proc/vmstat: pages (`nr_`), and events since boot. */
@@ -55,6 +61,10 @@ export interface Vmstat {
   readonly nr_unevictable: number;
   readonly nr_mlock: number;
   readonly nr_page_table_pages: number;
+  /** Huge pages, not pages of 4 KiB: the rows of /proc/meminfo say which. */
+  readonly nr_anon_transparent_hugepages: number;
+  readonly nr_shmem_hugepages: number;
+  readonly nr_shmem_pmdmapped: number;
   /** Faults of CPUs, and those that a device or a pin asked for. */
   readonly pgfault: number;
   /** Those that read from swap. */
@@ -76,10 +86,16 @@ interface Census {
   shmem: number;
   dirty: number;
   writeback: number;
+  anonHuge: number;
+  shmemHuge: number;
+  shmemPmdMapped: number;
 }
 
 function takeCensus(kernel: Kernel): Census {
-  const census: Census = { anon: 0, mapped: 0, file: 0, shmem: 0, dirty: 0, writeback: 0 };
+  const census: Census = {
+    ...{ anon: 0, mapped: 0, file: 0, shmem: 0, dirty: 0, writeback: 0 },
+    ...{ anonHuge: 0, shmemHuge: 0, shmemPmdMapped: 0 },
+  };
   for (const { first, pages } of kernel.ramRanges) {
     for (let page: number = first; page < first + pages; ) page += countPage(kernel, page as Page, census);
   }
@@ -93,15 +109,21 @@ function takeCensus(kernel: Kernel): Census {
 function countPage({ memmap: { words } }: Kernel, page: Page, census: Census): number {
   const flags = pageFlags(words, page);
   if ((flags & PG_buddy) !== 0) return 1 << words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.private];
-  if ((flags & (PG_table | PG_reserved)) !== 0 || pageRefCount(words, page) === 0) return 1;
+  // The pool's pages are in counts of their own.
+  if ((flags & (PG_table | PG_reserved | PG_hugetlb)) !== 0 || pageRefCount(words, page) === 0) return 1;
   const mapped = pageMapcount(words, page) > 0;
+  const huge = (flags & PG_head) !== 0;
+  const mappedAsOne = huge && folioEntireMapcount(words, folioHead(words, page)) > 0;
   if (pageIsAnon(words, page)) {
     if (mapped) census.anon++;
+    if (mappedAsOne) census.anonHuge++;
   } else if (pageFileId(words, page) !== 0) {
     census.file++;
     if (mapped) census.mapped++;
     if ((flags & PG_swapbacked) !== 0) census.shmem++;
     else if ((flags & PG_dirty) !== 0) census.dirty++;
+    if (huge) census.shmemHuge++;
+    if (mappedAsOne) census.shmemPmdMapped++;
   }
   if ((flags & PG_writeback) !== 0) census.writeback++;
   return 1;
@@ -127,7 +149,7 @@ const tablePages = (kernel: Kernel): number => [...kernel.mms].reduce((sum, { ta
 
 export function meminfo(kernel: Kernel): Meminfo {
   const mlocked = countMlocked(kernel);
-  const { anon, mapped, file, shmem, dirty, writeback } = takeCensus(kernel);
+  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = takeCensus(kernel);
   return {
     MemTotal: kernel.totalRamPages * PAGE_KIB,
     MemFree: kernel.buddy.freePagesCount * PAGE_KIB,
@@ -144,13 +166,16 @@ export function meminfo(kernel: Kernel): Meminfo {
     Shmem: shmem * PAGE_KIB,
     PageTables: tablePages(kernel) * PAGE_KIB,
     HardwareCorrupted: kernel.memoryFailures.poisoned * PAGE_KIB,
+    AnonHugePages: anonHuge * PAGE_KIB,
+    ShmemHugePages: shmemHuge * PAGE_KIB,
+    ShmemPmdMapped: shmemPmdMapped * PAGE_KIB,
   };
 }
 
 export function vmstat(kernel: Kernel): Vmstat {
   const mlocked = countMlocked(kernel);
   const { cpuFaults, pgmajfault, pswpin, pswpout, pgscan, pgsteal, pglazyfree, pglazyfreed } = kernel.stats;
-  const { anon, mapped, file, shmem, dirty, writeback } = takeCensus(kernel);
+  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = takeCensus(kernel);
   return {
     nr_free_pages: kernel.buddy.freePagesCount,
     nr_anon_pages: anon,
@@ -164,6 +189,9 @@ export function vmstat(kernel: Kernel): Vmstat {
     nr_unevictable: mlocked,
     nr_mlock: mlocked,
     nr_page_table_pages: tablePages(kernel),
+    nr_anon_transparent_hugepages: anonHuge / HPAGE_PMD_NR,
+    nr_shmem_hugepages: shmemHuge / HPAGE_PMD_NR,
+    nr_shmem_pmdmapped: shmemPmdMapped / HPAGE_PMD_NR,
     pgfault: cpuFaults,
     pgmajfault,
     pswpin,

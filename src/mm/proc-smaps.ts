@@ -139,7 +139,7 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
     // Of an absent huge entry pmd_dirty() reads a bit of the number, which is set for every number that there is.
     const dirty = present ? (low & LOW_DIRTY) !== 0 : huge;
     const counted = present || (isDevicePrivate(kind) && !huge);
-    if (huge) sums.ahp += HPAGE_PMD_NR * PAGE_KIB;
+    if (huge) sums[pageIsAnon(words, page) ? 'ahp' : 'shmem_pmd'] += HPAGE_PMD_NR * PAGE_KIB;
     const pages = huge ? HPAGE_PMD_NR : 1;
     // All pages of a folio that only huge entries map count alike.
     const alike = huge && folioMapcount(words, page) === folioEntireMapcount(words, page) ? pages : 1;

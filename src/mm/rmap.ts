@@ -13,6 +13,7 @@ import { folioHead } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
 import {
   folioEntireMapcountAdd,
+  folioNrPages,
   isDevicePrivatePage,
   isLargeFolio,
   pageAnonVmaId,
@@ -189,12 +190,18 @@ export function fileVmas(kernel: Kernel, file: VmFile, first: number, end: numbe
   return found.sort((a, b) => a.pgoff - b.pgoff || a.fileEntry - b.fileEntry);
 }
 
-/** VMAs in which a page of a file may be mapped (`rmap_walk_file`); empty for other pages. */
+/** VMAs in which a folio of a file, or a part of it, may be mapped (`rmap_walk_file`); empty for others. */
 export function pageFileVmas(kernel: Kernel, page: Page): VmArea[] {
-  const file = kernel.files.get(pageFileId(kernel.memmap.words, page));
-  const index = pageIndex(kernel.memmap.words, kernel.memmap.floats, page);
-  return file === undefined ? [] : fileVmas(kernel, file, index, index + 1);
+  const { words, floats } = kernel.memmap;
+  const file = kernel.files.get(pageFileId(words, page));
+  const index = pageIndex(words, floats, folioHead(words, page));
+  return file === undefined ? [] : fileVmas(kernel, file, index, index + folioNrPages(words, page));
 }
+
+/** Of a folio whose first page has the offset `index`: the first page that the VMA may map, and the one after the last. */
+export const firstMapped = (vma: VmArea, index: number): number => Math.max(0, vma.pgoff - index);
+export const endMapped = (vma: VmArea, index: number, pages: number): number =>
+  Math.min(pages, linearPageIndex(vma, vma.end) - index);
 
 /** Does the VMA still map offset `index` of its file at `addr`? To be asked after sleeping without mmap_lock. */
 export const fileRmapLeadsTo = (index: number, vma: VmArea, addr: VirtAddr): boolean =>

@@ -1,7 +1,8 @@
 /**
  * Shared anonymous memory: a file without a name, whose page cache is all there is of it. Linux: mm/shmem.c shmem_zero_setup().
  *
- * Its pages never swap out and it never grows. Not modelled: huge pages of it, memory policy, shmem_enabled, tmpfs.
+ * Its pages never swap out and it never grows. Huge pages come about by MADV_COLLAPSE only (collapse-file.ts): shmem_enabled is
+ * "never". Not modelled: memory policy, tmpfs.
  */
 import type { Kernel } from './kernel.js';
 import type { PageCacheOps, VmFile } from './vma.js';

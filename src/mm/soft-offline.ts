@@ -26,7 +26,7 @@ const { PG_dirty, PG_hugetlb, PG_hwpoison, PG_lru, PG_swapcache } = PAGE_FLAGS;
 /**
  * `soft_offline_page()` of a frame, by its number.
  * @param counted the caller has a reference on the page, which is gone afterwards
- * @returns 0 (also for one that has failed already); EBUSY: somebody holds it, or it does not move; EIO: no RAM, or nobody knows whose
+ * @returns 0 (also for one that has failed already); EBUSY: somebody holds it, or it does not move; EIO: a device's, or nobody knows whose; ENXIO: nothing
  */
 export function* softOfflinePage(kernel: Kernel, pfn: number, counted = false): Sleeps<Result> {
   const { words } = kernel.memmap;
@@ -36,8 +36,10 @@ export function* softOfflinePage(kernel: Kernel, pfn: number, counted = false): 
     const page = pfnToOnlinePage(kernel, pfn);
     const isDone = page !== NULL_PAGE && pageTestFlag(words, page, PG_hwpoison);
     if (page === NULL_PAGE || isDone || pageTestFlag(words, page, PG_hugetlb)) {
-      if (counted) putPage(kernel, kernel.memmap.pfnToPage(pfn as Pfn));
-      return isDone ? 0 : page === NULL_PAGE ? 'EIO' : 'EBUSY';
+      const named = kernel.memmap.pfnToPage(pfn as Pfn);
+      if (counted) putPage(kernel, named);
+      if (page !== NULL_PAGE) return isDone ? 0 : 'EBUSY';
+      return named === NULL_PAGE ? 'ENXIO' : 'EIO';
     }
     const got = counted ? 'held' : yield* getHwpoisonPage(kernel, page);
     if (got === 'busy') return 'EIO';

@@ -2,7 +2,7 @@
  * Splitting a large folio into single pages. Linux: mm/huge_memory.c __folio_split(), folio_split_unmapped().
  *
  * Every mapping becomes a migration entry of its page, the folio comes apart, the mappings come back. On the way back a page of
- * RAM that holds nothing but zeroes gives way to the zero page.
+ * RAM that holds nothing but zeroes gives way to the zero page. Mappings of a file's folio come back by faults.
  */
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
@@ -17,10 +17,12 @@ import {
   folioNrPages,
   isDevicePrivatePage,
   isZoneDevicePage,
+  pageFileId,
   pagePgmapId,
   pageSetFlag,
 } from './page.js';
 import { putPage } from './put-page.js';
+import { tryToUnmap } from './unmap-page.js';
 
 const {
   PG_active,
@@ -48,9 +50,11 @@ const INHERITED =
 export function* splitFolio(kernel: Kernel, page: Page, keep: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
   const head = folioHead(words, page);
-  if (folioMapcount(words, head) !== pageRefCount(words, head) - 1) return false;
-  yield* tryToMigrate(kernel, head, true);
-  if (pageRefCount(words, head) !== 1) {
+  const unmapped = 1 + cacheReferences(words, head);
+  if (folioMapcount(words, head) !== pageRefCount(words, head) - unmapped) return false;
+  if (unmapped === 1) yield* tryToMigrate(kernel, head, true);
+  else yield* tryToUnmap(kernel, head, 'lose');
+  if (pageRefCount(words, head) !== unmapped) {
     removeMigrationPtes(kernel, head, head);
     return false;
   }
@@ -69,14 +73,23 @@ export function* splitFolio(kernel: Kernel, page: Page, keep: Page): Sleeps<bool
   return true;
 }
 
+/** What the page cache holds of a folio: a reference for each page. */
+const cacheReferences = (words: Int32Array, head: Page): number =>
+  pageFileId(words, head) === 0 ? 0 : folioNrPages(words, head);
+
 /**
- * `folio_split_unmapped()`: the folio, which nobody maps and only the caller holds, comes apart. Every page is locked and held
- * once afterwards. Returns how many there are.
+ * `folio_split_unmapped()`: the folio, which nobody maps and only the caller and its page cache hold, comes apart. Every page is
+ * locked and held once by the caller afterwards. Returns how many there are.
  */
 export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
   const { words, floats } = kernel.memmap;
-  assert(folioMapcount(words, head) === 0 && pageRefCount(words, head) === 1, 'a folio in use cannot be split');
+  const cached = cacheReferences(words, head);
+  assert(
+    folioMapcount(words, head) === 0 && pageRefCount(words, head) === 1 + cached,
+    'a folio in use cannot be split',
+  );
   const pages = folioNrPages(words, head);
+  const ofCache = cached / pages;
   clearCompoundPage(words, head);
   if (!kernel.sites.splitClearsHead) {
     words[(head << SHIFT) + ORDER] = Math.log2(pages);
@@ -94,10 +107,11 @@ export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
     words[target + MAPPING] = words[source + MAPPING];
     words[target + PRIVATE] = 0;
     floats[(tail << (SHIFT - 1)) + INDEX] = floats[(head << (SHIFT - 1)) + INDEX] + i;
-    pageRefAdd(words, tail, 1);
+    pageRefAdd(words, tail, 1 + ofCache);
     if (!kernel.sites.tailPagemap) words[target + PGMAP] = 0;
     folioSplit?.(head, tail);
   }
+  pageRefAdd(words, head, ofCache - cached);
   folioSplit?.(head, NULL_PAGE);
   return pages;
 }

@@ -8,7 +8,7 @@
  *   of a file                  none, or a marker that keeps its uffd-wp
  *   of memory that has failed  a hwpoison entry, whoever has locked or pinned it (see memory-failure.ts)
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import {
   carriedToLeaf,
   LOW_ACCESSED,
@@ -24,7 +24,7 @@ import type { Page, VirtAddr } from '../base/brand.js';
 import { pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
-import { findHugePmd } from './huge-pmd.js';
+import { findHugePmd, splitHugePmdLocked } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import {
   type MmuNotifierRange,
@@ -32,6 +32,7 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
 import {
+  folioMapcount,
   folioNrPages,
   pageClearFlag,
   pageIndex,
@@ -42,10 +43,19 @@ import {
   pageTestFlag,
 } from './page.js';
 import { hugeEntryMaps, pageVmaMapped } from './page-vma-mapped.js';
-import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
+import { lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
-import { fileRmapLeadsTo, pageAnonVma, pageFileVmas, pageRemoveRmap, rmapAddress, rmapLeadsTo } from './rmap.js';
+import {
+  endMapped,
+  fileRmapLeadsTo,
+  firstMapped,
+  pageAnonVma,
+  pageFileVmas,
+  pageRemoveRmap,
+  rmapAddress,
+  rmapLeadsTo,
+} from './rmap.js';
 import { rssAdd } from './rss.js';
 import { pageSwapEntry } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
@@ -113,28 +123,53 @@ export type UnmapMode = 'reclaim' | 'poison' | 'lose';
 
 /**
  * `try_to_unmap()`: until nothing maps the page, or a mapping of it may not go. Notifiers are told of each VMA first.
- * Preconditions: the page is no large folio's; it is locked and held by the caller; an anonymous page that is not lazily freed has its swap slot.
+ * Preconditions: a large folio is a file's; it is locked and held by the caller; an anonymous page that is not lazily freed has its swap slot.
  */
-export function* tryToUnmap(kernel: Kernel, page: Page, mode: UnmapMode = 'reclaim'): Sleeps<void> {
+export function* tryToUnmap(kernel: Kernel, folio: Page, mode: UnmapMode = 'reclaim'): Sleeps<void> {
   const { words, floats } = kernel.memmap;
-  const index = pageIndex(words, floats, page);
+  const index = pageIndex(words, floats, folio);
+  const pages = folioNrPages(words, folio);
   const told = new Set<VmArea>();
-  while (pageMapcount(words, page) > 0) {
+  while (folioMapcount(words, folio) > 0) {
     // While a notifier slept the VMAs may have changed; each is asked once, as mremap in the middle leaves the page to the next try.
-    const vma = [...rmapVmas(kernel, page)].find((each) => !told.has(each));
+    const vma = [...rmapVmas(kernel, folio)].find((each) => !told.has(each));
     if (vma === undefined) return;
     told.add(vma);
-    const anonVma = pageAnonVma(kernel, page);
-    const start = rmapAddress(vma, index);
-    const end = (start + PAGE_SIZE) as VirtAddr;
+    const anonVma = pageAnonVma(kernel, folio);
+    const first = firstMapped(vma, index);
+    const start = rmapAddress(vma, index + first);
+    const end = rmapAddress(vma, index + endMapped(vma, index, pages));
     const range: MmuNotifierRange = { mm: vma.mm, start, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
     yield* mmuNotifierInvalidateRangeStart(range);
     const isThere =
-      anonVma === undefined ? fileRmapLeadsTo(index, vma, start) : rmapLeadsTo(anonVma, index, vma, start);
-    const goesOn = !isThere || tryToUnmapOne(kernel, vma, start, page, mode);
+      anonVma === undefined ? fileRmapLeadsTo(index + first, vma, start) : rmapLeadsTo(anonVma, index, vma, start);
+    const goesOn = !isThere || tryToUnmapFrom(kernel, vma, start, end, (folio + first) as Page, mode);
     mmuNotifierInvalidateRangeEnd(range);
     if (!goesOn) return;
   }
+}
+
+/** `try_to_unmap_one()` of the pages from `page` on, which [start, end) of a VMA may map. */
+function tryToUnmapFrom(
+  kernel: Kernel,
+  vma: VmArea,
+  start: VirtAddr,
+  end: VirtAddr,
+  page: Page,
+  mode: UnmapMode,
+): boolean {
+  if (end - start === PMD_SIZE && hugeEntryMaps(kernel, vma.mm, start, page)) {
+    const at = findHugePmd(kernel, vma.mm, start);
+    lockTable(kernel, tableOf(at));
+    splitHugePmdLocked(kernel, vma, at, start, false);
+    unlockTable(kernel, tableOf(at));
+    return true;
+  }
+  const stop = Math.min(end, vma.end);
+  for (let addr: number = start, each: number = page; addr < stop; addr += PAGE_SIZE, each++) {
+    if (!tryToUnmapOne(kernel, vma, addr as VirtAddr, each as Page, mode)) return false;
+  }
+  return true;
 }
 
 /** `try_to_unmap_one()`: false ends the walk, since the page cannot go. */

@@ -36,7 +36,7 @@ import {
 import { isWpMarker, setWpMarker, usesWpMarkers } from './pte-marker.js';
 import { changedPresentLow, changeLeaf } from './pte-protect.js';
 import { flushTlbRange } from './tlbflush.js';
-import type { VmArea } from './vma.js';
+import { type VmArea, vmaIsAnonymous } from './vma.js';
 
 export type WpChange = 'protect' | 'resolve';
 
@@ -56,10 +56,12 @@ export function* uffdWpRange(
   return 0;
 }
 
-/** `pgtable_populate_needed()`: a leaf table wherever nothing stands. */
-function* populateTables(kernel: Kernel, { mm }: VmArea, start: number, end: number): Sleeps<boolean> {
+/** `pgtable_populate_needed()`, `pgtable_split_needed()`: a leaf table wherever nothing stands, or a huge page of a file. */
+function* populateTables(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<boolean> {
+  const { mm } = vma;
   let attempt = 0;
   for (let at = start; at < end; ) {
+    if (!vmaIsAnonymous(vma) && findHugePmd(kernel, mm, at) !== NO_TABLE) yield* splitHugePmd(kernel, vma, at);
     const found = nextMappedLeaf(kernel, mm, at, end) === at || allocLeafTable(kernel, mm, at as VirtAddr) !== NO_TABLE;
     if (found) at = nextLeaf(at);
     else if (!(yield* reclaimAndRetry(kernel, attempt++))) return false;

@@ -32,10 +32,13 @@ const isRange = (start: number, length: number): boolean =>
   start < TASK_SIZE &&
   length <= TASK_SIZE - start;
 
-/** `vma_can_userfault()`: anonymous and shared memory; anything, where nobody has to be told of faults. */
-function canUserfault(vma: VmArea, { features }: Userfaultfd): boolean {
+/**
+ * `vma_can_userfault()`: anonymous and shared memory; anything, where nobody has to be told of faults.
+ * @param wp is write protection what it is, or is to be, registered for?
+ */
+function canUserfault(vma: VmArea, { features }: Userfaultfd, wp: boolean): boolean {
   if (isHugetlb(vma)) return false;
-  if (features.wpAsync || vma.file === null) return true;
+  if ((features.wpAsync && wp) || vma.file === null) return true;
   // vma_is_shmem(): a page cache that is not written back.
   return vma.file.cache !== null && !tracksWrites(vma.file);
 }
@@ -63,7 +66,7 @@ export function* userfaultfdRegister(
     const found = vmasIn(mm, start, end);
     if (found.length === 0) return 'EINVAL';
     for (const vma of found) {
-      if (!canUserfault(vma, ctx)) return 'EINVAL';
+      if (!canUserfault(vma, ctx, true)) return 'EINVAL';
       if ((vma.flags & VM_MAYWRITE) === 0) return 'EPERM';
       if (vma.userfaultfd !== null && vma.userfaultfd !== ctx) return 'EBUSY';
     }
@@ -94,7 +97,7 @@ export function* userfaultfdUnregister(
     if (mm.exiting) return 'ENOMEM';
     const found = vmasIn(mm, start, start + length);
     const wrong = (vma: VmArea): boolean =>
-      !canUserfault(vma, ctx) || (vma.userfaultfd !== null && vma.userfaultfd !== ctx);
+      !canUserfault(vma, ctx, userfaultfdWp(vma)) || (vma.userfaultfd !== null && vma.userfaultfd !== ctx);
     if (found.length === 0 || found.some(wrong)) return 'EINVAL';
     yield* clearVmas(kernel, ctx, start, start + length);
     return 0;

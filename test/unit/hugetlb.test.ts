@@ -229,6 +229,14 @@ describe.each(['legacy', 'offset'] as const)('hugetlb, %s addressing', (addressi
     await migrating.close();
   });
 
+  test('mlock locks no mapping of it, but takes its pages', async (rig) => {
+    const range = await map(rig);
+    await rig.process.mlock(range);
+    expect([...new Set(await rig.process.mincore(range))]).toEqual([1]);
+    expect(await rig.process.proc('status')).toMatch(/^VmLck:\s+0 kB$/m);
+    await rig.check();
+  });
+
   it('a pool that RAM has no room for is as large as it can be, and the kernel says so', () =>
     withHuge({ addressing, hugetlbPages: 15, memory: { ram: '16MiB' } }, async ({ machine }) => {
       expect((await machine.check()).map(({ message }) => message)).toEqual([

@@ -214,6 +214,36 @@ describe('userfaultfd and huge pages', () => {
       await expect(rig.process.madvise(other, 'COLLAPSE')).rejects.toMatchObject({ errno: 'EINVAL' });
     }));
 
+  it('what is protected behind the end of a file is no page, and stays protected when the file becomes shorter', () =>
+    withHuge({}, async (rig) => {
+      const file = await rig.machine.file({ size: 4 * PAGE });
+      const range = await rig.process.mmap({ length: 8 * PAGE, file, shared: true });
+      const uffd = await rig.process.userfaultfd({ wpAsync: true });
+      await uffd.register(range);
+      await uffd.protect(range);
+      expect(await protectedPages(rig.process, range)).toEqual(firstOnly(8, 8));
+      await rig.check();
+      await file.truncate(PAGE);
+      expect(await protectedPages(rig.process, range)).toEqual(firstOnly(8, 8));
+      await rig.check();
+      await rig.process.munmap(range);
+      await file.close();
+    }));
+
+  it('unregister is for what could have been registered without wpAsync, or was', () =>
+    withHuge({}, async (rig) => {
+      const file = await rig.machine.file({ size: PAGE });
+      const range = await rig.process.mmap({ length: 2 * PAGE });
+      await rig.process.mmap({ at: range.start + PAGE, length: PAGE, file, shared: true });
+      const uffd = await rig.process.userfaultfd({ wpAsync: true });
+      await uffd.register(part(range, 0, 1));
+      await expect(uffd.unregister(range)).rejects.toMatchObject({ errno: 'EINVAL' });
+      await uffd.register(range);
+      await uffd.unregister(range);
+      await rig.process.munmap(range);
+      await file.close();
+    }));
+
   it('the huge zero page keeps the bit in its parts', () =>
     withHuge({}, async (rig) => {
       const range = await rig.area();

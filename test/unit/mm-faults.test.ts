@@ -128,16 +128,22 @@ describeEach('demand faults', (addressing) => {
 });
 
 describeEach('mmap and munmap', (addressing) => {
-  it('places mappings top down, large ones aligned to 2 MiB', () =>
+  it('places mappings top down, and aligned to 2 MiB those that are nothing but huge pages', () =>
     withKernel(addressing, (bench) => {
       const mm = bench.mm();
       const first = bench.mmap(mm, 1);
       expect(first + PAGE).toBe(0x7fff_f7ff_f000);
       const second = bench.mmap(mm, 3);
       expect(second + 3 * PAGE).toBe(first);
-      const large = bench.mmap(mm, 600);
-      expect(large % 2 ** 21).toBe(0);
-      expect(large + 600 * PAGE).toBeLessThanOrEqual(second);
+      const odd = bench.mmap(mm, 600);
+      expect(odd + 600 * PAGE).toBe(second);
+      const huge = bench.mmap(mm, 1024);
+      expect(huge % 2 ** 21).toBe(0);
+      expect(huge + 1024 * PAGE).toBeLessThanOrEqual(odd);
+      const shared = run(doMmap(bench.kernel, mm, { length: 512 * PAGE, prot: 'rw', fixed: false, kind: 'shared' }));
+      expect(shared).toBe(huge - 512 * PAGE);
+      // There is room above the huge pages, which were aligned, but not as much.
+      expect(bench.mmap(mm, 1) + PAGE).toBe(odd);
     }));
 
   it('errno', () =>

@@ -357,7 +357,7 @@ export class FakeDriver {
       src: new Float64Array(pages),
       dst: new Float64Array(pages),
       npages: 0,
-      telling: 0,
+      notifyingIndex: 0,
       cpages: 0,
       flags,
       pgmapOwner: this.owner,

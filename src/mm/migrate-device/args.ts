@@ -21,8 +21,8 @@ export interface MigrateVma {
   readonly dst: Float64Array;
   /** Pages looked at. */
   npages: number;
-  /** Which of them it is whose folio is being split or unmapped elsewhere, while notifiers hear of that. Linux has no need of it. */
-  telling: number;
+  /** Of the page whose folio is being split or unmapped elsewhere, while notifiers are told of that. Linux has no need of it. */
+  notifyingIndex: number;
   /** Pages (and holes) that may migrate. */
   cpages: number;
   readonly flags: number;

@@ -171,7 +171,7 @@ const folioOfFault = (kernel: Kernel, { faultPage }: MigrateVma): Page =>
 function* splitForMigration(kernel: Kernel, args: MigrateVma, page: Page, head: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
   const { faultPage } = args;
-  args.telling = args.npages;
+  args.notifyingIndex = args.npages;
   const ofFault = faultPage !== NULL_PAGE && folioHead(words, faultPage) === head;
   // The fault holds its folio; any other is held for the time of the split.
   if (!ofFault) pageRefAdd(words, head, 1);

@@ -19,24 +19,27 @@ import { migrateDevicePages } from './pages.js';
 import { migrateDeviceUnmap } from './unmap.js';
 
 /** `migrate_device_range()`: `src` becomes the words of `npages` pages from `start` on. Returns how many may migrate. */
-export function* migrateDeviceRange(kernel: Kernel, src: Float64Array, start: Mpfn, npages: number): Sleeps<number> {
+export function migrateDeviceRange(kernel: Kernel, src: Float64Array, start: Mpfn, npages: number): Sleeps<number> {
+  const step = kernel.sites.rangeStep ? 2 ** MIGRATE_PFN_SHIFT : 1;
+  for (let i = 0; i < npages; i++) src[i] = start + i * step;
+  return migrateDevicePfns(kernel, src, npages);
+}
+
+/**
+ * `migrate_device_pfns()`: the same for pages that need not be neighbours; `src` holds their words. Of a large folio all pages are
+ * there, and its first one's word is what is left.
+ */
+export function* migrateDevicePfns(kernel: Kernel, src: Float64Array, npages: number): Sleeps<number> {
   const { words } = kernel.memmap;
-  const first = kernel.addressing.migratePfnToPage(start);
   for (let i = 0; i < npages; ) {
+    const page = kernel.addressing.migratePfnToPage(src[i] as Mpfn);
     // Before the lock: a large folio that is free is one no more.
-    const pages = folioNrPages(words, (first + i) as Page);
-    const step = kernel.sites.rangeStep ? 2 ** MIGRATE_PFN_SHIFT : 1;
-    const mpfn = migrateDevicePfnLock(kernel, (start + i * step) as Mpfn);
+    const pages = page === NULL_PAGE ? 1 : folioNrPages(words, page);
+    const mpfn = migrateDevicePfnLock(kernel, src[i] as Mpfn);
     src.fill(0, i, i + pages);
     src[i] = pages > 1 ? mpfnSet(mpfn, MIGRATE_PFN_COMPOUND) : mpfn;
     i += pages;
   }
-  return yield* migrateDeviceUnmap(kernel, src, npages, NULL_PAGE);
-}
-
-/** `migrate_device_pfns()`: the same for pages that are not neighbours; `src` holds their words. */
-export function* migrateDevicePfns(kernel: Kernel, src: Float64Array, npages: number): Sleeps<number> {
-  for (let i = 0; i < npages; i++) src[i] = migrateDevicePfnLock(kernel, src[i] as Mpfn);
   return yield* migrateDeviceUnmap(kernel, src, npages, NULL_PAGE);
 }
 

@@ -46,7 +46,7 @@ export function* migrateDeviceUnmap(
     if (movable) {
       if (folioMapcount(words, page) > 0) {
         if (kernel.options.preempt()) yield SCHEDULE_POINT;
-        if (args !== null) args.telling = i;
+        if (args !== null) args.notifyingIndex = i;
         yield* tryToMigrate(kernel, page);
       }
       if (folioMapcount(words, page) > 0 || !checkPage(words, page, faultPage)) {

@@ -38,7 +38,7 @@ export function* migrateVmaSetup(kernel: Kernel, args: MigrateVma): Sleeps<Resul
   args.src.fill(0, 0, npages);
   args.dst.fill(0, 0, npages);
   args.npages = 0;
-  args.telling = 0;
+  args.notifyingIndex = 0;
   args.cpages = 0;
   yield* migrateVmaCollect(kernel, args);
   if (args.cpages > 0) {
