@@ -1,5 +1,6 @@
 /** Tests run against the build (`npm run build` first): the package's entries, or the modules behind them one by one. */
 import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 import type { Reporter, TestModule } from 'vitest/node';
 
@@ -21,7 +22,11 @@ const counter: Reporter = {
   },
 };
 
+/** The tests' way to reach inside (for TypeScript: test/tsconfig.json). The package has none, so its package.json does not know it. */
+const modules = fileURLToPath(new URL('dist/src', import.meta.url));
+
 export default defineConfig({
+  resolve: { alias: [{ find: /^#src\/(.*)$/, replacement: `${modules}/$1.js` }] },
   test: {
     include: ['test/**/*.test.ts'],
     environment: 'node',

@@ -5,6 +5,16 @@ export type { Errno } from './abi/errno.js';
 export type { VirtAddr } from './base/brand.js';
 export { type ErrorCode, InvariantViolation, PfnlessError } from './base/errors.js';
 export type { Random } from './base/random.js';
+export {
+  COMPUTE_PROGRAMS,
+  type ComputeProgramInfo,
+  EXPLORE_STRATEGIES,
+  INVARIANTS,
+  type InjectionInfo,
+  type Invariant,
+  PROGRAM_INJECTIONS,
+  type StrategyInfo,
+} from './catalogue.js';
 export { boot } from './check/boot.js';
 export { type ComputeProgram, type LaneContext, LOCAL_WORDS } from './device/program.js';
 export type { Finding } from './explore/execution.js';
@@ -37,6 +47,7 @@ export {
   type ClearRefs,
   type DeviceAccess,
   DMIRROR_PROT,
+  decodePagemap,
   type ElementArrays,
   type ElementType,
   type ExecutorKind,
@@ -53,6 +64,8 @@ export {
   type MirrorOptions,
   type MmapOptions,
   type MremapOptions,
+  type PagemapEntry,
+  type PagemapKind,
   type Pin,
   type PinOptions,
   type Process,

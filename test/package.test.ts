@@ -1,8 +1,10 @@
 /** What is published: everything that the package's entries, its command and its threads load, and nothing of it twice. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseProgram } from 'pfnless';
 import { expect, test } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -41,4 +43,33 @@ test('every module that is loaded is in the package, and no other', () => {
   expect(loaded).toContain('dist/src/chunks/core.js');
   expect(modules).toEqual(loaded);
   for (const type of ['dist/src/index.d.ts', 'dist/src/fast-check.d.ts']) expect(files).toContain(type);
+});
+
+test('what package.json points at is in the package', () => {
+  const files = packed();
+  const { exports, imports, bin } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
+  const targets = JSON.stringify({ exports, imports, bin }).match(/(?<=")(\.\/)?(dist|test)\/[^"]+/g)!;
+  expect(targets.length).toBeGreaterThan(4);
+  for (const target of targets) {
+    const pattern = new RegExp(`^${target.replace('./', '').replaceAll('.', '\\.').replace('*', '.+')}$`);
+    expect(files.some((file) => pattern.test(file))).toBe(true);
+  }
+});
+
+test('the litmus library can be read from code, and nothing of the tests comes with it', () => {
+  const ofTests = packed().filter((file) => file.startsWith('test/'));
+  expect(ofTests.filter((file) => !/^test\/litmus\/(.+\.pfn|README\.md)$/.test(file))).toEqual([]);
+  expect(ofTests.length).toBeGreaterThan(50);
+  const file = createRequire(import.meta.url).resolve('pfnless/litmus/migrate/against-store.pfn');
+  expect(parseProgram(readFileSync(file, 'utf8')).question[0]).toMatch(/\?$/);
+});
+
+test('documents that README and the pages in docs link to are in the package', () => {
+  const files = packed();
+  const pages = ['README.md', ...files.filter((file) => file.startsWith('docs/'))];
+  expect(pages).toHaveLength(3);
+  for (const page of pages) {
+    const links = readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!\w+:|#)([^)#]+)/g);
+    expect(files).toEqual(expect.arrayContaining(Array.from(links, ([, link]) => join(dirname(page), link!))));
+  }
 });

@@ -43,6 +43,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   bench: 8,
   stress: 8,
   explore: 8,
+  catalogue: 9,
   cli: 9,
   index: 10,
   'fast-check': 10,
@@ -219,7 +220,7 @@ const dead: Rule = (files) => {
 const onePackage: Rule = (files) =>
   findings('onePackage', files, (_, text) => {
     const targets = importsOf('', text).flatMap(({ target, typeOnly }) => (typeOnly ? [] : [target]));
-    const isEntry = (target: string): boolean => /^(pfnless|#src\/(index|fast-check)$)/.test(target);
+    const isEntry = (target: string): boolean => /^(pfnless(\/.*)?|#src\/(index|fast-check))$/.test(target);
     const both = targets.some(isEntry) && targets.some((target) => target.startsWith('#src/') && !isEntry(target));
     return both ? ['imports the package, and modules of it'] : [];
   });
@@ -259,6 +260,7 @@ const prose: Files = new Map([
   ...readdirSync(ROOT)
     .filter((name) => name.endsWith('.md'))
     .map((name): [string, string] => [name, readFileSync(join(ROOT, name), 'utf8')]),
+  ...readTree('docs', /\.md$/),
   ...readTree('src', /\.md$/),
 ]);
 

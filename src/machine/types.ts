@@ -77,6 +77,7 @@ export interface LaunchResult {
 }
 
 export { DMIRROR_PROT } from '../abi/dmirror.js';
+export { decodePagemap, type PagemapEntry, type PagemapKind } from '../abi/pagemap-word.js';
 export type { ClearRefs } from '../mm/clear-refs.js';
 export type { Advice } from '../mm/madvise.js';
 export type { Meminfo, Vmstat } from '../mm/proc-meminfo.js';
@@ -108,7 +109,7 @@ export interface Mirror extends AsyncDisposable {
    */
   migrate(range: VirtRange, to: 'device' | 'system'): Promise<MigrateResult>;
   /**
-   * Run a compute program: the name of a built-in, or the URL of a module whose default export is a `ComputeProgram`.
+   * Run a compute program: the name of a built-in (`COMPUTE_PROGRAMS`), or the URL of a module whose default export is a `ComputeProgram`.
    * @throws PfnlessError ERR_PFNLESS_ARGUMENT for a name that no built-in has; ERR_PFNLESS_FAULT when a lane touched memory it may not;
    * ERR_PFNLESS_PROGRAM when the program threw, or its module cannot be loaded; ERR_PFNLESS_DEVICE_LOST when the device died
    */
@@ -331,7 +332,10 @@ export interface Process extends AsyncDisposable {
   /** Typed forms, with the same errors: `start` is aligned to the element. */
   readArray<T extends ElementType>(type: T, start: number, count: number): Promise<ElementArrays[T]>;
   writeArray<T extends ElementType>(type: T, start: number, values: ElementArrays[T]): Promise<void>;
-  /** /proc/PID/pagemap as root reads it: the 64-bit word of each page. */
+  /**
+   * /proc/PID/pagemap as root reads it: the 64-bit word of each page. `decodePagemap` says what is in it: present (bit 63), swapped or
+   * on a device (62), of a file (61), protected (57), mapped here only (56), soft-dirty (55), and a PFN or a type and a number.
+   */
   pagemap(range: VirtRange): Promise<BigUint64Array>;
   /** `mincore()` of each page: 1 in core, 0 not, -1 where nothing is mapped. */
   mincore(range: VirtRange): Promise<Int32Array>;
@@ -342,8 +346,9 @@ export interface Process extends AsyncDisposable {
   /** A file of /proc/PID as text. */
   proc(file: ProcPidFile): Promise<string>;
   /**
-   * /proc/PID/clear_refs: forget which pages were accessed (1, 2, 3), or which were written (4): afterwards `pagemap` says by its
-   * soft-dirty bit (55) what has been written since.
+   * /proc/PID/clear_refs: forget which pages were accessed, in `all` mappings (Linux's 1), in `anonymous` ones (2), in those that
+   * have a file, `mapped` (3); or, with `soft-dirty` (4), which were written: afterwards bit 55 of `pagemap` says what has been
+   * written since.
    */
   clearRefs(what: ClearRefs): Promise<void>;
   /**
@@ -413,7 +418,7 @@ export interface MachineStats {
 
 /** Something that must not be. */
 export interface Violation {
-  /** What is violated, e.g. `frames-conserved`: `pfnless list` names them all. */
+  /** What is violated, e.g. `frames-conserved`: `INVARIANTS` has them all. */
   readonly invariant: string;
   readonly message: string;
 }

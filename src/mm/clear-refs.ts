@@ -34,7 +34,7 @@ import { isMigration } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
 import { isCowMapping, VM_SOFTDIRTY, type VmArea } from './vma.js';
 
-/** What may be written into clear_refs: 1, 2, 3 and 4. */
+/** What may be written into clear_refs, 1 to 4 in Linux: accesses of all mappings, of anonymous ones, of those with a file; writes. */
 export const CLEAR_REFS = ['all', 'anonymous', 'mapped', 'soft-dirty'] as const;
 export type ClearRefs = (typeof CLEAR_REFS)[number];
 

@@ -7,6 +7,7 @@ import { parseRepro, printRepro } from '#src/explore/repro';
 import { parseMachineSpec } from '#src/machine/spec';
 import { CHECK_SITES, type REVISIONS, siteById, sitesOf } from '#src/mm/check-sites';
 import { BEYOND_MODEL } from '#src/mm/check-sites/beyond';
+import { POSTINGS } from '#src/mm/check-sites/site';
 import { parseProgram } from '#src/workload/program/parse';
 
 const SRC = fileURLToPath(new URL('../../src/', import.meta.url));
@@ -57,6 +58,18 @@ describe('registry', () => {
     ];
     const all = [...rows, ...posted, ...history, ...review, ...met];
     expect(all.filter((wanted) => !new RegExp(`${wanted}(?!\\d)`).test(sources))).toEqual([]);
+  });
+
+  test('docs/series.md says what every number in a source means, and has every posting', () => {
+    const page = readFileSync(new URL('../../docs/series.md', import.meta.url), 'utf8');
+    const named = [...CHECK_SITES, ...BEYOND_MODEL].flatMap(({ source }) => {
+      // Numbers of other projects' issues stand in parentheses behind a bug.
+      const own = source.replace(/^(H\d+) \(.*\)$/, '$1');
+      return own.match(/4\.1 \([^)]+\)|4\.2 #\d+|4\.3 [a-c]|measured 7\.\d|\b[HKR]\d+|#\d+|^canary$/g) ?? [];
+    });
+    expect(new Set(named).size).toBeGreaterThan(70);
+    const meant = (name: string): boolean => page.includes(`\`${name}\``);
+    expect([...named, ...POSTINGS].filter((name) => !meant(name))).toEqual([]);
   });
 });
 

@@ -94,6 +94,8 @@ describe('text form', () => {
     ['A: todevice 0 0', 1, 15, 'here comes "on", and the device'],
     ['A: todevice 3-1 on 0', 1, 13, 'the last page must be a whole number from 3 to 1023, not "1"'],
     ['store 0 1', 1, 1, 'there is no property "store" (put a task before it, as in "A: store")'],
+    ['A store 0 1', 1, 1, 'there is no property "A" (write "A: store 0 1")'],
+    ['pages 1; Bob  load 0   -> r', 1, 10, 'there is no property "Bob" (write "Bob: load 0 -> r")'],
     ['pags 1', 1, 1, 'there is no property "pags" (did you mean "pages"?)'],
     ['devices 9', 1, 9, 'the number of devices must be a whole number from 0 to 4, not "9"'],
     ['A: load 0 -> r\nallowed r', 2, 9, '"r" is no result: write name=value, as in r=7 or e=EFAULT'],
@@ -107,20 +109,59 @@ describe('text form', () => {
   });
 
   test.each([
-    ['pages 1', 'it has no task: write a line such as "A: store 0 1"'],
-    ['A: load 1', 'load: there is no page 1: the arena has 1'],
-    ['A: read 0 on 1', 'read: there is no device 1'],
-    ['pages 4; A: mremap 0-1 to 1', 'mremap: the old place and the new one overlap'],
-    ['A: load 0; allowed r=1', 'no call has the result "r"'],
-    ['A: load 0 -> r; A: load 0 -> r', 'two calls have the same result'],
-    ['A: fork B', 'there is no task "B"'],
-    ['A: fork B; B: fork A', 'task "A" forks itself'],
-    ['A: exit; B: load 0', 'A: exit is for a task that is alone in its process'],
-    ['A: exit; A: load 0', 'A: nothing comes after exit'],
-    ['init: fork A; A: load 0', 'init can neither fork nor exit, and has no results'],
-  ])('%j does not fit together', (text, message) => {
+    ['A: load 1', 1, 4, 'A: load: there is no page 1: the arena has 1 page'],
+    ['pages 2\n\nA: load 0\nA: read 0 on 1', 4, 4, 'A: read: there is no device 1: the program has 1 device'],
+    ['devices 2\ninit: open 2\nA: load 0', 2, 7, 'init: open: there is no device 2: the program has 2 devices'],
+    ['pages 4; A: mremap 0-1 to 1', 1, 13, 'A: mremap: the old place and the new one overlap'],
+    ['coherent 3\nA: load 0', 1, 1, 'coherent: there is no device 3: the program has 1 device'],
+    ['devices 2; peers 1 0 1; A: load 0', 1, 12, 'peers: device 1 is named twice'],
+    ['coherent 0\npeers 0\nA: load 0', 2, 1, 'device 0 is coherent: peers are devices with private memory'],
+    ['A: load 0\nallowed r=1', 2, 1, 'no call has the result "r"'],
+    ['A: load 0 -> r\nB: load 0 -> r', 2, 4, 'two calls have the result "r"'],
+    ['A: load 0\nA: fork B', 2, 4, 'there is no task "B"'],
+    ['A: load 0\nprocess A C', 2, 1, 'there is no task "C"'],
+    ['A: load 0\nprocess A\nprocess A', 3, 1, 'task "A" is in two processes'],
+    ['A: fork B\nB: fork A', 2, 4, 'task "A" forks itself'],
+    ['B: load 0\nA: exit', 2, 4, 'A: exit is for a task that is alone in its process'],
+    ['A: exit\nA: load 0', 2, 4, 'A: nothing comes after exit'],
+    ['init: fork A; A: load 0', 1, 7, 'init can neither fork nor exit, and has no results'],
+    ['A: load 0\ninit: load 0 -> r', 2, 7, 'init can neither fork nor exit, and has no results'],
+    [Array.from('ABCDEFGHI', (name) => `${name}:`).join('\n'), 9, 1, 'it has 9 tasks, 8 are allowed'],
+  ])('%j does not fit together, and says where', (text, line, column, message) => {
     const error = catches(() => parseProgram(text, 'file'));
-    expect(error).toMatchObject({ code: 'ERR_PFNLESS_SYNTAX', message: `file: ${message}.` });
+    expect(error).toBeInstanceOf(ProgramSyntaxError);
+    expect(error).toMatchObject({ name: 'ProgramSyntaxError', code: 'ERR_PFNLESS_SYNTAX', line, column });
+    expect(error.message).toBe(`file:${line}:${column}: ${message}.`);
+  });
+
+  test('what is wrong with the whole of a program has no place', () => {
+    const error = catches(() => parseProgram('pages 1', 'file'));
+    expect(error).not.toBeInstanceOf(ProgramSyntaxError);
+    expect(error.message).toBe('file: it has no task: write a line such as "A: store 0 1".');
+    const many = 'A: load 0\n'.repeat(49);
+    expect(catches(() => parseProgram(many)).message).toBe('program: it has 49 calls, 48 are allowed.');
+  });
+
+  test('what was never text names its task, and has no place', () => {
+    const [name, calls] = ['A', [{ op: 'load', page: 0 }]] as const;
+    const made = parseProgram('A: load 0');
+    const refused = (tasks: Program['tasks']): string => catches(() => printProgram({ ...made, tasks })).message;
+    expect(refused([{ name, calls: [{ op: 'load', page: 5 }] }])).toBe(
+      'program: A: load: there is no page 5: the arena has 1 page.',
+    );
+    expect(refused(Array(2).fill({ name, calls }))).toBe('program: two tasks have the name "A".');
+    expect(refused([{ name: 'init', calls }])).toBe('program: "init" is no task: its calls come before all others.');
+  });
+
+  test('words may be hexadecimal, and what comes first may stand anywhere', () => {
+    const text = 'A: store 0 0x10\nA: add 0 0xFFFFFFFF on 0\nA: load 0 -> r\ninit: store 0 7\nallowed r=0xf';
+    const parsed = parseProgram(text);
+    expect(parsed.tasks[0]!.calls.map(({ value }) => value)).toEqual([16, 2 ** 32 - 1, undefined]);
+    expect(parsed.init).toEqual([{ op: 'store', page: 0, value: 7 }]);
+    expect(parsed.allowed).toEqual([{ r: 15 }]);
+    expect(printProgram(parsed)).toContain('init: store 0 7\nA: store 0 16\n');
+    const wide = catches(() => parseProgram('A: store 0 0x100000000'));
+    expect(wide.message).toContain('a word must be a whole number from 0 to 4294967295, not "0x100000000"');
   });
 });
 

@@ -158,7 +158,7 @@ describe('threads executor', () => {
 
   it('does not hold a process that has nothing in flight', async () => {
     const program = `
-      import { ThreadsExecutor } from ${JSON.stringify(import.meta.resolve('#src/sched/threads-executor'))};
+      import { ThreadsExecutor } from ${JSON.stringify(new URL('../../dist/src/sched/threads-executor.js', import.meta.url).href)};
       const executor = new ThreadsExecutor(new SharedArrayBuffer(64));
       executor.background('service', (function* () { for (;;) yield { what: 'a fault', ready: () => false }; })());
       await executor.run('work', (function* () { return 1; })());

@@ -6,8 +6,9 @@ export type Posting = (typeof POSTINGS)[number];
 
 export interface Site {
   /**
-   * Where it is known from: a row of the series' list of sites (`series #13`), a statement of its change log or review (`series 4.2
-   * #14`), a bug of the past (`H5`, `R3`, `K2`).
+   * Where it is known from, in the words of docs/series.md, which says what each means: a place that must know the kind
+   * (`series #13`), what a posting mended (`series 4.1 (v4 -> v5)`) or v6 still has (`series 4.2 #14`), a bug of the past
+   * (`H5`, `R3`, `K2`), a measurement (`measured 7.3`).
    */
   readonly source: string;
   /** Function and task. */

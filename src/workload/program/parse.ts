@@ -33,7 +33,7 @@ import {
   WORD_MAX,
 } from './program.js';
 import { ProgramSyntaxError } from './syntax-error.js';
-import { requireProgram } from './validate.js';
+import { type Part, type Place, requireProgram } from './validate.js';
 
 /** Letters of a program, comments and all: far more than its calls take. */
 const TEXT_MAX = 2 ** 16;
@@ -41,6 +41,8 @@ const PROPERTIES = [
   ...['devices', 'pages', 'memory', 'hugepages', 'coherent', 'peers', 'swap'],
   ...['fail_nth', 'inject', 'process', 'allowed', 'forbidden'],
 ];
+/** A word in memory may be written so, too. */
+const HEXADECIMAL = /^0[xX][\da-fA-F]{1,8}$/;
 /** What a program may say again and again. */
 const REPEATED = ['inject', 'process', 'allowed', 'forbidden'];
 
@@ -69,6 +71,19 @@ class Line {
 
   get next(): string | undefined {
     return this.#tokens[this.#at]?.text;
+  }
+
+  /** Where the next word stands, or the end of the line. */
+  get place(): Place {
+    return { line: this.#line, column: this.#tokens[this.#at]?.column ?? this.#end };
+  }
+
+  /** The words that are left. */
+  get rest(): string {
+    return this.#tokens
+      .slice(this.#at)
+      .map(({ text }) => text)
+      .join(' ');
   }
 
   /** The next word. @throws ProgramSyntaxError at the end of the line */
@@ -100,6 +115,13 @@ class Line {
     return this.toNumber(token, token.text, what, min, max);
   }
 
+  /** The next word, a number that may be written in hexadecimal: what a word in memory holds. */
+  word(): number {
+    const token = this.take('a word');
+    const decimal = HEXADECIMAL.test(token.text) ? `${Number(token.text)}` : token.text;
+    return this.toNumber(token, decimal, 'a word', 0, WORD_MAX);
+  }
+
   toNumber({ column }: Token, text: string, what: string, min: number, max: number): number {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     if (!(value >= min && value <= max)) {
@@ -124,7 +146,7 @@ class Line {
 
 /**
  * @param source where the text comes from, for messages
- * @throws ProgramSyntaxError with line and column; PfnlessError ERR_PFNLESS_SYNTAX where parts do not fit together
+ * @throws ProgramSyntaxError with line and column; PfnlessError ERR_PFNLESS_SYNTAX where it is no one place that is wrong
  */
 export function parseProgram(text: string, source = 'program'): Program {
   if (typeof text !== 'string') throw argumentError(`The text of a program must be a string, not ${shown(text)}.`);
@@ -146,7 +168,7 @@ export function parseProgram(text: string, source = 'program'): Program {
       column += part.length + 1;
     }
   }
-  return requireProgram(draft.program, source);
+  return requireProgram(draft.program, source, draft.places);
 }
 
 class Draft {
@@ -154,6 +176,8 @@ class Draft {
   #begun = false;
   /** Properties that are given already. */
   readonly #given = new Set<string>();
+  /** Where each part begins that may turn out not to fit to the others. */
+  readonly places = new Map<Part, Place>();
 
   get program(): Program {
     return this.#program;
@@ -166,17 +190,27 @@ class Draft {
 
   line(line: Line): void {
     this.#begun = true;
+    const { place } = line;
     const { text, column } = line.take('a call or a property');
     const isTask = text.endsWith(':') || line.accept(':');
     const name = { text: text.replace(/:$/, ''), column };
-    this.#program = { ...this.#program, ...(isTask ? this.#call(line, name) : this.#property(line, name)) };
+    this.#program = {
+      ...this.#program,
+      ...(isTask ? this.#call(line, name, place) : this.#property(line, name, place)),
+    };
     line.end();
   }
 
-  #property(line: Line, { text, column }: Token): Partial<Program> {
+  #property(line: Line, { text, column }: Token, place: Place): Partial<Program> {
     const { devices, pages, deviceMemory, failNth, swap } = PROGRAM_LIMITS;
     if (this.#given.has(text)) line.fail(column, `${text} is given already`);
     if (!REPEATED.includes(text)) this.#given.add(text);
+    this.places.set(`property ${text}`, place);
+    /** What is a part of its own. */
+    const placed = <T extends Part>(part: T): T => {
+      this.places.set(part, place);
+      return part;
+    };
     switch (text) {
       case 'devices':
         return { devices: line.number('the number of devices', 0, devices) };
@@ -197,27 +231,35 @@ class Draft {
       case 'inject':
         return { inject: [...this.#program.inject, ...many(line, () => injection(line))] };
       case 'process':
-        return { processes: [...this.#program.processes, many(line, () => line.name('a task'))] };
+        return { processes: [...this.#program.processes, placed(many(line, () => line.name('a task')))] };
       case 'allowed':
-        return { allowed: [...this.#program.allowed, outcome(line)] };
+        return { allowed: [...this.#program.allowed, placed(outcome(line))] };
       case 'forbidden':
-        return { forbidden: [...this.#program.forbidden, outcome(line)] };
-      default: {
-        const hint = isOpName(text) ? `put a task before it, as in "A: ${text}"` : suggestion(text, PROPERTIES);
-        line.fail(column, `there is no property "${text}" (${hint})`);
-      }
+        return { forbidden: [...this.#program.forbidden, placed(outcome(line))] };
+      default:
+        line.fail(column, `there is no property "${text}" (${meant(text, line)})`);
     }
   }
 
-  #call(line: Line, { text: name, column }: Token): Partial<Program> {
+  #call(line: Line, { text: name, column }: Token, place: Place): Partial<Program> {
     if (!NAME.test(name)) line.fail(column, `"${name}" is no name of a task: use ${NAME_RULE}`);
+    const { place: callPlace } = line;
     const calls = line.next === undefined ? [] : [parseCall(line)];
+    for (const call of calls) this.places.set(call, callPlace);
     const { init, tasks } = this.#program;
     if (name === INIT) return { init: [...init, ...calls] };
     const known = tasks.some((task) => task.name === name);
+    if (!known) this.places.set(`task ${name}`, place);
     const grown = tasks.map((task) => (task.name === name ? { name, calls: [...task.calls, ...calls] } : task));
     return { tasks: known ? grown : [...tasks, { name, calls }] };
   }
+}
+
+/** What is no property was meant to be a call, or another property. */
+function meant(text: string, line: Line): string {
+  if (isOpName(text)) return `put a task before it, as in "A: ${text}"`;
+  const isTask = NAME.test(text) && line.next !== undefined && isOpName(line.next);
+  return isTask ? `write "${text}: ${line.rest}"` : suggestion(text, PROPERTIES);
 }
 
 function many<T>(line: Line, take: () => T): T[] {
@@ -235,7 +277,7 @@ function outcome(line: Line): Outcome {
     const [, name = '', value = ''] = /^(\w+)=(\w+)$/.exec(text) ?? [];
     if (!NAME.test(name)) line.fail(column, `"${text}" is no result: write name=value, as in r=7 or e=EFAULT`);
     if (values.has(name)) line.fail(column, `${name} has a value already`);
-    values.set(name, /^\d+$/.test(value) ? Number(value) : value);
+    values.set(name, /^\d+$/.test(value) || HEXADECIMAL.test(value) ? Number(value) : value);
   });
   return Object.fromEntries(values);
 }
@@ -256,7 +298,7 @@ function argument(line: Line, kind: ArgumentKind): Partial<Call> {
     case 'range':
       return range(line);
     case 'value':
-      return { value: line.number('a word', 0, WORD_MAX) };
+      return { value: line.word() };
     case 'on':
       if (!line.accept('on')) line.fail(line.take('"on", and the device').column, 'here comes "on", and the device');
       return { device: device(line) };

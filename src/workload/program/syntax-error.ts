@@ -1,7 +1,8 @@
-/** A program's text that cannot be read: where, and what is wrong. */
+/** A program's text that cannot be read, or whose parts do not fit together: where, and what is wrong. */
 import { PfnlessError } from '../../base/errors.js';
 
 export class ProgramSyntaxError extends PfnlessError {
+  override readonly name = 'ProgramSyntaxError';
   /** From 1. */
   readonly line: number;
   /** From 1, in characters. */
