@@ -24,6 +24,7 @@ export {
   type ExploreOptions,
   type ExploreResult,
   explore,
+  exploreAsync,
   exploreInParts,
   type ReplayResult,
   replay,
