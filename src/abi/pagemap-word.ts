@@ -7,7 +7,7 @@ import { bit, bits, defineBits } from './layout.js';
 import { LEGACY_SWAP_TYPES, SERIES_SWAP_TYPES, type SoftLeafKind } from './softleaf.js';
 
 /** Bits of any word. */
-const WORD = defineBits('pagemap', 64, {
+export const PAGEMAP_WORD = defineBits('pagemap', 64, {
   frame: bits(0, 54, 'what is behind the page: in one of the two forms below, 0 where nothing is'),
   softDirty: bit(55, 'written since `clearRefs("soft-dirty")`, or in a mapping that is new since then'),
   exclusive: bit(56, 'present, and mapped here only'),
@@ -19,7 +19,7 @@ const WORD = defineBits('pagemap', 64, {
 });
 
 /** The frame of a page that is not present. */
-const SWAPPED = defineBits('pagemap (swapped)', 64, {
+export const PAGEMAP_SWAPPED = defineBits('pagemap (swapped)', 64, {
   type: bits(0, 4, 'what the number means: `SwapTypes`, which differ between the addressings'),
   number: bits(5, 54, 'slot of a swap area, PFN, or offset'),
 });
@@ -83,22 +83,22 @@ export function decodePagemap(word: bigint, addressing: keyof typeof SWAP_TYPES)
   requireOneOf('The addressing', addressing, Object.keys(SWAP_TYPES));
   const says = ({ mask }: { readonly mask: bigint }): boolean => (word & mask) !== 0n;
   return {
-    present: says(WORD.present),
-    swapped: says(WORD.swapped),
+    present: says(PAGEMAP_WORD.present),
+    swapped: says(PAGEMAP_WORD.swapped),
     ...frameOf(word, addressing),
-    softDirty: says(WORD.softDirty),
-    exclusive: says(WORD.exclusive),
-    writeProtected: says(WORD.writeProtected),
-    file: says(WORD.file),
+    softDirty: says(PAGEMAP_WORD.softDirty),
+    exclusive: says(PAGEMAP_WORD.exclusive),
+    writeProtected: says(PAGEMAP_WORD.writeProtected),
+    file: says(PAGEMAP_WORD.file),
   };
 }
 
 function frameOf(word: bigint, addressing: keyof typeof SWAP_TYPES): Pick<PagemapEntry, 'kind' | 'type' | 'number'> {
-  if ((word & WORD.present.mask) !== 0n) {
-    return { kind: 'present', type: null, number: Number(word & WORD.frame.mask) };
+  if ((word & PAGEMAP_WORD.present.mask) !== 0n) {
+    return { kind: 'present', type: null, number: Number(word & PAGEMAP_WORD.frame.mask) };
   }
-  if ((word & WORD.swapped.mask) === 0n) return { kind: 'none', type: null, number: null };
-  const type = Number(word & SWAPPED.type.mask);
-  const number = Number((word & SWAPPED.number.mask) >> SWAPPED.number.shift);
+  if ((word & PAGEMAP_WORD.swapped.mask) === 0n) return { kind: 'none', type: null, number: null };
+  const type = Number(word & PAGEMAP_SWAPPED.type.mask);
+  const number = Number((word & PAGEMAP_SWAPPED.number.mask) >> PAGEMAP_SWAPPED.number.shift);
   return { kind: SWAP_TYPES[addressing].kindOf[type]!, type, number };
 }

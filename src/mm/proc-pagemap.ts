@@ -3,6 +3,7 @@
  * mm/mincore.c. Looks only: nothing is faulted in or marked as accessed.
  */
 import { PAGE_SIZE, pageAlignDown } from '../abi/address.js';
+import { PAGEMAP_SWAPPED, PAGEMAP_WORD } from '../abi/pagemap-word.js';
 import {
   halvesNumber,
   halvesPfn,
@@ -37,18 +38,16 @@ export const PM_UFFD_WP = 1 << 4;
 export const PM_GUARD_REGION = 1 << 5;
 export const PM_SWAP_TYPE_SHIFT = 8;
 
-/** The same and more in the word that /proc/PID/pagemap gives. */
-const RAW_SOFT_DIRTY = 1n << 55n;
+/** The same in the word that /proc/PID/pagemap gives. */
 const RAW_BITS: readonly (readonly [number, bigint])[] = [
-  [PM_MMAP_EXCLUSIVE, 1n << 56n],
-  [PM_UFFD_WP, 1n << 57n],
-  [PM_GUARD_REGION, 1n << 58n],
-  [PM_FILE, 1n << 61n],
-  [PM_SWAP, 1n << 62n],
-  [PM_PRESENT, 1n << 63n],
+  [PM_MMAP_EXCLUSIVE, PAGEMAP_WORD.exclusive.mask],
+  [PM_UFFD_WP, PAGEMAP_WORD.writeProtected.mask],
+  [PM_GUARD_REGION, PAGEMAP_WORD.guardRegion.mask],
+  [PM_FILE, PAGEMAP_WORD.file.mask],
+  [PM_SWAP, PAGEMAP_WORD.swapped.mask],
+  [PM_PRESENT, PAGEMAP_WORD.present.mask],
 ];
-/** MAX_SWAPFILES_SHIFT: in the raw word the type takes the low bits, the number stands above. */
-const RAW_TYPE_BITS = 5n;
+const RAW_SOFT_DIRTY = PAGEMAP_WORD.softDirty.mask;
 
 /**
  * Call `visit` for every entry of [start, end) that is not none, given by its halves: `index` counts pages from `start` on, `pages`
@@ -142,7 +141,7 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
   const softDirty = allSoftDirty || (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
   const frame = present
     ? BigInt(halvesPfn(low, high) + inHuge)
-    : BigInt(highType(high)) | (BigInt(halvesNumber(low, high) + inHuge) << RAW_TYPE_BITS);
+    : BigInt(highType(high)) | (BigInt(halvesNumber(low, high) + inHuge) << PAGEMAP_SWAPPED.number.shift);
   let word = frame | (softDirty ? RAW_SOFT_DIRTY : 0n);
   for (const [bit, raw] of RAW_BITS) if ((short & bit) !== 0) word |= raw;
   return word;

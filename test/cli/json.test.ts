@@ -32,18 +32,6 @@ const PAGE: ReadonlyMap<string, readonly Field[]> = new Map(
 );
 const CANNOT_RUN = 'What cannot be run';
 
-/** Fields that are on their way, by command: described on the page, and not yet printed. */
-const SOON: Readonly<Record<string, readonly string[]>> = {
-  run: ['revision', 'forget'],
-  stress: ['revision', 'forget'],
-  campaign: ['revision', 'forget'],
-  explore: ['revision', 'forget', 'program'],
-  replay: ['addressing', 'sites', 'program', 'story'],
-  contention: ['rows[].old.faultsPerSuccess', 'rows[].fixed.faultsPerSuccess'],
-};
-/** And those that they replace. */
-const OVER = ['rows[].old.retriesPerSuccess', 'rows[].fixed.retriesPerSuccess'];
-
 const CHECKS: Readonly<Record<string, (value: unknown) => boolean>> = {
   null: (value) => value === null,
   text: (value) => typeof value === 'string',
@@ -62,12 +50,12 @@ function isOf(is: string, value: unknown): boolean {
 }
 
 /** Where what was printed and what the page says differ. */
-function differences(fields: readonly Field[], soon: readonly string[], value: unknown, path = ''): string[] {
+function differences(fields: readonly Field[], value: unknown, path = ''): string[] {
   const own = fields.find((field) => field.path === path);
   if (own && !isOf(own.is, value)) return [`${path} is ${JSON.stringify(value)}, not ${own.is}`];
   const below = (inside: string): boolean => fields.some((field) => field.path.startsWith(inside));
   if (Array.isArray(value) && below(`${path}[]`)) {
-    return value.flatMap((each) => differences(fields, soon, each, `${path}[]`));
+    return value.flatMap((each) => differences(fields, each, `${path}[]`));
   }
   const prefix = path === '' ? '' : `${path}.`;
   if (!CHECKS.object!(value) || (path !== '' && !below(prefix))) {
@@ -75,18 +63,15 @@ function differences(fields: readonly Field[], soon: readonly string[], value: u
   }
   const found = Object.entries(value as object).flatMap(([name, inside]) => {
     const at = `${prefix}${name}`;
-    if (OVER.includes(at)) return [];
     const known = fields.some((field) => field.path === at) || below(`${at}.`) || below(`${at}[]`);
-    return known ? differences(fields, soon, inside, at) : [`${at} is not on the page`];
+    return known ? differences(fields, inside, at) : [`${at} is not on the page`];
   });
   // A name with a dot or brackets behind it is a parent, which is there if something in it always is.
   const needed = fields
     .filter((field) => field.always && field.path.startsWith(prefix))
     .map((field) => /^\w+/.exec(field.path.slice(prefix.length))?.[0])
     .filter((name) => name !== undefined && !isConditional(fields, `${prefix}${name}`));
-  const missing = [...new Set(needed)].filter(
-    (name) => !Object.hasOwn(value as object, name!) && !soon.includes(`${prefix}${name}`),
-  );
+  const missing = [...new Set(needed)].filter((name) => !Object.hasOwn(value as object, name!));
   return [...found, ...missing.map((name) => `${prefix}${name} is missing`)];
 }
 
@@ -95,7 +80,7 @@ const isConditional = (fields: readonly Field[], path: string): boolean =>
   fields.some((field) => field.path === path && !field.always);
 
 function expectAsDescribed(section: string, printed: unknown): void {
-  expect(differences(PAGE.get(section)!, SOON[section] ?? [], printed)).toEqual([]);
+  expect(differences(PAGE.get(section)!, printed)).toEqual([]);
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'pfnless-json-'));
@@ -166,7 +151,7 @@ describe('docs/json.md', () => {
   test('bench --growth, without its minutes', async () => {
     const growth = await runGrowth({ filter: 'mappings', sizeMax: 10, samples: 3, warmUpMs: 1 });
     const described = PAGE.get('bench')!.filter(({ path }) => path.startsWith('growth'));
-    expect(differences(described, [], { growth })).toEqual([]);
+    expect(differences(described, { growth })).toEqual([]);
   });
 });
 
@@ -179,14 +164,13 @@ test('the comparison can fail', () => {
     { path: 'seen', is: 'map of integer', always: true },
   ];
   const printed = { ok: true, seed: null, rows: [{ id: 'a' }], seen: { x: 1 } };
-  expect(differences(fields, [], printed)).toEqual([]);
-  expect(differences(fields, [], { ...printed, ok: 1 })).toEqual(['ok is 1, not boolean']);
-  expect(differences(fields, [], { ...printed, rows: [{ why: 'b', more: 1 }] })).toEqual([
+  expect(differences(fields, printed)).toEqual([]);
+  expect(differences(fields, { ...printed, ok: 1 })).toEqual(['ok is 1, not boolean']);
+  expect(differences(fields, { ...printed, rows: [{ why: 'b', more: 1 }] })).toEqual([
     'rows[].more is not on the page',
     'rows[].id is missing',
   ]);
-  expect(differences(fields, [], { ...printed, seen: { x: 'y' } })).toEqual(['seen is {"x":"y"}, not map of integer']);
+  expect(differences(fields, { ...printed, seen: { x: 'y' } })).toEqual(['seen is {"x":"y"}, not map of integer']);
   const { seed: _, ...without } = printed;
-  expect(differences(fields, [], without)).toEqual(['seed is missing']);
-  expect(differences(fields, ['seed'], without)).toEqual([]);
+  expect(differences(fields, without)).toEqual(['seed is missing']);
 });

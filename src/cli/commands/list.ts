@@ -1,8 +1,7 @@
 /** `pfnless list`: what there is to run, and what to run it on. */
 import { Argument, type Command } from 'commander';
 import { INJECTION_IDS, INJECTION_POINTS } from '../../base/injection.js';
-import { ALL_CHECKERS } from '../../check/boot.js';
-import { builtins } from '../../device/programs/index.js';
+import { COMPUTE_PROGRAMS, EXPLORE_STRATEGIES, INVARIANTS } from '../../catalogue.js';
 import { DRIVERS } from '../../drivers/driver.js';
 import { MACHINE_PRESETS } from '../../machine/presets.js';
 import { parseMachineSpec } from '../../machine/spec.js';
@@ -35,14 +34,15 @@ const items = (named: Readonly<Record<string, { readonly summary: string }>>): I
 const LISTS: Readonly<Record<string, () => readonly Item[]>> = {
   workloads: () => workloads.map(({ name, summary }) => ({ name, summary })),
   programs: () =>
-    Object.entries(builtins).map(([name, { summary, args }]) => ({ name, summary: `${summary} (${args.join(', ')})` })),
+    COMPUTE_PROGRAMS.map(({ name, summary, args }) => ({ name, summary: `${summary} (${args.join(', ')})` })),
   litmus: namedPrograms,
   machines: () => items(MACHINE_PRESETS),
   drivers: () => items(DRIVERS),
   addressings,
   injections: () => INJECTIONS,
   sites: () => CHECK_SITES.map(({ id, title, does }) => ({ name: id, summary: `${title}: ${does}` })),
-  invariants: () => ALL_CHECKERS.map(({ invariant, statement }) => ({ name: invariant, summary: statement })),
+  strategies: () => EXPLORE_STRATEGIES,
+  invariants: () => INVARIANTS.map(({ name, statement }) => ({ name, summary: statement })),
 };
 const KINDS = Object.keys(LISTS);
 
