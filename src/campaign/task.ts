@@ -8,6 +8,7 @@ import type { MachineSpec } from '../machine/spec.js';
 import type { MachineState } from '../machine/state.js';
 import { messageWithStack, troubleOf } from '../machine/trouble.js';
 import { type ErrorReport, errorReport } from '../report/error-report.js';
+import { waitsText } from '../sched/tasks.js';
 import { clockMs, lateAfter } from '../sched/turn.js';
 import { workloads } from '../workload/library/index.js';
 import { runWorkload, type WorkloadResult } from '../workload/run.js';
@@ -86,8 +87,8 @@ async function rowOf({ machine, state }: BootedMachine, workload: Workload, task
 }
 
 function stuckError({ executor }: MachineState, timeoutMs: number): PfnlessError {
-  const waits = executor.waits().map(({ task, what }) => `${task} waits for ${what}`);
-  const message = `stuck: no end after ${timeoutMs / 1000} s: ${waits.join('; ') || 'nobody waits for the kernel'}`;
+  const waits = waitsText(executor.waits());
+  const message = `stuck: no end after ${timeoutMs / 1000} s: ${waits || 'nobody waits for the kernel'}`;
   return new PfnlessError('ERR_PFNLESS_DEADLOCK', message);
 }
 

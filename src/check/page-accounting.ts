@@ -12,9 +12,8 @@ import { NULL_PAGE, type Page } from '../base/brand.js';
 import type { Checker, SharedFindings } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
+  folioCacheReferences,
   folioMapcount,
-  folioNrPages,
-  pageFileId,
   pageIsAnon,
   pageMapcount,
   pagePincount,
@@ -115,8 +114,7 @@ function* compare(kernel: Kernel, page: Page, mappings: Mappings, name: string):
   const ofFolio = folioMapcount(words, page);
   if (ofFolio !== entries) yield `${name}: its folio counts ${ofFolio} mappings, but ${entries} entries map it`;
   const pins = pagePincount(words, page);
-  const isCached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache);
-  const cached = isCached ? folioNrPages(words, page) : 0;
+  const cached = folioCacheReferences(words, page);
   const held = mappings.heldOn(page);
   const failed = kernel.memoryFailures.held.has(page) ? 1 : 0;
   if (references !== entries + cached + held + failed + pins * pinBias(words, page)) {

@@ -5,13 +5,12 @@
  */
 import { MEMORY_RAM, type MemoryId } from '../abi/device-pte.js';
 import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_VALID, mpfnPages, mpfnSet } from '../abi/mpfn.js';
-import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../base/brand.js';
 import { assert } from '../base/errors.js';
 import { allocHugeFolio } from '../mm/huge-memory.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { folioNrPages, isFaultFolio, pageFileId, pageTestFlag } from '../mm/page.js';
+import { folioCacheReferences, isFaultFolio } from '../mm/page.js';
 import { putPage } from '../mm/put-page.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { RwSemaphore } from '../sync/rwsem.js';
@@ -181,8 +180,7 @@ function reclaimReferences(kernel: Kernel, { batch }: CopyTicket, done: number, 
 
 /** References on a page of a migration, if nobody waits for it. */
 function holders(words: Int32Array, page: Page, faultPage: Page): number {
-  const isCached = pageFileId(words, page) !== 0 || pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache);
-  return (isFaultFolio(words, folioHead(words, page), faultPage) ? 2 : 1) + (isCached ? folioNrPages(words, page) : 0);
+  return (isFaultFolio(words, folioHead(words, page), faultPage) ? 2 : 1) + folioCacheReferences(words, page);
 }
 
 function dropTargets(kernel: Kernel, dst: Float64Array): void {

@@ -12,6 +12,7 @@ import { createMm, type MmStruct } from '../mm/mm-struct.js';
 import { meminfo, meminfoText, vmstat, vmstatText } from '../mm/proc-meminfo.js';
 import { kpagecount, kpageflags } from '../mm/proc-page.js';
 import { softOfflinePage } from '../mm/soft-offline.js';
+import { waitsText } from '../sched/tasks.js';
 import { lateAfter } from '../sched/turn.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import { load32 } from '../sync/word.js';
@@ -256,8 +257,8 @@ export class EmulatedMachine implements Machine {
   async #inTime(work: Promise<void>): Promise<void> {
     const isLate = await lateAfter(SHUT_DOWN_MAX_MS, work);
     if (!isLate) return;
-    const waits = this.#state.executor.waits().map(({ task, what }) => `${task} waits for ${what}`);
-    const message = `The machine does not come to its end: ${waits.join('; ') || 'a device does not answer'}.`;
+    const waits = waitsText(this.#state.executor.waits());
+    const message = `The machine does not come to its end: ${waits || 'a device does not answer'}.`;
     throw new PfnlessError('ERR_PFNLESS_DEADLOCK', message);
   }
 

@@ -6,7 +6,7 @@
  * nothing) and replaced by it. Page tables which that has emptied go, in all processes, so that their next fault may map it by one entry;
  * who asked for it has it mapped at once. Not modelled: files that are written back (CONFIG_READ_ONLY_THP_FOR_FS).
  */
-import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PMD_SIZE } from '../abi/address.js';
 import type { Errno } from '../abi/errno.js';
 import { halvesPfn, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
@@ -16,7 +16,7 @@ import type { Sleeps } from '../sync/task.js';
 import { peek32, setPteHalves } from '../sync/word.js';
 import { setFilePmd } from './file-fault.js';
 import { filePages, lockCachedPage, removeFromCache, unlockCachedPage, vmFileGet, vmFilePut } from './filemap.js';
-import { allocHugeFolio } from './huge-memory.js';
+import { allocHugeFolio, hugeAligned } from './huge-memory.js';
 import { findHugePmd, isHugeAligned } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
@@ -45,10 +45,7 @@ export type CollapseFailure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'> | '
 
 /** `shmem_allowable_huge_orders()`: what is asked for by name is allowed, if its pages are aligned as those of a huge page would be. */
 export const mayCollapseFile = (vma: VmArea): boolean =>
-  vma.file !== null &&
-  isShmem(vma.file) &&
-  (vma.flags & VM_NOHUGEPAGE) === 0 &&
-  (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
+  vma.file !== null && isShmem(vma.file) && (vma.flags & VM_NOHUGEPAGE) === 0 && hugeAligned(vma);
 
 /**
  * The 2 MiB at `addr`, of a mapping of shared memory. Precondition and end: mmap_lock held for reading; it is dropped meanwhile.

@@ -61,11 +61,14 @@ import {
 
 const { PG_anon_exclusive, PG_lru, PG_uptodate } = PAGE_FLAGS;
 
+/** Are 2 MiB of a mapping 2 MiB of its file, which a huge page may hold? Of anonymous memory they always are. */
+export const hugeAligned = (vma: VmArea): boolean =>
+  vmaIsAnonymous(vma) || (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
+
 /** `thp_vma_suitable_order()`: does the VMA cover the whole 2 MiB around an address, and these 2 MiB of its file? */
 export const hugeFits = (vma: VmArea, addr: number): boolean => {
   const start = hugeAlignDown(addr);
-  const aligned = vmaIsAnonymous(vma) || (vma.start / PAGE_SIZE - vma.pgoff) % HPAGE_PMD_NR === 0;
-  return aligned && start >= vma.start && start + PMD_SIZE <= vma.end;
+  return hugeAligned(vma) && start >= vma.start && start + PMD_SIZE <= vma.end;
 };
 
 /** `thp_vma_allowable_order()` of a fault. */

@@ -195,6 +195,12 @@ export const pageIndex = (memmap: Int32Array, floats: Float64Array, page: Page):
   return floats[(head << (SHIFT - 1)) + INDEX] + (page - head);
 };
 
+/** References that the page cache, or the swap cache, has on a folio: one for each of its pages. */
+export const folioCacheReferences = (memmap: Int32Array, folio: Page): number =>
+  pageFileId(memmap, folio) !== 0 || pageTestFlag(memmap, folio, PAGE_FLAGS.PG_swapcache)
+    ? folioNrPages(memmap, folio)
+    : 0;
+
 export function pageSetAnonMapping(
   memmap: Int32Array,
   floats: Float64Array,

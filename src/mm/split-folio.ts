@@ -13,11 +13,11 @@ import type { Kernel } from './kernel.js';
 import { removeMigrationPtes, tryToMigrate } from './migrate.js';
 import {
   clearCompoundPage,
+  folioCacheReferences,
   folioMapcount,
   folioNrPages,
   isDevicePrivatePage,
   isZoneDevicePage,
-  pageFileId,
   pagePgmapId,
   pageSetFlag,
 } from './page.js';
@@ -50,7 +50,7 @@ const INHERITED =
 export function* splitFolio(kernel: Kernel, page: Page, keep: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
   const head = folioHead(words, page);
-  const unmapped = 1 + cacheReferences(words, head);
+  const unmapped = 1 + folioCacheReferences(words, head);
   if (folioMapcount(words, head) !== pageRefCount(words, head) - unmapped) return false;
   if (unmapped === 1) yield* tryToMigrate(kernel, head, true);
   else yield* tryToUnmap(kernel, head, 'lose');
@@ -73,17 +73,13 @@ export function* splitFolio(kernel: Kernel, page: Page, keep: Page): Sleeps<bool
   return true;
 }
 
-/** What the page cache holds of a folio: a reference for each page. */
-const cacheReferences = (words: Int32Array, head: Page): number =>
-  pageFileId(words, head) === 0 ? 0 : folioNrPages(words, head);
-
 /**
  * `folio_split_unmapped()`: the folio, which nobody maps and only the caller and its page cache hold, comes apart. Every page is
  * locked and held once by the caller afterwards. Returns how many there are.
  */
 export function splitUnmappedFolio(kernel: Kernel, head: Page): number {
   const { words, floats } = kernel.memmap;
-  const cached = cacheReferences(words, head);
+  const cached = folioCacheReferences(words, head);
   assert(
     folioMapcount(words, head) === 0 && pageRefCount(words, head) === 1 + cached,
     'a folio in use cannot be split',

@@ -11,7 +11,7 @@ import { PfnlessError } from '../base/errors.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Chooser, PreemptPoint } from './choice.js';
 import type { Actor, Executor } from './executor.js';
-import { Settling, type Task, TaskList, type WaitReport } from './tasks.js';
+import { Settling, type Task, TaskList, type WaitReport, waitsText } from './tasks.js';
 import { takeTurn } from './turn.js';
 
 /** Steps between two turns of the event loop: a step takes microseconds up to a millisecond. */
@@ -154,7 +154,7 @@ export class InlineExecutor implements Executor {
       if (this.#outside() || this.#tasks.foreground !== foreground || this.#candidates().length > 0) return;
     }
     if (!this.#tasks.busy) return this.#settling.done();
-    const waits = this.#tasks.waits().map(({ task, what }) => `${task} waits for ${what}`);
-    this.#tasks.rejectForeground(new PfnlessError('ERR_PFNLESS_DEADLOCK', `Nobody can go on: ${waits.join('; ')}`));
+    const message = `Nobody can go on: ${waitsText(this.#tasks.waits())}`;
+    this.#tasks.rejectForeground(new PfnlessError('ERR_PFNLESS_DEADLOCK', message));
   }
 }

@@ -50,6 +50,10 @@ export interface WaitReport {
   readonly what: string;
 }
 
+/** Who waits for what, in one line; empty when nobody does. */
+export const waitsText = (waits: readonly WaitReport[]): string =>
+  waits.map(({ task, what }) => `${task} waits for ${what}`).join('; ');
+
 export class TaskList {
   readonly #tasks: Task[] = [];
   #foreground = 0;

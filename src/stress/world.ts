@@ -5,6 +5,7 @@ import type { Random } from '../base/random.js';
 import type { BootedMachine } from '../machine/boot.js';
 import { messageWithStack, troubleOf } from '../machine/trouble.js';
 import type { Violation, VirtRange } from '../machine/types.js';
+import { waitsText } from '../sched/tasks.js';
 import type { Subject } from './region.js';
 
 /** Virtual addresses that stress hands out itself, one after the other. */
@@ -103,8 +104,8 @@ export class World {
   }
 
   #stuck(): string {
-    const waits = this.state.executor.waits().map(({ task, what }) => `${task} waits for ${what}`);
-    return `no end after ${EPISODE_MAX_MS / 1000} s: ${waits.join('; ') || 'nobody waits for the kernel'}`;
+    const waits = waitsText(this.state.executor.waits());
+    return `no end after ${EPISODE_MAX_MS / 1000} s: ${waits || 'nobody waits for the kernel'}`;
   }
 
   /** A quiet moment: nothing is injected while it lasts. */

@@ -10,7 +10,7 @@ import { assert, PfnlessError } from '../../base/errors.js';
 import { enterTask, type HeldLocks, leaveTask, requireNoLocks } from '../../sync/lock-order.js';
 import { SCHEDULE_POINT, type Sleeps, type Wait } from '../../sync/task.js';
 import type { Actor, Executor } from '../executor.js';
-import type { WaitReport } from '../tasks.js';
+import { type WaitReport, waitsText } from '../tasks.js';
 import type { RunChoice, Strategy } from './strategy.js';
 
 /** A task, or an actor. */
@@ -122,8 +122,7 @@ export class Stepper implements Executor {
       this.#preempting = null;
       if (thread === null) {
         if (this.#foreground === 0) return;
-        const waits = this.waits().map(({ task, what }) => `${task} waits for ${what}`);
-        throw new NoProgress('deadlock', `nobody can go on: ${waits.join('; ')}`);
+        throw new NoProgress('deadlock', `nobody can go on: ${waitsText(this.waits())}`);
       }
       this.#step(thread);
     }
