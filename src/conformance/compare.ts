@@ -18,6 +18,8 @@ export interface ObservedState {
   readonly mc: Int32Array;
   readonly s0: Uint8Array | string;
   readonly s1: Uint8Array | string;
+  /** Soft-dirty bits, if the trace has them. */
+  readonly sd: Int32Array | null;
   readonly sums: Readonly<Record<StateSum, number>>;
 }
 
@@ -36,6 +38,10 @@ const ARGUMENTS: ReadonlySet<string> = new Set([
   'advice',
   'dst',
   'write',
+  'len',
+  'dontunmap',
+  'onfault',
+  'what',
 ]);
 /** The same for `prot`, which is a snapshot's result. */
 const PROT_IS_ARGUMENT: ReadonlySet<string> = new Set(['mmap', 'mprotect']);
@@ -80,6 +86,8 @@ function differenceOf(operation: TraceOperation, field: string, expected: unknow
 /** Traces of a kernel without the series have swap types 28, 29, 30; with it they are 25, 26, 27 (TRACE_FORMAT.md). */
 const SERIES_TYPE_SHIFT = 3 << 8;
 const FIRST_DEVICE_TYPE = 28 << 8;
+/** Markers are last under either. */
+const MARKER_TYPE = 31 << 8;
 const SWAP_FORMAT = 2;
 
 /** Add every field of a state that differs, at its first page. */
@@ -100,6 +108,7 @@ export function compareState(
   comparePages(name, 'mc', recorded.mc, actual.mc, 0, found);
   compareSnapshots(name, 's0', recorded.s0, actual.s0, found);
   compareSnapshots(name, 's1', recorded.s1, actual.s1, found);
+  if (recorded.sd !== undefined && actual.sd !== null) comparePages(name, 'sd', recorded.sd, actual.sd, 0, found);
   for (const field of STATE_SUMS) {
     if (recorded[field] === actual.sums[field]) continue;
     const [expected, got] = [`${recorded[field]} kB`, `${actual.sums[field]} kB`];
@@ -121,7 +130,8 @@ function comparePages(
   let page = 0;
   for (let run = 0; run < recorded.length; run++) {
     const [value, length] = recorded[run]!;
-    const isShifted = typeShift !== 0 && value >= FIRST_DEVICE_TYPE && (value & SWAP_FORMAT) !== 0;
+    const isShifted =
+      typeShift !== 0 && value >= FIRST_DEVICE_TYPE && value < MARKER_TYPE && (value & SWAP_FORMAT) !== 0;
     const expected = isShifted ? value - typeShift : value;
     const stop = page + length;
     while (page < stop && actual[page] === expected) page++;

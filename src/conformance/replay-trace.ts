@@ -6,12 +6,14 @@
  * diverged, or left something behind, costs the machine its place: the next one gets a new one. The checkers, who look at
  * every struct page, look at the end.
  */
+import { PAGE_SIZE } from '../abi/address.js';
 import type { VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import { ALL_CHECKERS } from '../check/boot.js';
 import { type BootedMachine, bootWithState } from '../machine/boot.js';
 import type { MachineState } from '../machine/state.js';
 import type { Addressing, ExecutorKind, Violation } from '../machine/types.js';
+import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import type { Sleeps } from '../sync/task.js';
 import { compareFields, compareState, type Difference, type Fields } from './compare.js';
@@ -55,6 +57,8 @@ export interface ReplayOptions {
 export class TraceReplayer {
   readonly #options: ReplayOptions;
   #booted: BootedMachine | null = null;
+  /** What the machine that is booted is like. */
+  #recorder = '';
 
   constructor(options: ReplayOptions) {
     this.#options = options;
@@ -62,6 +66,9 @@ export class TraceReplayer {
 
   /** Have a machine for a trace. `replay` does it too: this is for who measures replay alone. */
   async prepare(trace: Trace): Promise<BootedMachine> {
+    const recorder = recorderOf(trace);
+    if (this.#recorder !== recorder) await this.dispose();
+    this.#recorder = recorder;
     this.#booted ??= await bootMachineFor(trace, this.#options);
     return this.#booted;
   }
@@ -103,15 +110,23 @@ export class TraceReplayer {
  */
 const FORGOTTEN = ['absent-pmd-offset', 'driver-marks-dirty'] as const;
 
+/** Traces of which this is the same may share a machine. */
+const recorderOf = ({ header }: Trace): string => JSON.stringify([header.devices, header.swap_pages ?? 0]);
+
 /** As the recorder's guest: private devices that grow by 256 MiB, and a kernel with the mistakes of its day. */
 function bootMachineFor({ header }: Trace, { addressing, executor }: ReplayOptions): Promise<BootedMachine> {
-  const devices = header.devices.map((_, index) => ({
-    name: `hmm_dmirror${index}`,
-    memory: 256 * 2 ** 20,
-    chunk: 256 * 2 ** 20,
-  }));
+  const devices = header.devices.map((device, index) => {
+    const memory = { name: `hmm_dmirror${index}`, memory: 256 * 2 ** 20 };
+    return device.endsWith(':coherent')
+      ? { ...memory, type: 'coherent' as const }
+      : { ...memory, chunk: 256 * 2 ** 20 };
+  });
   const memory = { ram: 256 * 2 ** 20, physicalBits: 40 };
-  return bootWithState({ name: 'conform', addressing, executor, memory, devices, forget: FORGOTTEN }, ALL_CHECKERS);
+  const swap = header.swap_pages ? [header.swap_pages * PAGE_SIZE] : [];
+  return bootWithState(
+    { name: 'conform', addressing, executor, memory, swap, devices, forget: FORGOTTEN },
+    ALL_CHECKERS,
+  );
 }
 
 /** One trace on one machine: one task, from the first process to the last exit. */
@@ -122,6 +137,7 @@ class TraceRun {
   readonly #trace: Trace;
   readonly #all: boolean;
   readonly #arena: Arena;
+  /** Frames that are free, or will never be again. */
   readonly #freePages: number;
   #session: TraceSession | null = null;
   /** The parent's, and the child's while it lives. */
@@ -137,7 +153,7 @@ class TraceRun {
     this.#trace = trace;
     this.#all = all;
     this.#arena = { base: arena_base as VirtAddr, pages: arena_pages };
-    this.#freePages = state.kernel.buddy.freePagesCount;
+    this.#freePages = freeOrPoisoned(state.kernel);
     this.#at = { line: 1, op: 'start', page: null };
   }
 
@@ -195,7 +211,7 @@ class TraceRun {
   }
 
   #observe(mm: MmStruct): ProcessView {
-    const view = new ProcessView(this.#state, mm, this.#arena);
+    const view = new ProcessView(this.#state, mm, this.#arena, this.#trace.header.trace === 'hmmrec-2');
     this.#opened.push(view);
     return view;
   }
@@ -211,7 +227,7 @@ class TraceRun {
 
   /** What is not as it was before the trace; `null` if all is. */
   #leftovers({ kernel, devices, log }: MachineState): string | null {
-    const lost = this.#freePages - kernel.buddy.freePagesCount;
+    const lost = this.#freePages - freeOrPoisoned(kernel);
     if (lost !== 0) return `${lost} frames of RAM are not free again`;
     if (kernel.mms.size > 0) return `${kernel.mms.size} address spaces`;
     for (const { driver, spec } of devices) {
@@ -248,3 +264,5 @@ class TraceRun {
     return view === undefined ? [] : describePage(this.#state, view.mm, this.#session.addressOf(page));
   }
 }
+
+const freeOrPoisoned = ({ buddy, memoryFailures }: Kernel): number => buddy.freePagesCount + memoryFailures.poisoned;

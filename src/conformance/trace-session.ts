@@ -8,20 +8,34 @@
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import { type Result, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import { PAGEMAP_WORD } from '../abi/pagemap-word.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
 import type { AccessOutcome, DriverMirror } from '../drivers/driver.js';
 import { OpenMirror } from '../machine/open-mirror.js';
 import type { MachineState } from '../machine/state.js';
+import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages, putUserPages, unpinUserPages } from '../mm/gup.js';
 import { doMadvise } from '../mm/madvise.js';
+import { doMlock, doMunlock } from '../mm/mlock.js';
 import { createMm, exitMm, type MmStruct } from '../mm/mm-struct.js';
 import { doMmap, doMunmap } from '../mm/mmap.js';
 import { doMprotect } from '../mm/mprotect.js';
 import { doMremap } from '../mm/mremap.js';
+import { KPF, kpagecount, kpageflags } from '../mm/proc-page.js';
+import { pagemapWord } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import { mappedPage, userPage } from '../mm/uaccess.js';
+import {
+  createUserfaultfd,
+  releaseUserfaultfd,
+  userfaultfdProtect,
+  userfaultfdRegister,
+  userfaultfdResolve,
+  userfaultfdUnregister,
+} from '../mm/userfaultfd.js';
+import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
@@ -36,6 +50,27 @@ const HALF = 2 ** 32;
 /** Slots 0..3 are opened by the parent, 4..7 by the child. */
 const SLOTS = 8;
 const SLOTS_OF_ONE = 4;
+
+/** What does not depend on which batch a page waits in for its list. */
+const KPAGE_FLAGS = [
+  KPF.UPTODATE,
+  KPF.DIRTY,
+  KPF.MMAP,
+  KPF.ANON,
+  KPF.SWAPCACHE,
+  KPF.COMPOUND_HEAD,
+  KPF.COMPOUND_TAIL,
+  KPF.HWPOISON,
+  KPF.THP,
+  KPF.ZERO_PAGE,
+].reduce((mask, at) => mask | (1n << BigInt(at)), 0n);
+
+const WATCHED = {
+  uffd_register: userfaultfdRegister,
+  uffd_unregister: userfaultfdUnregister,
+  uffd_protect: userfaultfdProtect,
+  uffd_resolve: userfaultfdResolve,
+};
 
 const PROTECTION = { NONE: 'none', R: 'r', W: 'w', RW: 'rw' } as const;
 
@@ -64,6 +99,8 @@ export class TraceSession {
   readonly #pages: number;
   #pinned: Hold | null = null;
   #spliced: Hold | null = null;
+  #userfaultfd: Userfaultfd | null = null;
+  readonly #extended: boolean;
   /** Writes so far: each stores its own number. */
   #writes = 0;
 
@@ -72,6 +109,7 @@ export class TraceSession {
     this.#state = state;
     this.#base = header.arena_base;
     this.#pages = header.arena_pages;
+    this.#extended = header.trace === 'hmmrec-2';
     const mm = createMm(state.kernel, 1);
     if (mm === undefined) {
       throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for a process.', { errno: 'ENOMEM' });
@@ -138,8 +176,43 @@ export class TraceSession {
         return yield* this.#cpuWrite(mm, operation);
       case 'cpu_read':
         return yield* this.#cpuRead(mm, operation);
-      case 'smaps':
-        return { ...smapsRange(kernel, mm, this.addressOf(0), this.#pages) };
+      case 'smaps': {
+        const { ref: _, lazy: __, lck, ...sums } = smapsRange(kernel, mm, this.addressOf(0), this.#pages);
+        return this.#extended ? { ...sums, lck } : sums;
+      }
+      case 'mremap_to': {
+        const { pg, n, len, dst, dontunmap } = operation;
+        const fixed = dst < 0 ? {} : { fixedAt: this.addressOf(dst), dontunmap: dontunmap === 1 };
+        const flags = { maymove: dst >= 0, ...fixed };
+        const start = yield* doMremap(kernel, mm, this.addressOf(pg), n * PAGE_SIZE, len * PAGE_SIZE, flags);
+        return errnoOf(typeof start === 'string' ? start : 0);
+      }
+      case 'mlock': {
+        const { pg, n, onfault } = operation;
+        return errnoOf(yield* doMlock(kernel, mm, this.addressOf(pg), n * PAGE_SIZE, onfault === 1));
+      }
+      case 'munlock': {
+        const { pg, n } = operation;
+        return errnoOf(yield* doMunlock(kernel, mm, this.addressOf(pg), n * PAGE_SIZE));
+      }
+      case 'clear_refs':
+        yield* clearRefs(kernel, mm, operation.what);
+        return errnoOf(0);
+      case 'uffd_open':
+        this.#userfaultfd = createUserfaultfd(mm, { wpAsync: true });
+        return errnoOf(0);
+      case 'uffd_close':
+        return errnoOf(yield* this.#closeUserfaultfd());
+      case 'uffd_register':
+      case 'uffd_unregister':
+      case 'uffd_protect':
+      case 'uffd_resolve': {
+        const { pg, n } = operation;
+        if (this.#userfaultfd === null) return errnoOf('EBADF');
+        return errnoOf(yield* WATCHED[operation.op](kernel, this.#userfaultfd, this.addressOf(pg), n * PAGE_SIZE));
+      }
+      case 'kpage':
+        return this.#kpage(mm, operation);
       case 'pin':
         return yield* this.#pin(party, operation);
       case 'unpin': {
@@ -191,6 +264,7 @@ export class TraceSession {
     if (this.#pinned?.party === party) this.#pinned = null;
     if (this.#spliced?.party === party) putUserPages(kernel, this.#spliced.pages);
     if (this.#spliced?.party === party) this.#spliced = null;
+    if (party === this.parent) yield* this.#closeUserfaultfd();
     for (const slot of party.slots) if (slot !== undefined) yield* slot.open.put();
   }
 
@@ -257,6 +331,29 @@ export class TraceSession {
     }
     release(kernel, hold.pages);
     return torn === 0 ? { errno: '0', words } : { errno: '0', words, torn };
+  }
+
+  *#closeUserfaultfd(): Sleeps<Result> {
+    const open = this.#userfaultfd;
+    if (open === null) return 'EBADF';
+    this.#userfaultfd = null;
+    yield* releaseUserfaultfd(this.#state.kernel, open);
+    return 0;
+  }
+
+  /** What /proc/kpageflags and /proc/kpagecount have of the pages that are present, -1 for the others. */
+  #kpage(mm: MmStruct, { pg, n }: Operation<'kpage'>): Fields {
+    const { kernel } = this.#state;
+    const flags: number[] = [];
+    const maps: number[] = [];
+    for (let page = pg; page < pg + n; page++) {
+      const word = pagemapWord(kernel, mm, this.addressOf(page));
+      const present = (word & PAGEMAP_WORD.present.mask) !== 0n;
+      const pfn = Number(word & PAGEMAP_WORD.frame.mask);
+      flags.push(present ? Number(kpageflags(kernel, pfn, 1)[0]! & KPAGE_FLAGS) : -1);
+      maps.push(present ? Number(kpagecount(kernel, pfn, 1)[0]!) : -1);
+    }
+    return { flags: runsOf(flags), maps: runsOf(maps) };
   }
 
   /** Two stores a page; a page that traps is passed over, as the recorder's signal handler does. */

@@ -5,7 +5,7 @@ import type { DriverObserver } from '../drivers/driver.js';
 import type { MachineState } from '../machine/state.js';
 import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
-import { pagemapAndMincore } from '../mm/proc-pagemap.js';
+import { pagemapAndMincore, softDirtyRange } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
 import type { Sleeps } from '../sync/task.js';
 import { type ObservedState, STATE_SUMS, type StateSum } from './compare.js';
@@ -25,6 +25,7 @@ interface Window {
   readonly inputs: LookInputs;
   readonly pm: Int32Array;
   readonly mc: Int32Array;
+  readonly sd: Int32Array | null;
   /** A snapshot for each observer. */
   readonly codes: readonly Uint8Array[];
   sums: Readonly<Record<StateSum, number>>;
@@ -42,6 +43,7 @@ export class ProcessView implements ObservedState {
   readonly mm: MmStruct;
   readonly pm: Int32Array;
   readonly mc: Int32Array;
+  readonly sd: Int32Array | null;
   s0: Uint8Array | string = 'ENODEV';
   s1: Uint8Array | string = 'ENODEV';
   readonly sums: Record<StateSum, number> = { ...NO_SUMS };
@@ -49,10 +51,12 @@ export class ProcessView implements ObservedState {
   readonly #observers: readonly DriverObserver[];
   readonly #windows: readonly Window[];
 
-  constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena) {
+  /** @param withSoftDirty the trace has soft-dirty bits */
+  constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena, withSoftDirty: boolean) {
     this.mm = mm;
     this.pm = new Int32Array(pages);
     this.mc = new Int32Array(pages);
+    this.sd = withSoftDirty ? new Int32Array(pages) : null;
     this.#kernel = kernel;
     this.#observers = devices.slice(0, SNAPSHOTS.length).map(({ driver }) => driver.observe(mm));
     const codes = this.#observers.map(() => new Uint8Array(pages));
@@ -66,6 +70,7 @@ export class ProcessView implements ObservedState {
         inputs: new LookInputs(kernel, mm, start, stop - first),
         pm: this.pm.subarray(first, stop),
         mc: this.mc.subarray(first, stop),
+        sd: this.sd?.subarray(first, stop) ?? null,
         codes: codes.map((each) => each.subarray(first, stop)),
         sums: NO_SUMS,
       };
@@ -85,13 +90,14 @@ export class ProcessView implements ObservedState {
   }
 
   *#lookAt(window: Window): Sleeps<void> {
-    const { start, pm, mc, codes } = window;
+    const { start, pm, mc, sd, codes } = window;
     for (const [at, observer] of this.#observers.entries()) {
       const errno = yield* observer.snapshot(start, codes[at]!);
       // For good: nothing but its range makes a snapshot fail.
       if (errno !== 0) this[SNAPSHOTS[at]!] = errno;
     }
     pagemapAndMincore(this.#kernel, this.mm, start, pm, mc);
+    if (sd !== null) softDirtyRange(this.#kernel, this.mm, start, sd);
     window.sums = smapsRange(this.#kernel, this.mm, start, pm.length);
   }
 

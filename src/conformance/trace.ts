@@ -1,11 +1,13 @@
 /**
- * Golden traces of a real kernel ("hmmrec-1"): what a line may say. One JSON object a line: a header, one line an operation,
+ * Golden traces of a real kernel ("hmmrec-1", "hmmrec-2"): what a line may say. One JSON object a line: a header, one line an operation,
  * a trailer. Pages are indices in the trace's arena; numbers in `st0` and `st1` are what the kernel's own views showed.
  *
  * An ordinary line is only tested; what fails the test is parsed with the schema, which says why (trace-fields.ts).
  */
 import { z } from 'zod';
 import { PfnlessError } from '../base/errors.js';
+import { CLEAR_REFS } from '../mm/clear-refs.js';
+import { ADVICES } from '../mm/madvise.js';
 import {
   either,
   errno,
@@ -46,6 +48,8 @@ const state = objectOf({
   prc: kilobytes,
   shd: kilobytes,
   shc: kilobytes,
+  // Of hmmrec-2: soft-dirty bits.
+  sd: optional(runsOf(int(0, 1))),
 });
 
 /** Common to all operations. `st1` is there while the child lives. */
@@ -65,7 +69,7 @@ const OPERATIONS = {
   madvise: {
     ...common,
     ...range,
-    advice: oneOf('DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE', 'FREE'),
+    advice: oneOf(...ADVICES),
     errno,
   },
   mremap: { ...common, ...range, dst: page, errno },
@@ -98,9 +102,22 @@ const OPERATIONS = {
     prc: kilobytes,
     prd: kilobytes,
     shmem_pmd: kilobytes,
+    lck: optional(kilobytes),
     vmas: listOf(triple(page, count, text)),
   },
   state: { ...common },
+  // Of hmmrec-2.
+  mremap_to: { ...common, ...range, len: count, dst: int(-1), dontunmap: oneOf(0, 1), errno },
+  mlock: { ...common, ...range, onfault: oneOf(0, 1), errno },
+  munlock: { ...common, ...range, errno },
+  clear_refs: { ...common, what: oneOf(...CLEAR_REFS), errno },
+  uffd_open: { ...common, errno },
+  uffd_close: { ...common, errno },
+  uffd_register: { ...common, ...range, errno },
+  uffd_unregister: { ...common, ...range, errno },
+  uffd_protect: { ...common, ...range, errno },
+  uffd_resolve: { ...common, ...range, errno },
+  kpage: { ...common, ...range, flags: runsOf(int(-1)), maps: runsOf(int(-1)) },
 } as const satisfies Readonly<Record<string, Shape>>;
 
 export type OperationName = keyof typeof OPERATIONS;
@@ -123,15 +140,16 @@ const isOperation = (data: unknown): data is TraceOperation => wholeTests.get(op
 const isHead = (data: unknown): boolean => headTests.get(opOf(data))?.(data) ?? false;
 
 const header = z.strictObject({
-  trace: z.literal('hmmrec-1', { error: 'expected the format "hmmrec-1"' }),
+  trace: z.enum(['hmmrec-1', 'hmmrec-2'], { error: 'expected the format "hmmrec-1" or "hmmrec-2"' }),
   kernel: z.string(),
   kernel_version: z.string(),
   machine: z.string(),
   driver: z.string(),
-  devices: z.array(z.string().regex(/:private$/, 'only private devices can be replayed')).min(1),
+  devices: z.array(z.string().regex(/:(private|coherent)$/, 'expected a name and ":private" or ":coherent"')).min(1),
   page_size: z.literal(4096),
   pmd_size: z.literal(2097152),
   thp_enabled: z.string(),
+  swap_pages: count.schema.optional(),
   arena_pages: z
     .int()
     .positive()

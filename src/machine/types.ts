@@ -220,6 +220,12 @@ export interface SmapsSummary {
   readonly prc: number;
   readonly prd: number;
   readonly shmem_pmd: number;
+  /** Referenced. */
+  readonly ref: number;
+  /** LazyFree. */
+  readonly lazy: number;
+  /** Locked. */
+  readonly lck: number;
   /** Each mapping: first page in the range, pages, permissions as /proc/PID/maps prints them. */
   readonly vmas: readonly (readonly [page: number, pages: number, permissions: string])[];
 }

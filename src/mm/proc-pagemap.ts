@@ -127,6 +127,21 @@ export function pagemapEntry(kernel: Kernel, mm: MmStruct, addr: VirtAddr): numb
   return pagemapOfHalves(kernel, low, high, huge);
 }
 
+/** Put the soft-dirty bit (0 or 1) of each page from `start` on into `out`. */
+export function softDirtyRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
+  const end = start + out.length * PAGE_SIZE;
+  out.fill(0);
+  visitEntries(kernel, mm, start, end, (index, low, _high, pages) => {
+    if (isSoftDirty(low)) out.fill(1, index, index + pages);
+  });
+  for (const { value: vma } of mm.vmas.overlapping(start, end)) {
+    if (vmaSoftDirtyEnabled(vma)) continue;
+    out.fill(1, Math.max(0, (vma.start - start) / PAGE_SIZE), (Math.min(vma.end, end) - start) / PAGE_SIZE);
+  }
+}
+
+const isSoftDirty = (low: number): boolean => (low & (lowPresent(low) ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
+
 /** The 64-bit word of /proc/PID/pagemap, as root sees it: PFN, or swap type and number (a device private offset too). */
 export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigint {
   const { low, high, huge } = entryAt(kernel, mm, addr);
@@ -138,7 +153,7 @@ export function pagemapWord(kernel: Kernel, mm: MmStruct, addr: VirtAddr): bigin
   const short = pagemapOfHalves(kernel, low, high, huge);
   if (short === 0) return allSoftDirty ? RAW_SOFT_DIRTY : 0n;
   const present = (short & PM_PRESENT) !== 0;
-  const softDirty = allSoftDirty || (low & (present ? LOW_SOFT_DIRTY : LOW_SWP_SOFT_DIRTY)) !== 0;
+  const softDirty = allSoftDirty || isSoftDirty(low);
   const frame = present
     ? BigInt(halvesPfn(low, high) + inHuge)
     : BigInt(highType(high)) | (BigInt(halvesNumber(low, high) + inHuge) << PAGEMAP_SWAPPED.number.shift);

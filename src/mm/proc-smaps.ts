@@ -47,7 +47,7 @@ const PSS_UNIT = 2 ** 12;
 /** A VMA of a range: page in the range, pages, permissions as maps prints them. */
 export type VmaView = readonly [page: number, pages: number, permissions: string];
 
-/** Sums in kB: Rss, Pss, Anonymous, AnonHugePages, Swap, Shared_Clean, ..., ShmemPmdMapped. */
+/** Sums in kB: Rss, Pss, Anonymous, AnonHugePages, Swap, Shared_Clean, ..., ShmemPmdMapped, Referenced, LazyFree, Locked. */
 export interface SmapsSums {
   rss: number;
   pss: number;
@@ -59,6 +59,9 @@ export interface SmapsSums {
   prc: number;
   prd: number;
   shmem_pmd: number;
+  ref: number;
+  lazy: number;
+  lck: number;
 }
 
 /** Sums over some VMAs, and what only the text has. */
@@ -67,8 +70,6 @@ interface MemSizeStats extends SmapsSums {
   /** Of the VMA that is being looked at, in 1/4096 of a byte. */
   pssUnits: number;
   pssDirtyUnits: number;
-  referenced: number;
-  lazyFree: number;
   /** In 1/4096 of a byte. */
   swapPss: number;
   sharedHugetlb: number;
@@ -86,11 +87,12 @@ const zeroStats = (): MemSizeStats => ({
   prc: 0,
   prd: 0,
   shmem_pmd: 0,
+  ref: 0,
+  lazy: 0,
+  lck: 0,
   pssDirty: 0,
   pssUnits: 0,
   pssDirtyUnits: 0,
-  referenced: 0,
-  lazyFree: 0,
   swapPss: 0,
   sharedHugetlb: 0,
   privateHugetlb: 0,
@@ -113,8 +115,8 @@ export function smapsRange(
     vmas.push([(first - start) / PAGE_SIZE, (stop - first) / PAGE_SIZE, permissions(vma)]);
     gather(kernel, vma, first, stop, sums);
   }
-  const { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd } = sums;
-  return { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd, vmas };
+  const { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd, ref, lazy, lck } = sums;
+  return { rss, pss, anon, ahp, swap, shc, shd, prc, prd, shmem_pmd, ref, lazy, lck, vmas };
 }
 
 /** `smap_gather_stats()`: add one VMA's pages, or some of them. */
@@ -145,7 +147,9 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
     const alike = huge && folioMapcount(words, page) === folioEntireMapcount(words, page) ? pages : 1;
     for (let i = 0; i < pages; i += alike) account(words, (page + i) as Page, alike, counted, young, dirty, sums);
   });
-  sums.pss += Math.floor(sums.pssUnits / PSS_UNIT / 1024);
+  const pss = Math.floor(sums.pssUnits / PSS_UNIT / 1024);
+  sums.pss += pss;
+  if ((vma.flags & VM_LOCKED) !== 0) sums.lck += pss;
   sums.pssDirty += Math.floor(sums.pssDirtyUnits / PSS_UNIT / 1024);
   sums.pssUnits = 0;
   sums.pssDirtyUnits = 0;
@@ -174,10 +178,10 @@ function account(
   const dirty = pteDirty || (flags & PG_dirty) !== 0;
   if (pageIsAnon(words, page)) {
     sums.anon += kib;
-    if ((flags & PG_swapbacked) === 0 && !dirty) sums.lazyFree += kib;
+    if ((flags & PG_swapbacked) === 0 && !dirty) sums.lazy += kib;
   }
   sums.rss += kib;
-  if (young || (flags & PG_referenced) !== 0) sums.referenced += kib;
+  if (young || (flags & PG_referenced) !== 0) sums.ref += kib;
   let mapcount = 1;
   if (present && pageRefCount(words, page) !== 1) mapcount = pageMapcount(words, page);
   const share = pages * (mapcount < 2 ? PAGE_SIZE * PSS_UNIT : Math.floor((PAGE_SIZE * PSS_UNIT) / mapcount));
@@ -260,10 +264,10 @@ function smapsParagraph(kernel: Kernel, vma: VmArea): string {
     ['Shared_Dirty', sums.shd],
     ['Private_Clean', sums.prc],
     ['Private_Dirty', sums.prd],
-    ['Referenced', sums.referenced],
+    ['Referenced', sums.ref],
     ['Anonymous', sums.anon],
     ['KSM', 0],
-    ['LazyFree', sums.lazyFree],
+    ['LazyFree', sums.lazy],
     ['AnonHugePages', sums.ahp],
     ['ShmemPmdMapped', sums.shmem_pmd],
     ['FilePmdMapped', 0],
@@ -271,7 +275,7 @@ function smapsParagraph(kernel: Kernel, vma: VmArea): string {
     ['Private_Hugetlb', sums.privateHugetlb],
     ['Swap', sums.swap],
     ['SwapPss', Math.floor(sums.swapPss / PSS_UNIT / 1024)],
-    ['Locked', (vma.flags & VM_LOCKED) !== 0 ? sums.pss : 0],
+    ['Locked', sums.lck],
   ];
   const names = VM_FLAG_NAMES.filter(([flag]) => (vma.flags & flag) !== 0).map(([, name]) => `${name} `);
   return [

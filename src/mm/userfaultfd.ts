@@ -144,7 +144,7 @@ export function* userfaultfdResolve(
   ctx: Userfaultfd,
   start: VirtAddr,
   length: number,
-  { wake }: { readonly wake: boolean },
+  { wake = true }: { readonly wake?: boolean } = {},
 ): Sleeps<Result> {
   const failed = yield* writeProtect(kernel, ctx, start, length, 'resolve');
   if (failed === 0 && wake) ctx.wake(start, start + length);
