@@ -41,6 +41,7 @@ const ARGUMENTS: ReadonlySet<string> = new Set([
   'len',
   'dontunmap',
   'onfault',
+  'off',
   'what',
 ]);
 /** The same for `prot`, which is a snapshot's result. */

@@ -302,7 +302,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         '/proc/PID/status',
-        'the rows of memory, without high-water marks; VmLck is what is locked (Linux goes on counting what MREMAP_DONTUNMAP unlocks)',
+        'the rows of memory, without high-water marks',
         'simplified',
         'test/unit/mm-proc-pages.test.ts',
       ],

@@ -171,6 +171,7 @@ class TraceRun {
   *#run(): Sleeps<void> {
     const session = new TraceSession(this.#state, this.#trace.header);
     this.#session = session;
+    yield* session.begin();
     this.#views = [this.#observe(session.parent.mm)];
     for (const { line, operation } of this.#trace.lines) {
       this.#at = { line, op: operation.op, page: 'pg' in operation ? operation.pg : null };

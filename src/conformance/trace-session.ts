@@ -17,6 +17,7 @@ import type { MachineState } from '../machine/state.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages, putUserPages, unpinUserPages } from '../mm/gup.js';
+import { kmapLocalPage } from '../mm/highmem.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
 import { createMm, exitMm, type MmStruct } from '../mm/mm-struct.js';
@@ -39,6 +40,7 @@ import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
+import { TraceFile } from './trace-file.js';
 
 type Operation<Name extends TraceOperation['op']> = Extract<TraceOperation, { op: Name }>;
 type MirrorOperation = Exclude<Extract<TraceOperation, { slot: number }>, { op: 'open' | 'close' }>;
@@ -101,6 +103,8 @@ export class TraceSession {
   #spliced: Hold | null = null;
   #userfaultfd: Userfaultfd | null = null;
   readonly #extended: boolean;
+  readonly #filePages: number;
+  #file: TraceFile | null = null;
   /** Writes so far: each stores its own number. */
   #writes = 0;
 
@@ -110,6 +114,7 @@ export class TraceSession {
     this.#base = header.arena_base;
     this.#pages = header.arena_pages;
     this.#extended = header.trace === 'hmmrec-2';
+    this.#filePages = header.file_pages ?? 0;
     const mm = createMm(state.kernel, 1);
     if (mm === undefined) {
       throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for a process.', { errno: 'ENOMEM' });
@@ -117,10 +122,16 @@ export class TraceSession {
     this.parent = { mm, slots: new Array(SLOTS) };
   }
 
+  /** What there is before the first operation. */
+  *begin(): Sleeps<void> {
+    if (this.#filePages > 0) this.#file = yield* TraceFile.make(this.#state.kernel, this.#filePages);
+  }
+
   /** Every process exits, every mirror is closed. */
   *end(): Sleeps<void> {
     if (this.child !== null) yield* this.#leave(this.child);
     yield* this.#leave(this.parent);
+    this.#file?.close();
   }
 
   addressOf(page: number): VirtAddr {
@@ -145,8 +156,9 @@ export class TraceSession {
       case 'close':
         return yield* this.#close(party, operation.slot);
       case 'mmap': {
-        const { pg, n, prot, kind } = operation;
-        const where = { addr: this.addressOf(pg), length: n * PAGE_SIZE, fixed: true };
+        const { pg, n, prot, kind, off } = operation;
+        const what = off === undefined ? {} : { file: this.#openFile().mapped(off) };
+        const where = { addr: this.addressOf(pg), length: n * PAGE_SIZE, fixed: true, ...what };
         const start = yield* doMmap(kernel, mm, { ...where, prot: PROTECTION[prot], kind });
         return errnoOf(typeof start === 'string' ? start : 0);
       }
@@ -211,6 +223,14 @@ export class TraceSession {
         if (this.#userfaultfd === null) return errnoOf('EBADF');
         return errnoOf(yield* WATCHED[operation.op](kernel, this.#userfaultfd, this.addressOf(pg), n * PAGE_SIZE));
       }
+      case 'fread':
+        return yield* this.#openFile().read(operation.pg, operation.n);
+      case 'fwrite':
+        return yield* this.#openFile().write(operation.pg, operation.n, writtenWord(this.#writes, 0));
+      case 'ftruncate':
+        return yield* this.#openFile().truncate(operation.n);
+      case 'fsync':
+        return yield* this.#openFile().sync();
       case 'kpage':
         return this.#kpage(mm, operation);
       case 'pin':
@@ -333,6 +353,12 @@ export class TraceSession {
     return torn === 0 ? { errno: '0', words } : { errno: '0', words, torn };
   }
 
+  #openFile(): TraceFile {
+    if (this.#file === null)
+      throw new PfnlessError('ERR_PFNLESS_FILE', 'The trace has no file: its header has no file_pages.');
+    return this.#file;
+  }
+
   *#closeUserfaultfd(): Sleeps<Result> {
     const open = this.#userfaultfd;
     if (open === null) return 'EBADF';
@@ -341,17 +367,18 @@ export class TraceSession {
     return 0;
   }
 
-  /** What /proc/kpageflags and /proc/kpagecount have of the pages that are present, -1 for the others. */
+  /** What /proc/kpageflags and /proc/kpagecount have of the pages that are present in RAM, -1 for the others. */
   #kpage(mm: MmStruct, { pg, n }: Operation<'kpage'>): Fields {
     const { kernel } = this.#state;
     const flags: number[] = [];
     const maps: number[] = [];
     for (let page = pg; page < pg + n; page++) {
-      const word = pagemapWord(kernel, mm, this.addressOf(page));
-      const present = (word & PAGEMAP_WORD.present.mask) !== 0n;
-      const pfn = Number(word & PAGEMAP_WORD.frame.mask);
-      flags.push(present ? Number(kpageflags(kernel, pfn, 1)[0]! & KPAGE_FLAGS) : -1);
-      maps.push(present ? Number(kpagecount(kernel, pfn, 1)[0]!) : -1);
+      const entry = pagemapWord(kernel, mm, this.addressOf(page));
+      const present = (entry & PAGEMAP_WORD.present.mask) !== 0n;
+      const pfn = Number(entry & PAGEMAP_WORD.frame.mask);
+      const word = present ? kpageflags(kernel, pfn, 1)[0] : undefined;
+      flags.push(word === undefined ? -1 : Number(word & KPAGE_FLAGS));
+      maps.push(word === undefined ? -1 : Number(kpagecount(kernel, pfn, 1)[0]!));
     }
     return { flags: runsOf(flags), maps: runsOf(maps) };
   }
@@ -393,20 +420,24 @@ export class TraceSession {
     return torn === 0 ? { res: runsOf(res), words } : { res: runsOf(res), words, torn };
   }
 
-  /** What the CPU sees is in RAM: the devices of traces are private. */
   #load(page: number, word: number): number {
-    const { ram, memmap } = this.#state.kernel;
-    const { halves } = ram;
-    const at = 2 * (memmap.ramFrame(page as Page) * WORDS_PER_PAGE + word);
+    const { halves, at } = this.#wordAt(page, word);
     return (halves[at]! >>> 0) + (halves[at + 1]! >>> 0) * HALF;
   }
 
   #store(page: number, word: number, value: number): void {
-    const { ram, memmap } = this.#state.kernel;
-    const { halves } = ram;
-    const at = 2 * (memmap.ramFrame(page as Page) * WORDS_PER_PAGE + word);
+    const { halves, at } = this.#wordAt(page, word);
     halves[at] = value;
     halves[at + 1] = Math.floor(value / HALF);
+  }
+
+  /** Where a word of a page is that the CPU sees: in RAM, or in the memory of a coherent device. */
+  #wordAt(page: number, word: number): { readonly halves: Int32Array; readonly at: number } {
+    const { kernel } = this.#state;
+    const frame = kernel.memmap.ramFrame(page as Page);
+    if (frame < kernel.ram.frames) return { halves: kernel.ram.halves, at: 2 * (frame * WORDS_PER_PAGE + word) };
+    const { buffer, byteOffset } = kmapLocalPage(kernel, page as Page);
+    return { halves: new Int32Array(buffer, byteOffset, 2 * WORDS_PER_PAGE), at: 2 * word };
   }
 }
 

@@ -63,7 +63,8 @@ const words = { words: optional(listOf(word)), torn: optional(count) };
 const OPERATIONS = {
   open: { ...common, slot, dev: device, errno },
   close: { ...common, slot, dev: device, errno },
-  mmap: { ...common, ...range, prot: protection, kind: oneOf('private', 'shared'), errno },
+  // `off` of hmmrec-2: from that page on of the trace's file.
+  mmap: { ...common, ...range, prot: protection, kind: oneOf('private', 'shared'), off: optional(page), errno },
   munmap: { ...common, ...range, errno },
   mprotect: { ...common, ...range, prot: protection, errno },
   madvise: {
@@ -117,6 +118,10 @@ const OPERATIONS = {
   uffd_unregister: { ...common, ...range, errno },
   uffd_protect: { ...common, ...range, errno },
   uffd_resolve: { ...common, ...range, errno },
+  fread: { ...common, ...range, errno, ...words },
+  fwrite: { ...common, ...range, k: count, errno },
+  ftruncate: { ...common, n: count, errno },
+  fsync: { ...common, errno },
   kpage: { ...common, ...range, flags: runsOf(int(-1)), maps: runsOf(int(-1)) },
 } as const satisfies Readonly<Record<string, Shape>>;
 
@@ -150,6 +155,7 @@ const header = z.strictObject({
   pmd_size: z.literal(2097152),
   thp_enabled: z.string(),
   swap_pages: count.schema.optional(),
+  file_pages: count.schema.optional(),
   arena_pages: z
     .int()
     .positive()

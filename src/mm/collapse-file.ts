@@ -41,7 +41,7 @@ const { PG_dirty, PG_isolated, PG_lru, PG_swapbacked, PG_uptodate } = PAGE_FLAGS
  * Why 2 MiB could not become one page (`enum scan_result`), as the errno that madvise makes of it. `fail`: one of those for which madvise
  * has no errno of its own, and after which it does not go on (SCAN_FAIL, SCAN_VMA_CHECK, SCAN_TRUNCATED).
  */
-export type CollapseFailure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'ENOMEM'> | 'fail';
+export type CollapseFailure = Extract<Errno, 'EINVAL' | 'EAGAIN' | 'EBUSY' | 'ENOMEM'> | 'fail';
 
 /** `shmem_allowable_huge_orders()`: what is asked for by name is allowed, if its pages are aligned as those of a huge page would be. */
 export const mayCollapseFile = (vma: VmArea): boolean =>

@@ -48,7 +48,8 @@ const SKIPS: readonly CollapseFailure[] = ['EINVAL', 'EAGAIN'];
 /**
  * `madvise_collapse()` of a part of a VMA: every whole 2 MiB of it becomes a huge page. Precondition: mmap_lock held for
  * reading; it is dropped and taken for writing meanwhile, hence `vma` may be gone afterwards.
- * @returns EINVAL where nothing is mapped or may not be huge, EAGAIN where somebody holds a page, ENOMEM
+ * @returns EINVAL where nothing is mapped or may not be huge, EAGAIN where somebody holds a page, EBUSY where a userfaultfd watches what is
+ * not there (since 7.2; EINVAL before), ENOMEM
  */
 export function* madviseCollapse(kernel: Kernel, vma: VmArea, start: number, end: number): Sleeps<Result> {
   const { mm } = vma;
@@ -104,7 +105,7 @@ function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boo
     if (entryHasWp(kernel, low, high)) return 'EINVAL';
     if ((low | high) === 0 || (lowPresent(low) && (low & LOW_SPECIAL) !== 0)) {
       // A userfaultfd may want to hear of what is not there yet.
-      if (userfaultfdWp(vma)) return 'EINVAL';
+      if (userfaultfdWp(vma)) return 'EBUSY';
       continue;
     }
     if (!lowPresent(low)) {

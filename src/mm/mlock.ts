@@ -77,8 +77,13 @@ function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, as
   yield* modifyVmaFlags(kernel, vma, start, end, flags);
 }
 
-/** `__mm_populate()`: touch every page of the range, also where mappings are that are never locked. Takes mmap_lock, anew for each. */
+/**
+ * `__mm_populate()`: touch every page of the range, also where mappings are that are never locked. Takes mmap_lock, anew for each. A page
+ * that cannot be had is tried once more if others of its mapping were had before: `populate_vma_page_range()` has told of these only.
+ */
 export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<Result> {
+  /** End of the mapping of which some pages were had just now. */
+  let hadUpTo = start;
   for (let at = start; at < end; at += PAGE_SIZE) {
     yield* mm.mmapLock.downRead();
     try {
@@ -86,8 +91,15 @@ export function* mmPopulate(kernel: Kernel, mm: MmStruct, start: number, end: nu
       if (vma === undefined) return 'ENOMEM';
       if ((vma.flags & (VM_IO | VM_PFNMAP)) !== 0) continue;
       const errno = yield* populateVma(kernel, vma, at, at + PAGE_SIZE, true);
-      // As POSIX has it (`__mlock_posix_error_return()`).
-      if (errno !== 0) return errno === 'ENOMEM' ? 'EAGAIN' : 'ENOMEM';
+      if (errno === 0) {
+        hadUpTo = vma.end;
+      } else if (at < hadUpTo) {
+        hadUpTo = at;
+        at -= PAGE_SIZE;
+      } else {
+        // As POSIX has it (`__mlock_posix_error_return()`).
+        return errno === 'ENOMEM' ? 'EAGAIN' : 'ENOMEM';
+      }
     } finally {
       mm.mmapLock.upRead();
     }

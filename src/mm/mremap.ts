@@ -25,7 +25,7 @@ import {
   vmaIsAnonymous,
   vmaLookup,
 } from './vma.js';
-import { mergeVma, setVmaEnd } from './vma-merge.js';
+import { mergeVma, setVmaEnd, splitVma } from './vma-merge.js';
 
 /** MREMAP_*. */
 export interface MremapFlags {
@@ -193,6 +193,11 @@ const pagesForTables = (length: number): number => Math.min(Math.ceil(length / P
 /** `move_vma()`. Precondition: nothing is mapped at [to, to + newLen). */
 function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Errno> {
   const { mm, addr, oldLen, newLen, flags } = remap;
+  if (flags.dontunmap && (vmaLookup(mm, addr)!.flags & VM_LOCKED) !== 0) {
+    // prep_move_vma(): what stays behind will not be locked, what lies beside it still is.
+    yield* splitVma(kernel, mm, addr);
+    yield* splitVma(kernel, mm, addr + oldLen);
+  }
   yield* reclaimUntilFree(kernel, pagesForTables(oldLen));
   copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
   const end = addr + oldLen;
@@ -224,12 +229,12 @@ function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: 
   mergeVma(kernel, copy);
 }
 
-/**
- * `dontunmap_complete()`: the old VMA, all of it, is locked no more. (Linux goes on counting it in `mm->locked_vm`, for ever; here VmLck is
- * what is locked.) If it maps nothing any more the reverse map need not lead there.
- */
+/** `dontunmap_complete()`: the old VMA is locked no more. If it maps nothing any more the reverse map need not lead there. */
 function dontunmapComplete(kernel: Kernel, mm: MmStruct, start: number, end: number): void {
   const vma = vmaLookup(mm, start)!;
   vma.flags &= ~VM_LOCKED_MASK;
-  if (vma.start === start && vma.end === end) anonVmaUnlink(kernel, vma);
+  if (vma.start !== start || vma.end !== end) return;
+  anonVmaUnlink(kernel, vma);
+  // As any anonymous memory without a page: it can merge with what is around it.
+  if (vmaIsAnonymous(vma)) vma.pgoff = start / PAGE_SIZE;
 }

@@ -22,7 +22,7 @@ import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
 import { pageIsAnon, pageTestFlag } from './page.js';
 import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
-import { VM_SHARED, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
+import { tracksWrites, VM_SHARED, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
 
 const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
 
@@ -37,8 +37,15 @@ export function changePte(kernel: Kernel, vma: VmArea, at: number): void {
 /** Low half of a present entry (given by its halves) as the VMA allows it by now. */
 export function changedPresentLow(kernel: Kernel, vma: VmArea, old: number, high: number): number {
   const low = (old & ~PROT_BITS) | vmaPageProt(vma);
-  return (low & LOW_WRITE) === 0 && canChangePteWritable(kernel, vma, low, high) ? low | LOW_WRITE : low;
+  if ((low & LOW_WRITE) !== 0 || !wantsWriteUpgrade(vma)) return low;
+  return canChangePteWritable(kernel, vma, low, high) ? low | LOW_WRITE : low;
 }
+
+/**
+ * `vma_wants_manual_pte_write_upgrade()`: of shared memory whose writes only soft-dirty bits or a userfaultfd follow Linux takes the
+ * protection, which lacks the right to write for their sake, for one that a driver has chosen; what is dirty there faults once more.
+ */
+const wantsWriteUpgrade = (vma: VmArea): boolean => (vma.flags & VM_SHARED) === 0 || tracksWrites(vma.file);
 
 /** A non-present entry, of either level, loses its right to write, for good: mprotect never gives it one. */
 export function changeLeaf(kernel: Kernel, at: number, low: number, high: number): void {

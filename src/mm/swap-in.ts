@@ -21,7 +21,7 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type SwapEntry, swapEntry, swapEntryOfPte } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pte } from '../base/brand.js';
-import { folioUnlock, pageRefAdd, pageRefCount } from '../sync/page-ref.js';
+import { folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { peek32, readPte, setPteHalves } from '../sync/word.js';
 import { reclaimAndRetry } from './alloc.js';
@@ -94,17 +94,18 @@ function mapSwappedPage(
   const { words } = kernel.memmap;
   const low = peek32(kernel.ram.halves, 2 * at);
   kernel.swap.drop(entry);
-  // The area is as fast as RAM: to keep a copy in it would save nothing (SWP_SYNCHRONOUS_IO).
-  folioFreeSwap(kernel, page);
   vma.mm.rssAnon++;
   vma.mm.swapents--;
-  const exclusive = (low & LOW_SWP_EXCLUSIVE) !== 0 || pageRefCount(words, page) === 1;
+  // What is not known to be exclusive never is: the swap cache has a reference, too.
+  const exclusive = (low & LOW_SWP_EXCLUSIVE) !== 0;
   let flags = vmaPageProt(vma) | LOW_ACCESSED | carriedToPresent(low);
   if (exclusive && mayWrite(vma, flags)) flags |= write ? LOW_WRITE | LOW_MKDIRTY : LOW_WRITE;
   if (!pageIsAnon(words, page)) setFirstMapping(kernel, vma, addr, page, exclusive);
   pageAddAnonRmap(kernel, page, exclusive);
   const pfn = kernel.memmap.pageToPfn(page);
   setPteHalves(kernel.ram.words, at, presentLow(pfn, flags), presentHigh(pfn));
+  // The area is as fast as RAM: to keep a copy in it would save nothing (SWP_SYNCHRONOUS_IO).
+  folioFreeSwap(kernel, page);
 }
 
 /** Would nobody want to hear of a first store? */

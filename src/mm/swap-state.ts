@@ -2,7 +2,8 @@
  * The swap cache: pages that belong to a swap slot. Linux: mm/swap_state.c, mm/swapfile.c folio_free_swap(), free_swap_and_cache().
  *
  * A page is in it while it is on its way out or in, and afterwards as long as somebody still has the slot's entry in a page table:
- * whoever faults next gets the same page, so what fork shared stays shared. The cache holds one reference.
+ * whoever faults next gets the same page, so what fork shared stays shared. When the last such entry is dropped and not faulted on, the
+ * page stays as long as it is mapped: what is in the slot spares it from being written again. The cache holds one reference.
  */
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NO_SWAP_ENTRY, type SwapEntry } from '../abi/swap-entry.js';
@@ -10,7 +11,7 @@ import { NULL_PAGE, type Page } from '../base/brand.js';
 import { injects } from '../base/injection.js';
 import { pageRefAdd } from '../sync/page-ref.js';
 import type { Kernel } from './kernel.js';
-import { pageClearFlag, pageSetFlag, pageTestFlag } from './page.js';
+import { folioMapcount, pageClearFlag, pageSetFlag, pageTestFlag } from './page.js';
 import { putPage } from './put-page.js';
 
 const { PG_dirty, PG_lru, PG_swapbacked, PG_swapcache, PG_uptodate } = PAGE_FLAGS;
@@ -87,14 +88,20 @@ export function folioFreeSwap(kernel: Kernel, page: Page): boolean {
 }
 
 /**
- * `free_swap_and_cache()`: a page table entry of the slot has gone; the last one takes the cached page along. (In Linux a page
- * whose lock is taken stays, for reclaim to find. Here whoever has the lock looks whether the page is in the cache still.)
+ * `free_swap_and_cache()`: a page table entry of the slot has gone; the last one takes the cached page along, unless somebody maps it
+ * and swap is not short. (In Linux a page whose lock is taken stays, for reclaim to find. Here whoever has the lock looks whether the
+ * page is in the cache still.)
  */
 export function freeSwapAndCache(kernel: Kernel, entry: SwapEntry): void {
-  kernel.swap.drop(entry);
-  if (kernel.swap.count(entry) > 0) return;
-  const page = kernel.swap.cachedPage(entry);
-  if (page === NULL_PAGE) return;
-  pageSetFlag(kernel.memmap.words, page, PG_dirty);
-  deleteFromSwapCache(kernel, page);
+  const { swap, memmap } = kernel;
+  swap.drop(entry);
+  const page = swap.cachedPage(entry);
+  if (page === NULL_PAGE || (folioMapcount(memmap.words, page) > 0 && !swap.full)) return;
+  folioFreeSwap(kernel, page);
+}
+
+/** `free_swap_cache()`: a mapping of the page has gone; with the last one the page leaves the swap cache, if no entry has the slot. */
+export function freeSwapCache(kernel: Kernel, page: Page): void {
+  const { words } = kernel.memmap;
+  if (pageTestFlag(words, page, PG_swapcache) && folioMapcount(words, page) === 0) folioFreeSwap(kernel, page);
 }

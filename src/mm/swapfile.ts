@@ -61,6 +61,11 @@ export class SwapSpace {
     return this.#areas.reduce((sum, { free }) => sum + free, 0);
   }
 
+  /** `vm_swap_full()`: more than half of it is in use. */
+  get full(): boolean {
+    return this.free * 2 < this.total;
+  }
+
   /** Pages in the swap cache. */
   get cached(): number {
     return this.#areas.reduce(

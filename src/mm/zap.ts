@@ -26,7 +26,7 @@ import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { rssAdd, rssAddMigrating } from './rss.js';
-import { freeSwapAndCache } from './swap-state.js';
+import { freeSwapAndCache, freeSwapCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
 
@@ -77,7 +77,10 @@ export function* zapRange(
     }
     unlockTable(kernel, table);
     flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
-    for (const page of gathered) putPage(kernel, page);
+    for (const page of gathered) {
+      freeSwapCache(kernel, page);
+      putPage(kernel, page);
+    }
     gathered.length = 0;
     if (why === 'discard' && !kept && stop - at === PMD_SIZE) freeLeafTable(kernel, mm, at as VirtAddr);
     at = nextMappedLeaf(kernel, mm, stop, end);
