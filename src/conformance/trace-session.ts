@@ -7,7 +7,7 @@
  * device of a slot, the number of a write): an answer that contradicts the record is a divergence.
  */
 import { PAGE_SIZE } from '../abi/address.js';
-import { type Result, VM_FAULT_SIGSEGV } from '../abi/errno.js';
+import type { Result } from '../abi/errno.js';
 import { PAGEMAP_WORD } from '../abi/pagemap-word.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import { PfnlessError } from '../base/errors.js';
@@ -17,7 +17,6 @@ import type { MachineState } from '../machine/state.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages, putUserPages, unpinUserPages } from '../mm/gup.js';
-import { kmapLocalPage } from '../mm/highmem.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
 import { createMm, exitMm, type MmStruct } from '../mm/mm-struct.js';
@@ -27,7 +26,6 @@ import { doMremap } from '../mm/mremap.js';
 import { KPF, kpagecount, kpageflags } from '../mm/proc-page.js';
 import { pagemapWord } from '../mm/proc-pagemap.js';
 import { smapsRange } from '../mm/proc-smaps.js';
-import { mappedPage, userPage } from '../mm/uaccess.js';
 import {
   createUserfaultfd,
   releaseUserfaultfd,
@@ -40,15 +38,12 @@ import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
+import { cpuRead, cpuWrite, wordsOf, writtenWord } from './trace-cpu.js';
 import { TraceFile } from './trace-file.js';
 
 type Operation<Name extends TraceOperation['op']> = Extract<TraceOperation, { op: Name }>;
 type MirrorOperation = Exclude<Extract<TraceOperation, { slot: number }>, { op: 'open' | 'close' }>;
 
-/** Words of a page that the recorder's CPU writes and looks at: the first and the last. */
-const WORDS_PER_PAGE = PAGE_SIZE / 8;
-const LAST_WORD = WORDS_PER_PAGE - 1;
-const HALF = 2 ** 32;
 /** Slots 0..3 are opened by the parent, 4..7 by the child. */
 const SLOTS = 8;
 const SLOTS_OF_ONE = 4;
@@ -185,9 +180,9 @@ export class TraceSession {
       case 'exit':
         return yield* this.#exit(party);
       case 'cpu_write':
-        return yield* this.#cpuWrite(mm, operation);
+        return yield* cpuWrite(kernel, mm, operation, this.addressOf(operation.pg), this.#writes);
       case 'cpu_read':
-        return yield* this.#cpuRead(mm, operation);
+        return yield* cpuRead(kernel, mm, operation, this.addressOf(operation.pg));
       case 'smaps': {
         const { ref: _, lazy: __, lck, ...sums } = smapsRange(kernel, mm, this.addressOf(0), this.#pages);
         return this.#extended ? { ...sums, lck } : sums;
@@ -211,6 +206,7 @@ export class TraceSession {
         yield* clearRefs(kernel, mm, operation.what);
         return errnoOf(0);
       case 'uffd_open':
+        if (this.#userfaultfd !== null) return { errno: 'one userfaultfd at a time' };
         this.#userfaultfd = createUserfaultfd(mm, { wpAsync: true });
         return errnoOf(0);
       case 'uffd_close':
@@ -343,14 +339,9 @@ export class TraceSession {
   #letGo(hold: Hold | null, release: typeof putUserPages): Fields {
     if (hold === null) return { errno: 'EINVAL' };
     const { kernel } = this.#state;
-    const words: number[] = [];
-    let torn = 0;
-    for (const page of hold.pages) {
-      words.push(this.#load(page, 0));
-      if (words.at(-1) !== this.#load(page, LAST_WORD)) torn++;
-    }
+    const held = wordsOf(kernel, hold.pages);
     release(kernel, hold.pages);
-    return torn === 0 ? { errno: '0', words } : { errno: '0', words, torn };
+    return { errno: '0', ...held };
   }
 
   #openFile(): TraceFile {
@@ -381,63 +372,6 @@ export class TraceSession {
       maps.push(word === undefined ? -1 : Number(kpagecount(kernel, pfn, 1)[0]!));
     }
     return { flags: runsOf(flags), maps: runsOf(maps) };
-  }
-
-  /** Two stores a page; a page that traps is passed over, as the recorder's signal handler does. */
-  *#cpuWrite(mm: MmStruct, { pg, n }: Operation<'cpu_write'>): Sleeps<Fields> {
-    const { kernel } = this.#state;
-    const k = this.#writes;
-    const res: Outcome[] = [];
-    for (let page = pg; page < pg + n; page++) {
-      const addr = this.addressOf(page);
-      let first = mappedPage(kernel, mm, addr, true);
-      if (first < 0) first = yield* userPage(kernel, mm, addr, true);
-      if (first >= 0) this.#store(first, 0, writtenWord(k, page));
-      let last = first < 0 ? first : mappedPage(kernel, mm, lastWordOf(addr), true);
-      if (first >= 0 && last < 0) last = yield* userPage(kernel, mm, lastWordOf(addr), true);
-      if (last >= 0) this.#store(last, LAST_WORD, writtenWord(k, page));
-      res.push(outcomeOf(last));
-    }
-    return { res: runsOf(res) };
-  }
-
-  *#cpuRead(mm: MmStruct, { pg, n }: Operation<'cpu_read'>): Sleeps<Fields> {
-    const { kernel } = this.#state;
-    const res: Outcome[] = [];
-    const words: (number | null)[] = [];
-    let torn = 0;
-    for (let page = pg; page < pg + n; page++) {
-      const addr = this.addressOf(page);
-      let first = mappedPage(kernel, mm, addr, false);
-      if (first < 0) first = yield* userPage(kernel, mm, addr, false);
-      const word = first < 0 ? null : this.#load(first, 0);
-      let last = first < 0 ? first : mappedPage(kernel, mm, lastWordOf(addr), false);
-      if (first >= 0 && last < 0) last = yield* userPage(kernel, mm, lastWordOf(addr), false);
-      if (last >= 0 && this.#load(last, LAST_WORD) !== word) torn++;
-      words.push(last < 0 ? null : word);
-      res.push(outcomeOf(last));
-    }
-    return torn === 0 ? { res: runsOf(res), words } : { res: runsOf(res), words, torn };
-  }
-
-  #load(page: number, word: number): number {
-    const { halves, at } = this.#wordAt(page, word);
-    return (halves[at]! >>> 0) + (halves[at + 1]! >>> 0) * HALF;
-  }
-
-  #store(page: number, word: number, value: number): void {
-    const { halves, at } = this.#wordAt(page, word);
-    halves[at] = value;
-    halves[at + 1] = Math.floor(value / HALF);
-  }
-
-  /** Where a word of a page is that the CPU sees: in RAM, or in the memory of a coherent device. */
-  #wordAt(page: number, word: number): { readonly halves: Int32Array; readonly at: number } {
-    const { kernel } = this.#state;
-    const frame = kernel.memmap.ramFrame(page as Page);
-    if (frame < kernel.ram.frames) return { halves: kernel.ram.halves, at: 2 * (frame * WORDS_PER_PAGE + word) };
-    const { buffer, byteOffset } = kmapLocalPage(kernel, page as Page);
-    return { halves: new Int32Array(buffer, byteOffset, 2 * WORDS_PER_PAGE), at: 2 * word };
   }
 }
 
@@ -483,17 +417,6 @@ function* onRange(
 }
 
 const errnoOf = (result: Result): { readonly errno: string } => ({ errno: result === 0 ? '0' : result });
-
-/** What write `k` stores into a page of the arena. */
-const writtenWord = (k: number, page: number): number => k * 4096 + page;
-const lastWordOf = (addr: VirtAddr): VirtAddr => (addr + 8 * LAST_WORD) as VirtAddr;
-
-type Outcome = 'ok' | 'SIGSEGV' | 'SIGBUS';
-/** Of an access to a page, or ~VM_FAULT_*. */
-function outcomeOf(page: number): Outcome {
-  if (page >= 0) return 'ok';
-  return (~page & VM_FAULT_SIGSEGV) !== 0 ? 'SIGSEGV' : 'SIGBUS';
-}
 
 /** A successful access that read. */
 function withWords({ cpages, words, torn }: AccessOutcome): Fields {

@@ -125,6 +125,25 @@ const OPERATIONS = {
   kpage: { ...common, ...range, flags: runsOf(int(-1)), maps: runsOf(int(-1)) },
 } as const satisfies Readonly<Record<string, Shape>>;
 
+/** Operations that hmmrec-1 does not have. */
+const OPERATIONS_2: ReadonlySet<string> = new Set([
+  'mremap_to',
+  'mlock',
+  'munlock',
+  'clear_refs',
+  'uffd_open',
+  'uffd_close',
+  'uffd_register',
+  'uffd_unregister',
+  'uffd_protect',
+  'uffd_resolve',
+  'fread',
+  'fwrite',
+  'ftruncate',
+  'fsync',
+  'kpage',
+]);
+
 export type OperationName = keyof typeof OPERATIONS;
 type OperationOf<Name extends OperationName> = { op: Name } & Shaped<(typeof OPERATIONS)[Name]>;
 export type TraceOperation = { [Name in OperationName]: OperationOf<Name> }[OperationName];
@@ -238,7 +257,7 @@ function uncovered(
 }
 
 /** What a schema cannot say: how the other fields fit each other. */
-function inconsistency(operation: TraceOperation, { arena_pages, devices }: TraceHeader): string | null {
+function inconsistency(operation: TraceOperation, { trace, arena_pages, devices }: TraceHeader): string | null {
   if ('pg' in operation && operation.pg + operation.n > arena_pages) {
     return `pg: the range of ${operation.n} pages at ${operation.pg} leaves the arena of ${arena_pages} pages`;
   }
@@ -248,7 +267,32 @@ function inconsistency(operation: TraceOperation, { arena_pages, devices }: Trac
   if (operation.op === 'open' && (operation.dev < 0 || operation.dev >= devices.length)) {
     return `dev: there is no device ${operation.dev}, the trace has ${devices.length}`;
   }
-  return null;
+  if (operation.op === 'mremap_to' && operation.dst + operation.len > arena_pages) {
+    return `dst: the range of ${operation.len} pages at ${operation.dst} leaves the arena of ${arena_pages} pages`;
+  }
+  return unlikeFormat(operation, trace);
+}
+
+const ADVICE_1: ReadonlySet<string> = new Set(['DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE', 'FREE']);
+
+/** What only the other format has, or what this one always has and the line has not. */
+function unlikeFormat(operation: TraceOperation, format: TraceHeader['trace']): string | null {
+  const second = format === 'hmmrec-2';
+  for (const name of ['st0', 'st1'] as const) {
+    const state = operation[name];
+    if (state !== undefined && (state.sd !== undefined) !== second) {
+      return `${name}.sd: ${second ? 'missing; every state of hmmrec-2 has it' : 'of hmmrec-2, the trace is hmmrec-1'}`;
+    }
+  }
+  if (operation.op === 'smaps' && (operation.lck !== undefined) !== second) {
+    return `lck: ${second ? 'missing; smaps of hmmrec-2 has it' : 'of hmmrec-2, the trace is hmmrec-1'}`;
+  }
+  if (second) return null;
+  if (OPERATIONS_2.has(operation.op)) return `op: ${operation.op} is of hmmrec-2, the trace is hmmrec-1`;
+  if (operation.op === 'madvise' && !ADVICE_1.has(operation.advice)) {
+    return `advice: ${operation.advice} is of hmmrec-2, the trace is hmmrec-1`;
+  }
+  return operation.op === 'mmap' && operation.off !== undefined ? 'off: of hmmrec-2, the trace is hmmrec-1' : null;
 }
 
 /** What the schema of an operation says to a line that is JSON. */
