@@ -40,6 +40,8 @@ export const carriedToPresent = (low: number): number =>
 const PFN_SHIFT = PTE.pfn.low;
 const PFN_HIGH_UNIT = 2 ** (32 - PFN_SHIFT);
 const PFN_HIGH_MASK = 2 ** (PTE.pfn.high - 31) - 1;
+/** All flags that the low half of a present entry may have. */
+export const LOW_FLAGS = (1 << PFN_SHIFT) - 1;
 /** The same for the number in a softleaf: it begins at bit 9. */
 const OFFSET_SHIFT = SWP.offset.low;
 const OFFSET_HIGH_UNIT = 2 ** (32 - OFFSET_SHIFT);

@@ -54,7 +54,7 @@ import {
 import { folioMapcount, isLargeFolio, pageIsAnon, pagePgmapId, pageSetFlag, pageTestFlag } from './page.js';
 import { folioMappings } from './page-vma-mapped.js';
 import { allocLeafTable, leafTable, lockTable, NO_TABLE, pteIndex, type TableIndex, unlockTable } from './pgtable.js';
-import { changePte } from './pte-protect.js';
+import { changePtes } from './pte-protect.js';
 import { putPage } from './put-page.js';
 import { removeDeviceExclusiveEntry } from './restore-exclusive.js';
 import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } from './rmap.js';
@@ -126,7 +126,7 @@ function doPteMissing(
 /** `do_numa_page()`: an entry without access rights in a VMA that has some gets what the VMA allows. */
 function doNumaPage(kernel: Kernel, vma: VmArea, table: TableIndex, at: number): VmFault {
   lockTable(kernel, table);
-  changePte(kernel, vma, at);
+  changePtes(kernel, vma, at, at + 1);
   unlockTable(kernel, table);
   return 0;
 }

@@ -1,5 +1,5 @@
 /** Changing protection. Linux: mm/mprotect.c. */
-import { isPageAligned, PAGE_SIZE, PMD_SIZE, PUD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PMD_SIZE, PUD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
@@ -27,7 +27,7 @@ import {
   tableOf,
   unlockTable,
 } from './pgtable.js';
-import { changeLeaf, changePte } from './pte-protect.js';
+import { changeLeaf, changePtes } from './pte-protect.js';
 import { flushTlbRange } from './tlbflush.js';
 import {
   VM_ACCESS_FLAGS,
@@ -137,16 +137,17 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number): 
   const { halves } = kernel.ram;
   let flush = false;
   lockTable(kernel, table);
-  for (let at = table + pteIndex(from), addr = from; addr < stop; at++, addr += PAGE_SIZE) {
+  const last = table + pteIndex(stop - 1);
+  for (let at = table + pteIndex(from); at <= last; ) {
     const high = peek32(halves, 2 * at + 1);
     const seen = peek32(halves, 2 * at);
-    if ((seen | high) === 0) continue;
-    if (!lowPresent(seen)) {
-      changeLeaf(kernel, at, seen, high);
+    if (lowPresent(seen)) {
+      at += changePtes(kernel, vma, at, last + 1);
+      flush = true;
       continue;
     }
-    changePte(kernel, vma, at);
-    flush = true;
+    if ((seen | high) !== 0) changeLeaf(kernel, at, seen, high);
+    at++;
   }
   if (flush) flushTlbRange(kernel, vma.mm, from as VirtAddr, stop as VirtAddr);
   unlockTable(kernel, table);

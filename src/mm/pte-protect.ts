@@ -4,7 +4,9 @@ import {
   halvesPfn,
   highMigrationFlags,
   highType,
+  LOW_ACCESSED,
   LOW_DIRTY,
+  LOW_FLAGS,
   LOW_PRESENT,
   LOW_PROTNONE,
   LOW_SOFT_DIRTY,
@@ -18,20 +20,60 @@ import {
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Pfn } from '../base/brand.js';
+import { folioHead } from '../sync/page-ref.js';
 import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import type { Kernel } from './kernel.js';
-import { pageIsAnon, pageTestFlag } from './page.js';
+import { folioNrPages, isLargeFolio, pageIsAnon, pageTestFlag } from './page.js';
 import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
 import { tracksWrites, VM_SHARED, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
 
 const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
 
-/** `pte_modify()`: the present entry at `at` gets what the VMA allows. Precondition: page table lock held. */
-export function changePte(kernel: Kernel, vma: VmArea, at: number): void {
+/**
+ * `change_present_ptes()`: the present entry at `at` and those after it, before `end`, that are changed with it: they map the next pages of
+ * the same large folio and differ in no more than accessed and dirty bits. All of them get what any of them has of these; and if any
+ * but the first is dirty, all count as soft-dirty. Precondition: page table lock held.
+ * @param set flags to set beside what the VMA allows
+ * @param clear flags to take away
+ * @returns how many entries were changed
+ */
+export function changePtes(kernel: Kernel, vma: VmArea, at: number, end: number, set = 0, clear = 0): number {
   const { halves, words } = kernel.ram;
+  const count = batchLength(kernel, at, end);
+  let gathered = 0;
+  for (let each = at; count > 1 && each < at + count; each++) {
+    const low = peek32(halves, 2 * each);
+    gathered |= low & (LOW_ACCESSED | LOW_DIRTY);
+    if (each > at && (low & LOW_DIRTY) !== 0) gathered |= LOW_SOFT_DIRTY;
+  }
+  for (let each = at; each < at + count; each++) {
+    const high = peek32(halves, 2 * each + 1);
+    // Hardware may set accessed and dirty until the entry is cleared.
+    const low = ((getAndClearPteLow(words, each) | gathered) & ~clear) | set;
+    setPteHalves(words, each, changedPresentLow(kernel, vma, low, high), high);
+  }
+  return count;
+}
+
+/** `mprotect_folio_pte_batch()`. Precondition: the entry at `at` is present. */
+function batchLength(kernel: Kernel, at: number, end: number): number {
+  const { halves } = kernel.ram;
+  const { words } = kernel.memmap;
+  const low = peek32(halves, 2 * at);
   const high = peek32(halves, 2 * at + 1);
-  // Hardware may set accessed and dirty until the entry is cleared.
-  setPteHalves(words, at, changedPresentLow(kernel, vma, getAndClearPteLow(words, at), high), high);
+  if ((low & LOW_SPECIAL) !== 0) return 1;
+  const pfn = halvesPfn(low, high);
+  const page = kernel.memmap.pfnToPage(pfn as Pfn);
+  const head = folioHead(words, page);
+  if (!isLargeFolio(words, head)) return 1;
+  const most = Math.min(end - at, head + folioNrPages(words, head) - page);
+  let count = 1;
+  for (; count < most; count++) {
+    const next = peek32(halves, 2 * (at + count));
+    if (((next ^ low) & LOW_FLAGS & ~(LOW_ACCESSED | LOW_DIRTY)) !== 0) break;
+    if (halvesPfn(next, peek32(halves, 2 * (at + count) + 1)) !== pfn + count) break;
+  }
+  return count;
 }
 
 /** Low half of a present entry (given by its halves) as the VMA allows it by now. */

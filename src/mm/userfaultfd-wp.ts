@@ -34,7 +34,7 @@ import {
   unlockTable,
 } from './pgtable.js';
 import { isWpMarker, setWpMarker, usesWpMarkers } from './pte-marker.js';
-import { changedPresentLow, changeLeaf } from './pte-protect.js';
+import { changedPresentLow, changeLeaf, changePtes } from './pte-protect.js';
 import { flushTlbRange } from './tlbflush.js';
 import { type VmArea, vmaIsAnonymous } from './vma.js';
 
@@ -85,7 +85,15 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number, c
     const count = huge === NO_TABLE ? (stop - from) / PAGE_SIZE : 1;
     lockTable(kernel, tableOf(first));
     let flush = false;
-    for (let at = first; at < first + count; at++) flush = changeEntry(kernel, vma, at, change) || flush;
+    for (let at = first; at < first + count; ) {
+      if (huge === NO_TABLE && lowPresent(peek32(kernel.ram.halves, 2 * at))) {
+        const [set, clear] = change === 'protect' ? [LOW_UFFD_WP, 0] : [0, LOW_UFFD_WP];
+        at += changePtes(kernel, vma, at, first + count, set, clear);
+        flush = true;
+      } else {
+        flush = changeEntry(kernel, vma, at++, change) || flush;
+      }
+    }
     // Before the lock goes: who is told that a page is protected must not be written past.
     if (flush) flushTlbRange(kernel, mm, from as VirtAddr, stop as VirtAddr);
     unlockTable(kernel, tableOf(first));
@@ -93,7 +101,7 @@ function* changeTable(kernel: Kernel, vma: VmArea, from: number, stop: number, c
   }
 }
 
-/** One entry, of whichever level. Returns whether a translation may be in a TLB. */
+/** One entry that is huge or not present. Returns whether a translation may be in a TLB. */
 function changeEntry(kernel: Kernel, vma: VmArea, at: number, change: WpChange): boolean {
   const { halves, words } = kernel.ram;
   const high = peek32(halves, 2 * at + 1);
