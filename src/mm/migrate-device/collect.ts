@@ -83,9 +83,10 @@ export function* migrateVmaCollect(kernel: Kernel, args: MigrateVma): Sleeps<voi
     collectHoles(args, at, mapped);
     if (mapped >= end) break;
     const stop = Math.min(nextLeaf(mapped), end);
+    const faultFolio = folioOfFault(kernel, args);
     const small = leafTable(kernel, vma.mm, mapped as VirtAddr) !== NO_TABLE;
     if (small || !(yield* collectHuge(kernel, args, mapped as VirtAddr, stop))) {
-      yield* collectTable(kernel, args, mapped as VirtAddr, stop);
+      yield* collectTable(kernel, args, mapped as VirtAddr, stop, faultFolio);
     }
     at = stop;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
@@ -183,10 +184,13 @@ function* splitForMigration(kernel: Kernel, args: MigrateVma, page: Page, head: 
   return split;
 }
 
-/** `migrate_vma_collect_pmd()`: the entries of one leaf table. Large folios among them are split first. */
-function* collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): Sleeps<void> {
+/**
+ * `migrate_vma_collect_pmd()`: the entries of one leaf table. Large folios among them are split first.
+ * @param faultFolio first page of the fault's folio before anything was split
+ */
+function* collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number, faultFolio: Page): Sleeps<void> {
   for (let at: number = from; at < stop; ) {
-    const large = collectEntries(kernel, args, at as VirtAddr, stop);
+    const large = collectEntries(kernel, args, at as VirtAddr, stop, faultFolio);
     if (large === NULL_PAGE) return;
     at = args.start + args.npages * PAGE_SIZE;
     const { words } = kernel.memmap;
@@ -200,7 +204,7 @@ function* collectTable(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: n
 }
 
 /** Collect under the lock of the table, up to `stop` or to a page of a large folio, which is returned then. */
-function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number): Page {
+function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: number, faultFolio: Page): Page {
   const table = leafTable(kernel, args.vma.mm, from);
   if (table === NO_TABLE) {
     args.npages += (stop - from) / PAGE_SIZE;
@@ -221,7 +225,7 @@ function collectEntries(kernel: Kernel, args: MigrateVma, from: VirtAddr, stop: 
         large = page;
         break;
       }
-      if (takePage(kernel, args, at, low, mpfn)) {
+      if (takePage(kernel, faultFolio, at, low, mpfn)) {
         args.cpages++;
         flush ||= lowPresent(low);
       } else {
@@ -275,19 +279,20 @@ function selectsPresent(kernel: Kernel, page: Page, flags: number, owner: object
  * Lock the page and put a migration entry where it was mapped. Linux takes a reference before it tries the lock and drops
  * the mapping's reference afterwards; the two cancel out, so the mapping's reference simply becomes the migration's.
  */
-function takePage(kernel: Kernel, args: MigrateVma, at: number, seenLow: number, mpfn: Mpfn): boolean {
+function takePage(kernel: Kernel, faultFolio: Page, at: number, seenLow: number, mpfn: Mpfn): boolean {
   const { sites } = kernel;
   const { words } = kernel.memmap;
   const page = kernel.addressing.migratePfnToPage(mpfn);
   if (page === NULL_PAGE || !pageHasMapping(words, page)) return false;
-  // The fault that asks for this migration has locked its page already.
-  if (page !== args.faultPage && (injects(kernel, 'trylock-lost') || !folioTrylock(words, page))) return false;
+  // The fault that asks for this migration has locked its folio already. Was that split just now, then its page is locked too, but Linux
+  // knows only the first page of what it was: any other stays, and the access faults again.
+  if (page !== faultFolio && (injects(kernel, 'trylock-lost') || !folioTrylock(words, page))) return false;
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   // Hardware may set accessed and dirty until the entry is cleared, so the exchanged value counts, not the one read before.
   const present = lowPresent(seenLow);
   if (exclusive && present && pageMaybeDmaPinned(words, page)) {
     // folio_try_share_anon_rmap_pte(): a pinned page must not lose that it is exclusive, even for the time of a migration.
-    if (page !== args.faultPage) folioUnlock(words, page);
+    if (page !== faultFolio) folioUnlock(words, page);
     return false;
   }
   const found = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
