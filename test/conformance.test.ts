@@ -101,12 +101,20 @@ describe('an altered trace', () => {
 
 describe('a malformed trace', () => {
   const text = textOf('scen-migrate_basic');
+  const RANDOM = textOf('seed-0001');
   const lines = text.trimEnd().split('\n');
   const joined = (...some: (string | undefined)[]) => some.join('\n');
 
   test.each([
     ['an empty file', '', /^t:1: the trace is empty/],
-    ['another format', text.replace('hmmrec-1', 'hmmrec-2'), /^t:1: trace: expected the format "hmmrec-1"/],
+    ['another format', text.replace('hmmrec-1', 'hmmrec-3'), /^t:1: trace: expected the format "hmmrec-1" or "hmmrec-2"/],
+    ['states of the other format', text.replace('hmmrec-1', 'hmmrec-2'), /^t:2: st0\.sd: missing/],
+    [
+      'an operation of the other format',
+      RANDOM.replace('"op":"munmap"', '"op":"munlock"'),
+      /: op: munlock is of hmmrec-2/,
+    ],
+    ['advice of the other format', RANDOM.replace('"DONTNEED"', '"COLD"'), /: advice: COLD is of hmmrec-2/],
     ['broken JSON', joined(lines[0], '{"i":', lines.at(-1)), /^t:2: not a line of JSON/],
     ['an unknown operation', text.replace('"op":"snapshot"', '"op":"snapshoot"'), /^t:6: op: /],
     ['an unknown field', text.replace('"i":3,', '"i":3,"x":1,'), /^t:5: .*"x"/],

@@ -84,9 +84,9 @@ function differenceOf(operation: TraceOperation, field: string, expected: unknow
   return { field, expected: show(expected), actual: show(actual), page: null };
 }
 
-/** Traces of a kernel without the series have swap types 28, 29, 30; with it they are 25, 26, 27 (TRACE_FORMAT.md). */
+/** What a kernel without the series has as swap types 24 to 30 is three less with it; device private 28, 29 become 25, 26. */
 const SERIES_TYPE_SHIFT = 3 << 8;
-const FIRST_DEVICE_TYPE = 28 << 8;
+const FIRST_SPECIAL_TYPE = 24 << 8;
 /** Markers are last under either. */
 const MARKER_TYPE = 31 << 8;
 const SWAP_FORMAT = 2;
@@ -119,7 +119,7 @@ export function compareState(
 
 type Runs = readonly (readonly [number, number])[];
 
-/** @param typeShift what to take from the swap types of a device's entries */
+/** @param typeShift what to take from special swap types */
 function comparePages(
   name: string,
   field: string,
@@ -132,7 +132,7 @@ function comparePages(
   for (let run = 0; run < recorded.length; run++) {
     const [value, length] = recorded[run]!;
     const isShifted =
-      typeShift !== 0 && value >= FIRST_DEVICE_TYPE && value < MARKER_TYPE && (value & SWAP_FORMAT) !== 0;
+      typeShift !== 0 && value >= FIRST_SPECIAL_TYPE && value < MARKER_TYPE && (value & SWAP_FORMAT) !== 0;
     const expected = isShifted ? value - typeShift : value;
     const stop = page + length;
     while (page < stop && actual[page] === expected) page++;

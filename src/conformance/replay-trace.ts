@@ -2,7 +2,7 @@
  * Replay of golden traces (`pfnless conform`): every operation that a real kernel was recorded doing is done here, and
  * every recorded result and the whole state after it must be the same.
  *
- * One machine replays many traces: after each everything exits, and as much memory must be free as before. A trace that
+ * One machine replays many traces of recorders that were alike: after each everything exits, and as much memory must be free as before. A trace that
  * diverged, or left something behind, costs the machine its place: the next one gets a new one. The checkers, who look at
  * every struct page, look at the end.
  */
@@ -57,6 +57,8 @@ export interface ReplayOptions {
 export class TraceReplayer {
   readonly #options: ReplayOptions;
   #booted: BootedMachine | null = null;
+  /** On machines of before. */
+  readonly #found: Violation[] = [];
   /** What the machine that is booted is like. */
   #recorder = '';
 
@@ -67,7 +69,10 @@ export class TraceReplayer {
   /** Have a machine for a trace. `replay` does it too: this is for who measures replay alone. */
   async prepare(trace: Trace): Promise<BootedMachine> {
     const recorder = recorderOf(trace);
-    if (this.#recorder !== recorder) await this.dispose();
+    if (this.#recorder !== recorder) {
+      this.#found.push(...(await this.#checkMachine()));
+      await this.dispose();
+    }
     this.#recorder = recorder;
     this.#booted ??= await bootMachineFor(trace, this.#options);
     return this.#booted;
@@ -83,16 +88,19 @@ export class TraceReplayer {
     return { trace: trace.file, recorded: trace.lines.length, operations, divergences };
   }
 
-  /** What the checkers find on the machine that replayed all these traces. To be asked before `dispose`. */
+  /** What the checkers find on the machines that replayed all these traces. To be asked before `dispose`. */
   async check(): Promise<readonly Violation[]> {
-    if (this.#booted === null) return [];
-    return this.#booted.machine.check();
+    return [...this.#found, ...(await this.#checkMachine())];
   }
 
   async dispose(): Promise<void> {
     const booted = this.#booted;
     this.#booted = null;
     await booted?.machine.dispose().catch(() => {});
+  }
+
+  async #checkMachine(): Promise<readonly Violation[]> {
+    return (await this.#booted?.machine.check()) ?? [];
   }
 
   /** A machine that is not what it should be: it may not even be able to end in order. */
