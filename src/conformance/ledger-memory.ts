@@ -140,6 +140,12 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-mprotect.test.ts',
       ],
+      [
+        'change_present_ptes',
+        'what small entries map of a large folio is changed by batches, which share accessed, dirty and soft-dirty bits',
+        'emulated',
+        'test/unit/recorded.test.ts',
+      ],
       ['PROT_EXEC', 'nothing is ever executed', 'ignored'],
       ['protection keys', 'none', 'missing'],
       [
