@@ -63,7 +63,10 @@ export class LookInputs {
       const first = Math.max(vma.start, this.#start);
       const stop = Math.min(vma.end, this.#end);
       this.#note3((first - this.#start) / PAGE_SIZE, (stop - this.#start) / PAGE_SIZE, vma.flags);
-      if (vma.file !== null) this.#notePageCache(vma, vma.file.pages, first, stop);
+      if (vma.file === null) continue;
+      this.#notePageCache(vma, vma.file.pages, first, stop);
+      // Whether the swap cache has what is in swap counts, too.
+      if ((vma.file.swapped?.entries.size ?? 0) > 0) this.#incomparable = true;
     }
   }
 

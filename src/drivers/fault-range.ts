@@ -90,13 +90,14 @@ function* lookUp(
 }
 
 /**
- * A page that the device may write counts as written from now on. Only of memory that MADV_FREE has given up does it matter: other
- * anonymous memory is never thrown away, and of files hmm_range_fault() has told the CPU's page table.
+ * A page that the device may write counts as written from now on. It matters where reclaim throws away what is clean: memory that
+ * MADV_FREE has given up, and shared memory (which a load maps writable at once). Other anonymous memory is never thrown away, and of files
+ * hmm_range_fault() has told the CPU's page table.
  */
 export function mayBeWritten(kernel: Kernel, page: Page): void {
   const { words } = kernel.memmap;
   const head = folioHead(words, page);
-  if (!pageIsAnon(words, head) || pageTestFlag(words, head, PG_swapbacked)) return;
+  if (pageIsAnon(words, head) === pageTestFlag(words, head, PG_swapbacked)) return;
   if (kernel.sites.driverMarksDirty) pageSetFlag(words, head, PG_dirty);
 }
 

@@ -31,6 +31,7 @@ import { putPage } from './put-page.js';
 import { fileRmapLeadsTo, fileVmas, pageRemoveRmap, rmapAddress } from './rmap.js';
 import { rssAddFile } from './rss.js';
 import { isShmem } from './shmem.js';
+import { shmemSwapIn } from './shmem-swap.js';
 import { flushTlbRange } from './tlbflush.js';
 import { tryToUnmap } from './unmap-page.js';
 import { linearPageIndex, userfaultfdWp, VM_NOHUGEPAGE, type VmArea, type VmFile, vmaLookup } from './vma.js';
@@ -99,11 +100,13 @@ function* collapseCached(kernel: Kernel, file: VmFile, first: number): Sleeps<0 
 
 function cachedPages(file: VmFile, first: number): number {
   let pages = 0;
-  for (let index = first; index < first + HPAGE_PMD_NR; index++) if (file.pages.has(index)) pages++;
+  for (let index = first; index < first + HPAGE_PMD_NR; index++) {
+    if (file.pages.has(index) || file.swapped!.entries.has(index)) pages++;
+  }
   return pages;
 }
 
-/** Lock and hold what the cache has, and unmap it. `huge`: somebody else has been faster. Those in `taken` are to be given back. */
+/** Lock and hold what the cache has, which brings it in from swap, and unmap it. `huge`: somebody else has been faster. Those in `taken` are to be given back. */
 function* takePages(
   kernel: Kernel,
   file: VmFile,
@@ -112,15 +115,14 @@ function* takePages(
 ): Sleeps<0 | CollapseFailure | 'huge'> {
   const { words } = kernel.memmap;
   for (let index = first; index < first + HPAGE_PMD_NR; index++) {
-    const page = file.pages.get(index);
-    if (page === undefined) continue;
-    if (!folioTrylock(words, page)) return 'EAGAIN';
+    const page = yield* takePage(kernel, file, index);
+    if (page === NULL_PAGE) continue;
+    if (typeof page === 'string') return page;
     if (folioNrPages(words, page) > 1 || !pageTestFlag(words, page, PG_lru)) {
       const huge = folioNrPages(words, page) > 1;
-      folioUnlock(words, page);
+      unlockCachedPage(kernel, page);
       return huge ? 'huge' : 'EAGAIN';
     }
-    pageRefAdd(words, page, 1);
     pageClearFlag(words, page, PG_lru);
     pageSetFlag(words, page, PG_isolated);
     taken.set(index, page);
@@ -129,6 +131,23 @@ function* takePages(
     if (pageRefCount(words, page) !== 2) return 'EAGAIN';
   }
   return taken.size === 0 ? 'fail' : 0;
+}
+
+/** One page, locked and held; NULL_PAGE where there is none, in swap neither. */
+function* takePage(kernel: Kernel, file: VmFile, index: number): Sleeps<Page | CollapseFailure> {
+  const { words } = kernel.memmap;
+  for (;;) {
+    const page = file.pages.get(index);
+    if (page !== undefined) {
+      if (!folioTrylock(words, page)) return 'EAGAIN';
+      pageRefAdd(words, page, 1);
+      return page;
+    }
+    if (!file.swapped!.entries.has(index)) return NULL_PAGE;
+    const back = yield* shmemSwapIn(kernel, file, index);
+    if (back === 'ENOMEM') return 'fail';
+    if (back !== NULL_PAGE) return back;
+  }
 }
 
 /** The folio takes the place of the pages, and has a reference more than those of the cache. Nobody may sleep meanwhile. */

@@ -39,6 +39,7 @@ import { allocPmd, leafTable, lockTable, NO_TABLE, pteIndex, tableOf, unlockTabl
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
 import { rssAddFile } from './rss.js';
+import { isHugeInSwap, splitSwapped } from './shmem-swap.js';
 import {
   linearPageIndex,
   tracksWrites,
@@ -106,8 +107,8 @@ function mapWholeFolio(kernel: Kernel, { vma, addr }: FaultSite, page: Page, wri
 }
 
 /**
- * A fault where not even a table stands: what the page cache has of the 2 MiB as one page becomes one entry. Otherwise nothing happens,
- * and small entries have to serve it. Precondition: mmap_lock held for reading.
+ * A fault where not even a table stands: what the page cache has of the 2 MiB as one page (or can have back from swap as one) becomes one
+ * entry. Otherwise nothing happens, and small entries have to serve it. Precondition: mmap_lock held for reading.
  */
 export function* mapHugeFilePage(
   kernel: Kernel,
@@ -116,8 +117,11 @@ export function* mapHugeFilePage(
   file: VmFile,
   write: boolean,
 ): Sleeps<void> {
-  const cached = file.pages.get(linearPageIndex(vma, addr));
-  if (cached === undefined || folioNrPages(kernel.memmap.words, cached) !== HPAGE_PMD_NR) return;
+  const index = linearPageIndex(vma, addr);
+  const cached = file.pages.get(index);
+  const isHuge =
+    cached === undefined ? isHugeInSwap(file, index) : folioNrPages(kernel.memmap.words, cached) === HPAGE_PMD_NR;
+  if (!isHuge) return;
   const page = yield* filemapFault(kernel, { vma, addr }, file);
   if (typeof page === 'string') return;
   setFilePmd(kernel, vma, addr, page, write);
@@ -200,9 +204,12 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
   return 0;
 }
 
-/** `filemap_fault()`: the page of the file, locked and held. */
-const filemapFault = (kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> =>
-  lockFilePage(kernel, file, linearPageIndex(vma, addr), () => filePages(file));
+/** `filemap_fault()`, `shmem_fault()`: the page of the file, locked and held. */
+function filemapFault(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> {
+  const index = linearPageIndex(vma, addr);
+  if (userfaultfdWp(vma)) splitSwapped(file, index);
+  return lockFilePage(kernel, file, index, () => filePages(file));
+}
 
 const faultOf = (errno: Errno): VmFault => (errno === 'ENOMEM' ? VM_FAULT_OOM : VM_FAULT_SIGBUS);
 

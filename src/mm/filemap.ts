@@ -14,6 +14,7 @@ import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { Kernel } from './kernel.js';
 import { folioNrPages, pageClearMapping, pageIndex, pageSetFileMapping, pageSetFlag } from './page.js';
 import { putPage } from './put-page.js';
+import { freeSwapAndCache } from './swap-state.js';
 import { tracksWrites, type VmFile } from './vma.js';
 
 const { PG_lru, PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
@@ -27,6 +28,8 @@ export function vmFileGet(file: VmFile | null): void {
 export function vmFilePut(kernel: Kernel, file: VmFile | null): void {
   if (file === null || --file.users > 0) return;
   for (const index of file.pages.keys()) removeFromCache(kernel, file, index);
+  for (const entry of file.swapped?.entries.values() ?? []) freeSwapAndCache(kernel, entry);
+  file.swapped?.entries.clear();
   kernel.files.remove(file.id);
 }
 
@@ -56,7 +59,12 @@ export function* lockCachedPage(
   for (;;) {
     if (cache === null || index >= pages()) return 'EFAULT';
     let page = file.pages.get(index);
-    if (page === undefined) {
+    if (page === undefined && file.swapped?.entries.has(index)) {
+      const back = yield* cache.swapIn!(kernel, file, index);
+      if (back === 'ENOMEM') return back;
+      if (back === NULL_PAGE) continue;
+      page = back;
+    } else if (page === undefined) {
       page = addToCache(kernel, file, index);
       if (page === NULL_PAGE) return 'ENOMEM';
       yield* cache.readPage(kernel, page, index);

@@ -33,7 +33,7 @@ import type { SoftLeafKind } from '../abi/softleaf.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
 import { assert } from '../base/errors.js';
-import { pageRefAdd } from '../sync/page-ref.js';
+import { pageRefAdd, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
 import { getHugeZero } from './huge-zero.js';
@@ -47,6 +47,7 @@ import {
 } from './mmu-notifier.js';
 import {
   folioEntireMapcountAdd,
+  folioMapcount,
   isDevicePrivatePage,
   pageClearFlag,
   pageIsAnon,
@@ -76,7 +77,7 @@ import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite } from 
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, type VmArea, vmaPageProt } from './vma.js';
 
-const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+const { PG_anon_exclusive, PG_dirty, PG_swapbacked } = PAGE_FLAGS;
 /** What a present huge entry hands on to the small ones that replace it. */
 const INHERITED = LOW_WRITE | LOW_ACCESSED | LOW_DIRTY | LOW_SOFT_DIRTY | LOW_UFFD_WP;
 
@@ -253,6 +254,32 @@ export function zapHugePmd(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
   if (present && (low & LOW_DIRTY) !== 0 && !pageIsAnon(words, page)) pageSetFlag(words, page, PG_dirty);
   folioEntireMapcountAdd(words, page, -1);
   return page;
+}
+
+/**
+ * `__discard_anon_folio_pmd_locked()`: a huge page that MADV_FREE has given up is not mapped any more. False where it stays: it has been
+ * written to since, and is needed again, or somebody holds it. Preconditions: the directory is locked; the caller holds the folio.
+ */
+export function discardHugePmd(kernel: Kernel, vma: VmArea, at: number, start: VirtAddr, folio: Page): boolean {
+  const { ram } = kernel;
+  const { words } = kernel.memmap;
+  const high = peek32(ram.halves, 2 * at + 1);
+  // Hardware may set dirty until the entry is cleared.
+  const low = getAndClearPteLow(ram.words, at);
+  flushTlbRange(kernel, vma.mm, start, (start + PMD_SIZE) as VirtAddr);
+  if ((low & LOW_DIRTY) !== 0) pageSetFlag(words, folio, PG_dirty);
+  const isDirty = pageTestFlag(words, folio, PG_dirty);
+  if (isDirty) pageSetFlag(words, folio, PG_swapbacked);
+  if (isDirty || pageRefCount(words, folio) !== 1 + folioMapcount(words, folio)) {
+    setPteHalves(ram.words, at, low, high);
+    return false;
+  }
+  setPteHalves(ram.words, at, 0, 0);
+  freeDeposit(kernel, vma.mm, withdrawTable(kernel, tableOf(at)));
+  vma.mm.rssAnon -= HPAGE_PMD_NR;
+  folioEntireMapcountAdd(words, folio, -1);
+  putPage(kernel, folio);
+  return true;
 }
 
 /**

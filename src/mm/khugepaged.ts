@@ -24,7 +24,7 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { folioMapcount, isZoneDevicePage, pageTestFlag } from './page.js';
+import { folioCacheReferences, folioMapcount, isZoneDevicePage, pageTestFlag } from './page.js';
 import {
   depositTable,
   findPmd,
@@ -39,6 +39,7 @@ import {
 import { entryHasWp } from './pte-marker.js';
 import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
+import { putUnmappedPage } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultfdWp, VM_NOHUGEPAGE, type VmArea, vmaIsAnonymous, vmaLookup } from './vma.js';
 
@@ -115,8 +116,8 @@ function scan(kernel: Kernel, vma: VmArea, table: TableIndex, absentAllowed: boo
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     if (isZoneDevicePage(words, page)) return 'EINVAL';
     if (!pageTestFlag(words, page, PAGE_FLAGS.PG_lru) || folioLocked(words, page)) return 'EAGAIN';
-    const cached = pageTestFlag(words, page, PAGE_FLAGS.PG_swapcache) ? 1 : 0;
-    if (pageRefCount(words, page) !== folioMapcount(words, folioHead(words, page)) + cached) return 'EAGAIN';
+    const folio = folioHead(words, page);
+    if (pageRefCount(words, page) !== folioMapcount(words, folio) + folioCacheReferences(words, folio)) return 'EAGAIN';
   }
   return 0;
 }
@@ -187,5 +188,5 @@ function exchange(kernel: Kernel, vma: VmArea, addr: VirtAddr, table: TableIndex
   depositTable(kernel, tableOf(at), pageOfTable(kernel, table));
   mapAnonFolio(kernel, vma, addr, at, folio);
   unlockTable(kernel, tableOf(at));
-  for (const page of gathered) putPage(kernel, page);
+  for (const page of gathered) putUnmappedPage(kernel, page);
 }

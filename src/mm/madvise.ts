@@ -12,7 +12,7 @@ import {
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
-import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
+import type { Pfn, VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, peek32, setPteHalves } from '../sync/word.js';
@@ -20,17 +20,17 @@ import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from
 import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { madviseCollapse } from './khugepaged.js';
+import { coldOrPageOut, folioBatchAt, splitFolioAt } from './madvise-lru.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   type MmuNotifierRange,
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { folioMapcount, folioNrPages, isLargeFolio, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
-import { folioMappings, normalPageAt } from './page-vma-mapped.js';
+import { folioMapcount, folioNrPages, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
-import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { putPage } from './put-page.js';
+import { shmemSwapInRange } from './shmem-swap.js';
 import { madviseInjectError } from './soft-offline.js';
 import { splitFolio } from './split-folio.js';
 import { swapInRange } from './swap-in.js';
@@ -38,7 +38,6 @@ import { folioFreeSwap, freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import { VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
-import { reclaimPage, splitForReclaim } from './vmscan.js';
 import { zapRange } from './zap.js';
 
 /** MADV_*. */
@@ -112,14 +111,14 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
       return 0;
     case 'WILLNEED':
-      // Of a file nothing need be read ahead: its disk answers at once.
+      // Of a file on disk nothing need be read ahead: it answers at once.
       if (vmaIsAnonymous(vma)) swapInRange(kernel, vma, start, end);
+      else if (vma.file!.swapped !== undefined) shmemSwapInRange(kernel, vma, vma.file!, start, end);
       return 0;
     case 'COLD':
     case 'PAGEOUT':
       if (!canMadvLru(vma)) return 'EINVAL';
-      if (advice === 'COLD') yield* coolRange(kernel, vma.mm, start, end);
-      else yield* pageOutRange(kernel, vma.mm, start, end);
+      yield* coldOrPageOut(kernel, vma, start, end, advice);
       return 0;
     case 'HUGEPAGE':
       return yield* adviseHuge(kernel, vma, start, end, VM_HUGEPAGE, VM_NOHUGEPAGE);
@@ -178,8 +177,8 @@ function* freeRange(kernel: Kernel, vma: VmArea, start: number, end: number): Sl
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) yield* freeHuge(kernel, mm, at as VirtAddr, stop);
     // What is met there comes apart, and then it is gone on with; what was passed over before stays as it is.
     for (let addr = at; (addr = freeEntries(kernel, mm, addr, stop)) < stop; ) {
-      const batch = batchAt(kernel, mm, addr, stop);
-      if (!(yield* splitForFree(kernel, mm, addr))) addr += batch * PAGE_SIZE;
+      const batch = folioBatchAt(kernel, mm, addr, stop);
+      if (!(yield* splitFolioAt(kernel, mm, addr))) addr += batch * PAGE_SIZE;
     }
     at = nextMappedLeaf(kernel, mm, stop, end);
   }
@@ -193,6 +192,8 @@ function* freeHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr, stop: number): 
   const low = peek32(halves, 2 * at);
   if (!lowPresent(low) || isHugeZero(low)) return;
   const page = pageOfPmd(kernel, low, peek32(halves, 2 * at + 1));
+  // folio_mark_lazyfree(): others may have its slots.
+  if (pageTestFlag(words, page, PG_swapcache)) return;
   if (folioMapcount(words, page) !== 1 || !folioTrylock(words, page)) return;
   if (stop - addr < PMD_SIZE) {
     pageRefAdd(words, page, 1);
@@ -219,7 +220,7 @@ function freeEntries(kernel: Kernel, mm: MmStruct, start: number, stop: number):
   let addr = start;
   lockTable(kernel, table);
   while (addr < stop) {
-    const batch = batchAt(kernel, mm, addr, stop);
+    const batch = folioBatchAt(kernel, mm, addr, stop);
     if (batch > 0 && batch < HPAGE_PMD_NR) break;
     for (const end = addr + Math.max(1, batch) * PAGE_SIZE; addr < end; addr += PAGE_SIZE) {
       freePte(kernel, mm, table + pteIndex(addr));
@@ -229,29 +230,6 @@ function freeEntries(kernel: Kernel, mm: MmStruct, start: number, stop: number):
   flushTlbRange(kernel, mm, start as VirtAddr, addr as VirtAddr);
   unlockTable(kernel, table);
   return addr;
-}
-
-/** `madvise_folio_pte_batch()`: how many pages of one large folio the entries from `addr` on map, in a row; 0 for none. */
-function batchAt(kernel: Kernel, mm: MmStruct, addr: number, stop: number): number {
-  const { words } = kernel.memmap;
-  const first = normalPageAt(kernel, mm, addr as VirtAddr);
-  if (first === NULL_PAGE || folioNrPages(words, first) === 1 || isZoneDevicePage(words, first)) return 0;
-  const most = Math.min(folioHead(words, first) + HPAGE_PMD_NR - first, (stop - addr) / PAGE_SIZE);
-  let pages = 1;
-  while (pages < most && normalPageAt(kernel, mm, (addr + pages * PAGE_SIZE) as VirtAddr) === first + pages) pages++;
-  return pages;
-}
-
-/** The folio at `addr` comes apart, if nobody else has it. */
-function* splitForFree(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<boolean> {
-  const { words } = kernel.memmap;
-  const head = folioHead(words, normalPageAt(kernel, mm, addr as VirtAddr));
-  if (folioMappings(kernel, head, mm) !== folioMapcount(words, head) || !folioTrylock(words, head)) return false;
-  pageRefAdd(words, head, 1);
-  const split = yield* splitFolio(kernel, head, head);
-  folioUnlock(words, head);
-  putPage(kernel, head);
-  return split;
 }
 
 function freePte(kernel: Kernel, mm: MmStruct, at: number): void {
@@ -294,55 +272,3 @@ function freeLeaf(kernel: Kernel, mm: MmStruct, at: number, low: number, high: n
 
 /** `can_madv_lru_vma()`, `madvise_dontneed_free_valid_vma()`: what is locked stays. */
 const canMadvLru = (vma: VmArea): boolean => (vma.flags & (VM_PFNMAP | VM_LOCKED | VM_HUGETLB)) === 0;
-
-/** An entry that maps memory in RAM which no other process has: to what others have too somebody else may attend. */
-interface OwnEntry {
-  /** Of the entry, of whichever level. */
-  readonly at: number;
-  /** The first page that it maps, and how many there are of them in the range. */
-  readonly page: Page;
-  readonly pages: number;
-}
-
-function ownEntries(kernel: Kernel, mm: MmStruct, start: number, end: number): OwnEntry[] {
-  const { words } = kernel.memmap;
-  const found: OwnEntry[] = [];
-  visitEntries(kernel, mm, start, end, (index, low, high, pages, huge) => {
-    if (!lowPresent(low)) return;
-    const page = pageOfHalves(kernel, low, high);
-    if (page === NULL_PAGE || isZoneDevicePage(words, page)) return;
-    const head = folioHead(words, page);
-    const ours = !huge && isLargeFolio(words, head) ? folioMappings(kernel, head, mm) : 1;
-    if (folioMapcount(words, head) !== ours) return;
-    const addr = start + index * PAGE_SIZE;
-    const at = huge ? findHugePmd(kernel, mm, addr) : leafTable(kernel, mm, addr as VirtAddr) + pteIndex(addr);
-    found.push({ at, page, pages });
-  });
-  return found;
-}
-
-/** `madvise_cold()`: the pages were not used lately. A large folio of which the range has only a part comes apart first. */
-function* coolRange(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
-  const { words } = kernel.memmap;
-  const covered = new Map<Page, number>();
-  for (const { page, pages } of ownEntries(kernel, mm, start, end)) {
-    const head = folioHead(words, page);
-    covered.set(head, (covered.get(head) ?? 0) + pages);
-  }
-  for (const [head, pages] of covered) if (pages < folioNrPages(words, head)) yield* splitForReclaim(kernel, head);
-  for (const { at, page } of ownEntries(kernel, mm, start, end)) {
-    and32(kernel.ram.halves, 2 * at, ~LOW_ACCESSED);
-    pageClearFlag(words, page, PG_referenced);
-  }
-}
-
-/**
- * `madvise_pageout()`: the pages leave RAM, as far as reclaim may take them, whoever has accessed them lately. Large folios come apart
- * first.
- */
-function* pageOutRange(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
-  const own = ownEntries(kernel, mm, start, end);
-  for (const { page } of own) pageClearFlag(kernel.memmap.words, page, PG_referenced);
-  for (const { page } of own) yield* splitForReclaim(kernel, page);
-  for (const { page } of ownEntries(kernel, mm, start, end)) yield* reclaimPage(kernel, page, true);
-}

@@ -61,7 +61,7 @@ import { anonVmaPrepare, pageAddNewAnonRmap, pageMoveAnonRmap, pageRemoveRmap } 
 import { rssAddFile } from './rss.js';
 import { isDevicePrivate, isMigration, leafKind } from './softleaf.js';
 import { doSwapIn } from './swap-in.js';
-import { folioFreeSwap, freeSwapCache } from './swap-state.js';
+import { folioFreeSwap, putUnmappedPage } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import { userfaultOutcome } from './userfaultfd-context.js';
 import { isCowMapping, userfaultfdWp, VM_READ, VM_SHARED, VM_WRITE, type VmArea, vmaIsAccessible } from './vma.js';
@@ -292,10 +292,7 @@ function* wpPageCopy(
     unlockTable(kernel, table);
   }
   mmuNotifierInvalidateRangeEnd(range);
-  if (same && old !== NULL_PAGE) {
-    freeSwapCache(kernel, old);
-    putPage(kernel, old);
-  }
+  if (same && old !== NULL_PAGE) putUnmappedPage(kernel, old);
   if (!same) putPage(kernel, page);
   return 0;
 }

@@ -29,7 +29,7 @@ import {
   pageIsAnon,
 } from './page.js';
 import { leafTable, NO_TABLE, pteIndex, type TableIndex } from './pgtable.js';
-import { pageAnonVma, rmapAddress } from './rmap.js';
+import { pageAnonVma, pageFileVmas, rmapAddress } from './rmap.js';
 import { isDevicePrivate, isMigration } from './softleaf.js';
 import type { VmArea } from './vma.js';
 
@@ -137,13 +137,13 @@ export function devicePrivatePageAt(kernel: Kernel, mm: MmStruct, addr: VirtAddr
 export const normalPageAt = (kernel: Kernel, mm: MmStruct, addr: VirtAddr): Page =>
   leafTable(kernel, mm, addr) === NO_TABLE ? NULL_PAGE : presentPageAt(kernel, mm, addr);
 
-/** How many small entries of an address space map pages of a large anonymous folio. Linux keeps count by MM_ID; here we look. */
+/** How many small entries of an address space map pages of a large folio. Linux keeps count by MM_ID; here we look. */
 export function folioMappings(kernel: Kernel, head: Page, mm: MmStruct): number {
   const { words, floats } = kernel.memmap;
   const index = pageIndex(words, floats, head);
   const pages = folioNrPages(words, head);
   const overlapping = pageAnonVma(kernel, head)?.tree.overlapping(index, index + pages) ?? [];
-  const vmas = Array.from(overlapping, ({ value }) => value);
+  const vmas = pageIsAnon(words, head) ? Array.from(overlapping, ({ value }) => value) : pageFileVmas(kernel, head);
   const ours = vmas.filter((vma) => vma.mm === mm);
   // Without another process that could map any of them, the folio's own count is the answer.
   if (ours.length === vmas.length) return folioMapcount(words, head) - folioEntireMapcount(words, head);

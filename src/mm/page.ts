@@ -228,6 +228,20 @@ export function pageClearMapping(memmap: Int32Array, page: Page): void {
   memmap[(page << SHIFT) + MAPPING] = 0;
 }
 
+/** `folio_isolate_lru()` without its reference: nobody else may isolate the folio meanwhile. */
+export function isolateLru(memmap: Int32Array, page: Page): boolean {
+  if (!pageTestFlag(memmap, page, PAGE_FLAGS.PG_lru)) return false;
+  pageClearFlag(memmap, page, PAGE_FLAGS.PG_lru);
+  pageSetFlag(memmap, page, PAGE_FLAGS.PG_isolated);
+  return true;
+}
+
+/** `folio_putback_lru()` without its reference. */
+export function putbackLru(memmap: Int32Array, page: Page): void {
+  pageClearFlag(memmap, page, PAGE_FLAGS.PG_isolated);
+  pageSetFlag(memmap, page, PAGE_FLAGS.PG_lru);
+}
+
 /** Flags which go over to the new page when a folio migrates (`folio_migrate_flags`). */
 const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_referenced |

@@ -27,7 +27,7 @@ import type { MmStruct } from './mm-struct.js';
 import { pageIsAnon, pageMapcount, pageTestFlag } from './page.js';
 import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
 import { isDevicePrivate } from './softleaf.js';
-import { linearPageIndex, vmaLookup, vmaSoftDirtyEnabled } from './vma.js';
+import { linearPageIndex, type VmFile, vmaLookup, vmaSoftDirtyEnabled } from './vma.js';
 
 /** Bits of a page's short form, as traces of real kernels have it; the swap type of an entry that is not present stands at 8. */
 export const PM_PRESENT = 1 << 0;
@@ -187,11 +187,17 @@ function mincoreOfVmas(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32
     out.fill(0, (first - start) / PAGE_SIZE, (stop - start) / PAGE_SIZE);
     if (vma.file === null) continue;
     for (let addr = first; addr < stop; addr += PAGE_SIZE) {
-      const page = vma.file.pages.get(linearPageIndex(vma, addr));
-      if (page === undefined || !pageTestFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_uptodate)) continue;
-      out[(addr - start) / PAGE_SIZE] = 1;
+      if (isCached(kernel, vma.file, linearPageIndex(vma, addr))) out[(addr - start) / PAGE_SIZE] = 1;
     }
   }
+}
+
+/** `mincore_page()`: of what is in swap the swap cache may have the page. */
+function isCached(kernel: Kernel, file: VmFile, index: number): boolean {
+  const page = file.pages.get(index);
+  if (page !== undefined) return pageTestFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_uptodate);
+  const entry = file.swapped?.entries.get(index);
+  return entry !== undefined && kernel.swap.cachedPage(entry) !== NULL_PAGE;
 }
 
 /** Is the page of an entry that is not none in core? One in the swap cache needs no reading. */

@@ -16,8 +16,10 @@ import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { folioEntireMapcount, folioMapcount, pageFlags, pageIsAnon, pageMapcount } from './page.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
+import { shmemSwapUsage } from './shmem-swap.js';
 import { isDevicePrivate } from './softleaf.js';
 import {
+  linearPageIndex,
   VM_ACCOUNT,
   VM_DONTEXPAND,
   VM_EXEC,
@@ -125,6 +127,10 @@ function gather(kernel: Kernel, vma: VmArea, start: number, end: number, sums: M
   if (isHugetlb(vma)) {
     gatherHugetlb(kernel, vma, start, end, sums);
     return;
+  }
+  if (vma.file !== null) {
+    // Page tables say nothing of it; SwapPss has it neither.
+    sums.swap += shmemSwapUsage(vma.file, linearPageIndex(vma, start), linearPageIndex(vma, end)) * PAGE_KIB;
   }
   const { kindOf } = kernel.addressing.swapTypes;
   visitEntries(kernel, vma.mm, start, end, (_index, low, high, _pages, huge) => {

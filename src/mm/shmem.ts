@@ -1,10 +1,11 @@
 /**
  * Shared anonymous memory: a file without a name, whose page cache is all there is of it. Linux: mm/shmem.c shmem_zero_setup().
  *
- * Its pages never swap out and it never grows. Huge pages come about by MADV_COLLAPSE only (collapse-file.ts): shmem_enabled is
- * "never". Not modelled: memory policy, tmpfs.
+ * It never grows. Reclaim sends its pages to swap (shmem-swap.ts). Huge pages come about by MADV_COLLAPSE only (collapse-file.ts):
+ * shmem_enabled is "never". Not modelled: memory policy, tmpfs.
  */
 import type { Kernel } from './kernel.js';
+import { shmemSwapIn } from './shmem-swap.js';
 import type { PageCacheOps, VmFile } from './vma.js';
 
 const SHMEM_CACHE: PageCacheOps = {
@@ -13,6 +14,7 @@ const SHMEM_CACHE: PageCacheOps = {
     kernel.ram.zeroFrame(kernel.memmap.ramFrame(page));
   },
   writePage: null,
+  swapIn: shmemSwapIn,
 };
 
 /** `shmem_file()` */
@@ -25,6 +27,7 @@ export const shmemZeroSetup = (kernel: Kernel, size: number): VmFile =>
     name: '/dev/zero (deleted)',
     device: '00:01',
     pages: new Map(),
+    swapped: { entries: new Map(), huge: new Set() },
     size,
     users: 1,
     entered: 0,

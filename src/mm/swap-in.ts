@@ -1,8 +1,11 @@
 /**
  * Pages come back from swap. Linux: mm/memory.c do_swap_page() for entries of real swap, mm/madvise.c swapin_walk_pmd_entry().
  *
- * Not modelled: readahead (the area answers at once), large folios, KSM copies.
+ * What went as a huge page comes back page by page: sizes between, which could come as one, are off. But a large folio that has not
+ * left the swap cache yet is mapped as a whole again, if all of its entries still stand together. Not modelled: readahead (the area answers
+ * at once), KSM copies.
  */
+import { PAGE_SIZE } from '../abi/address.js';
 import { VM_FAULT_HWPOISON, VM_FAULT_MAJOR, VM_FAULT_OOM, type VmFault } from '../abi/errno.js';
 import {
   carriedToPresent,
@@ -12,6 +15,8 @@ import {
   LOW_MKDIRTY,
   LOW_SOFT_DIRTY,
   LOW_SWP_EXCLUSIVE,
+  LOW_SWP_SOFT_DIRTY,
+  LOW_SWP_UFFD_WP,
   LOW_UFFD_WP,
   LOW_WRITE,
   lowPresent,
@@ -21,20 +26,24 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { type SwapEntry, swapEntry, swapEntryOfPte } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page, type Pte } from '../base/brand.js';
-import { folioUnlock, pageRefAdd } from '../sync/page-ref.js';
+import { folioHead, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { peek32, readPte, setPteHalves } from '../sync/word.js';
 import { reclaimAndRetry } from './alloc.js';
 import type { FaultSite } from './file-fault.js';
 import { folioLock } from './filemap.js';
+import { hugeAlignDown } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { pageIsAnon, pageSetAnonMapping, pageTestFlag } from './page.js';
+import { folioNrPages, pageIsAnon, pageSetAnonMapping, pageTestFlag } from './page.js';
 import { leafTable, lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { visitEntries } from './proc-pagemap.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddAnonRmap } from './rmap.js';
 import { folioFreeSwap, pageSwapEntry, readIntoSwapCache } from './swap-state.js';
 import { linearPageIndex, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
+
+/** What an entry says beside its slot. */
+const SWP_FLAGS = LOW_SWP_EXCLUSIVE | LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP;
 
 /**
  * A fault met the swap entry `pte`. A store to a page that must stay read-only for now faults again, and copies it then.
@@ -82,28 +91,67 @@ function standsStill(kernel: Kernel, { vma, addr }: FaultSite, pte: Pte): boolea
   return table !== NO_TABLE && readPte(kernel.ram.words, table + pteIndex(addr)) === pte;
 }
 
+/** Pages that take the places of their entries together. */
+interface Batch {
+  readonly at: number;
+  readonly page: Page;
+  readonly pages: number;
+  readonly addr: number;
+}
+
+/** All of a large folio where its entries stand in a row and say the same, otherwise the page alone. */
+function batchOf(kernel: Kernel, { vma, addr }: FaultSite, at: number, page: Page): Batch {
+  const { halves } = kernel.ram;
+  const single: Batch = { at, page, pages: 1, addr };
+  const folio = folioHead(kernel.memmap.words, page);
+  const pages = folioNrPages(kernel.memmap.words, folio);
+  const inFolio = page - folio;
+  const start = addr - inFolio * PAGE_SIZE;
+  const end = start + pages * PAGE_SIZE;
+  if (pages === 1 || start < vma.start || end > vma.end || hugeAlignDown(start) !== hugeAlignDown(end - 1))
+    return single;
+  const flags = peek32(halves, 2 * at) & SWP_FLAGS;
+  const high = peek32(halves, 2 * at + 1);
+  const first = halvesNumber(peek32(halves, 2 * at), high) - inFolio;
+  for (let i = 0; i < pages; i++) {
+    const low = peek32(halves, 2 * (at - inFolio + i));
+    const each = peek32(halves, 2 * (at - inFolio + i) + 1);
+    if (lowPresent(low) || (low & SWP_FLAGS) !== flags || highType(each) !== highType(high)) return single;
+    if (halvesNumber(low, each) !== first + i) return single;
+  }
+  return { at: at - inFolio, page: folio, pages, addr: start };
+}
+
 /** The page takes its entry's place, with the caller's reference. Preconditions: page locked, page table lock held. */
 function mapSwappedPage(
   kernel: Kernel,
-  { vma, addr }: FaultSite,
+  site: FaultSite,
   at: number,
   page: Page,
   entry: SwapEntry,
   write: boolean,
 ): void {
+  const { vma } = site;
   const { words } = kernel.memmap;
+  const batch = batchOf(kernel, site, at, page);
   const low = peek32(kernel.ram.halves, 2 * at);
-  kernel.swap.drop(entry);
-  vma.mm.rssAnon++;
-  vma.mm.swapents--;
-  // What is not known to be exclusive never is: the swap cache has a reference, too.
+  const first = entry - (page - batch.page);
+  for (let i = 0; i < batch.pages; i++) kernel.swap.drop((first + i) as SwapEntry);
+  vma.mm.rssAnon += batch.pages;
+  vma.mm.swapents -= batch.pages;
+  // Whoever is the last to come for what others had too finds that out with a store.
   const exclusive = (low & LOW_SWP_EXCLUSIVE) !== 0;
   let flags = vmaPageProt(vma) | LOW_ACCESSED | carriedToPresent(low);
   if (exclusive && mayWrite(vma, flags)) flags |= write ? LOW_WRITE | LOW_MKDIRTY : LOW_WRITE;
-  if (!pageIsAnon(words, page)) setFirstMapping(kernel, vma, addr, page, exclusive);
-  pageAddAnonRmap(kernel, page, exclusive);
-  const pfn = kernel.memmap.pageToPfn(page);
-  setPteHalves(kernel.ram.words, at, presentLow(pfn, flags), presentHigh(pfn));
+  // A large folio has stayed where it was mapped.
+  if (!pageIsAnon(words, page)) setFirstMapping(kernel, vma, batch.addr, page, exclusive);
+  pageRefAdd(words, page, batch.pages - 1);
+  for (let i = 0; i < batch.pages; i++) {
+    const each = (batch.page + i) as Page;
+    pageAddAnonRmap(kernel, each, exclusive);
+    const pfn = kernel.memmap.pageToPfn(each);
+    setPteHalves(kernel.ram.words, batch.at + i, presentLow(pfn, flags), presentHigh(pfn));
+  }
   // The area is as fast as RAM: to keep a copy in it would save nothing (SWP_SYNCHRONOUS_IO).
   folioFreeSwap(kernel, page);
 }

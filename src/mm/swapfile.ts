@@ -1,11 +1,12 @@
 /**
  * Swap areas: who uses which slot, and what is in it. Linux: mm/swapfile.c.
  *
- * A slot is in use while page table entries name it (`swap_map`) or a page of the swap cache belongs to it. An area is memory that
- * is read and written at once (SWP_SYNCHRONOUS_IO, as zram is), so a page leaves the swap cache as soon as no entry needs it.
- * Not modelled: swapoff, priorities (areas fill in order), clusters, zswap, large folios, shared memory in swap.
+ * A slot is in use while entries name it (`swap_map`: those of page tables, and that of the page cache of shared memory) or a page of
+ * the swap cache belongs to it. An area is memory that is read and written at once (SWP_SYNCHRONOUS_IO, as zram is), so a page leaves
+ * the swap cache as soon as no entry needs it. A folio has slots in a row, and one of 2 MiB a cluster of its own.
+ * Not modelled: swapoff, priorities (areas fill in order), zswap; clusters matter to large folios only.
  */
-import { PAGE_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { NO_SWAP_ENTRY, SWAP_SLOTS_MAX, type SwapEntry, swapArea, swapEntry, swapSlot } from '../abi/swap-entry.js';
 import { NULL_PAGE, type Page } from '../base/brand.js';
@@ -15,16 +16,21 @@ import { assert, InvariantViolation } from '../base/errors.js';
 interface SwapArea {
   readonly slots: number;
   readonly bytes: Uint8Array;
-  /** `swap_map`: page table entries that name each slot. */
+  /** `swap_map`: entries that name each slot. */
   readonly map: Uint32Array;
   /** The swap cache: page of each slot, 0 for none. */
   readonly cache: Uint32Array;
   /** Has the slot been written since it was taken? */
   readonly written: Uint8Array;
+  /** Slots in use of each cluster. The first, which has the header, and a part of one at the end are never free as a whole. */
+  readonly clusters: Uint16Array;
   free: number;
   /** Where the search for a free slot goes on. */
   next: number;
 }
+
+/** `SWAPFILE_CLUSTER`: as many slots as a huge page has pages. */
+const CLUSTER_SLOTS = HPAGE_PMD_NR;
 
 export class SwapSpace {
   readonly #areas: SwapArea[] = [];
@@ -46,6 +52,7 @@ export class SwapSpace {
       map: new Uint32Array(slots),
       cache: new Uint32Array(slots),
       written: new Uint8Array(slots),
+      clusters: new Uint16Array(Math.ceil(slots / CLUSTER_SLOTS)),
       free: slots - 1,
       next: 1,
     });
@@ -61,7 +68,7 @@ export class SwapSpace {
     return this.#areas.reduce((sum, { free }) => sum + free, 0);
   }
 
-  /** `vm_swap_full()`: more than half of it is in use. */
+  /** `vm_swap_full()`: more than half of it is in use, so that a slot is worth more than a copy of what is in RAM. */
   get full(): boolean {
     return this.free * 2 < this.total;
   }
@@ -74,21 +81,25 @@ export class SwapSpace {
     );
   }
 
-  /** `folio_alloc_swap()`: a free slot becomes the page's, by the swap cache alone. NO_SWAP_ENTRY when all are in use. */
-  alloc(page: Page): SwapEntry {
+  /**
+   * `folio_alloc_swap()`: free slots in a row become the folio's, by the swap cache alone. NO_SWAP_ENTRY when there are none.
+   * @param pages 1, or as many as a huge page has
+   */
+  alloc(folio: Page, pages = 1): SwapEntry {
     for (const [type, area] of this.#areas.entries()) {
-      if (area.free === 0) continue;
-      const slot = nextFree(area);
-      area.free--;
-      area.next = slot + 1;
-      area.cache[slot] = page;
-      area.written[slot] = 0;
-      return swapEntry(type, slot);
+      const first = pages === 1 ? freeSlot(area) : freeCluster(area);
+      if (first === 0) continue;
+      for (let i = 0; i < pages; i++) {
+        area.cache[first + i] = folio + i;
+        area.written[first + i] = 0;
+      }
+      take(area, first, pages);
+      return swapEntry(type, first);
     }
     return NO_SWAP_ENTRY;
   }
 
-  /** `swap_duplicate()`: one more page table entry names the slot. Precondition: it is in use. */
+  /** `swap_duplicate()`: one more entry names the slot. Precondition: it is in use. */
   duplicate(entry: SwapEntry): void {
     const area = this.#areaOf(entry);
     const slot = swapSlot(entry);
@@ -96,16 +107,16 @@ export class SwapSpace {
     area.map[slot] = area.map[slot]! + 1;
   }
 
-  /** `swap_free()`: one page table entry less. */
+  /** `swap_free()`: one entry less. */
   drop(entry: SwapEntry): void {
     const area = this.#areaOf(entry);
     const slot = swapSlot(entry);
     assert(area.map[slot]! > 0, () => `swap slot ${slot}: dropped by an entry that it does not know`);
     area.map[slot] = area.map[slot]! - 1;
-    if (!inUse(area, slot)) area.free++;
+    if (!inUse(area, slot)) take(area, slot, -1);
   }
 
-  /** `swp_swapcount()`: page table entries that name the slot. */
+  /** `swp_swapcount()`: entries that name the slot. */
   count(entry: SwapEntry): number {
     return this.#areaOf(entry).map[swapSlot(entry)]!;
   }
@@ -120,7 +131,7 @@ export class SwapSpace {
     const area = this.#areaOf(entry);
     const slot = swapSlot(entry);
     area.cache[slot] = page;
-    if (page === NULL_PAGE && !inUse(area, slot)) area.free++;
+    if (page === NULL_PAGE && !inUse(area, slot)) take(area, slot, -1);
   }
 
   /** `swap_writepage()`. */
@@ -161,10 +172,26 @@ export class SwapSpace {
 
 const inUse = (area: SwapArea, slot: number): boolean => area.map[slot] !== 0 || area.cache[slot] !== 0;
 
-/** Precondition: there is one. The search goes round, so that a slot rests before it is used again. */
-function nextFree(area: SwapArea): number {
+/** Slots from `first` on are in use from now on, all in one cluster; a negative number of them: no more. */
+function take(area: SwapArea, first: number, slots: number): void {
+  area.free -= slots;
+  area.clusters[Math.floor(first / CLUSTER_SLOTS)]! += slots;
+}
+
+/** A free slot; 0 for none. The search goes round, so that a slot rests before it is used again. */
+function freeSlot(area: SwapArea): number {
+  if (area.free === 0) return 0;
   for (let slot = area.next; ; slot++) {
     if (slot >= area.slots) slot = 1;
-    if (!inUse(area, slot)) return slot;
+    if (inUse(area, slot)) continue;
+    area.next = slot + 1;
+    return slot;
   }
+}
+
+/** The first slot of a cluster of which none is in use; 0 for none. */
+function freeCluster(area: SwapArea): number {
+  const whole = Math.floor(area.slots / CLUSTER_SLOTS);
+  const cluster = area.clusters.findIndex((used, i) => used === 0 && i > 0 && i < whole);
+  return Math.max(0, cluster) * CLUSTER_SLOTS;
 }

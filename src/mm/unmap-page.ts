@@ -2,7 +2,7 @@
  * Taking a page out of every page table that maps it, for good: reclaim. Linux: mm/rmap.c try_to_unmap(),
  * folio_referenced().
  *
- *   page                       an entry that mapped it becomes
+ *   page                       an entry that mapped it becomes (a huge one 512 of them, but none of a file, or lazily freed)
  *   anonymous, in swap         a swap entry: exclusive if the page was; soft-dirty and uffd-wp as they were
  *   anonymous, lazily freed    none
  *   of a file                  none, or a marker that keeps its uffd-wp
@@ -21,10 +21,10 @@ import {
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NO_SWAP_ENTRY, swapArea, swapSlot } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
-import { pageRefCount } from '../sync/page-ref.js';
+import { folioHead, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
-import { findHugePmd, splitHugePmdLocked } from './huge-pmd.js';
+import { discardHugePmd, findHugePmd, splitHugePmdLocked } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import {
   type MmuNotifierRange,
@@ -37,7 +37,6 @@ import {
   pageClearFlag,
   pageIndex,
   pageIsAnon,
-  pageMapcount,
   pageMaybeDmaPinned,
   pageSetFlag,
   pageTestFlag,
@@ -123,7 +122,7 @@ export type UnmapMode = 'reclaim' | 'poison' | 'lose';
 
 /**
  * `try_to_unmap()`: until nothing maps the page, or a mapping of it may not go. Notifiers are told of each VMA first.
- * Preconditions: a large folio is a file's; it is locked and held by the caller; an anonymous page that is not lazily freed has its swap slot.
+ * Preconditions: it is locked and held by the caller; anonymous memory that is not lazily freed has its swap slots.
  */
 export function* tryToUnmap(kernel: Kernel, folio: Page, mode: UnmapMode = 'reclaim'): Sleeps<void> {
   const { words, floats } = kernel.memmap;
@@ -142,7 +141,9 @@ export function* tryToUnmap(kernel: Kernel, folio: Page, mode: UnmapMode = 'recl
     const range: MmuNotifierRange = { mm: vma.mm, start, end, event: 'MMU_NOTIFY_CLEAR', owner: null };
     yield* mmuNotifierInvalidateRangeStart(range);
     const isThere =
-      anonVma === undefined ? fileRmapLeadsTo(index + first, vma, start) : rmapLeadsTo(anonVma, index, vma, start);
+      anonVma === undefined
+        ? fileRmapLeadsTo(index + first, vma, start)
+        : rmapLeadsTo(anonVma, index + first, vma, start);
     const goesOn = !isThere || tryToUnmapFrom(kernel, vma, start, end, (folio + first) as Page, mode);
     mmuNotifierInvalidateRangeEnd(range);
     if (!goesOn) return;
@@ -159,11 +160,16 @@ function tryToUnmapFrom(
   mode: UnmapMode,
 ): boolean {
   if (end - start === PMD_SIZE && hugeEntryMaps(kernel, vma.mm, start, page)) {
+    if (mode === 'reclaim' && (vma.flags & VM_LOCKED) !== 0) return false;
+    const { words } = kernel.memmap;
+    const isLazy = pageIsAnon(words, page) && !pageTestFlag(words, page, PG_swapbacked);
     const at = findHugePmd(kernel, vma.mm, start);
     lockTable(kernel, tableOf(at));
-    splitHugePmdLocked(kernel, vma, at, start, false);
+    const isDiscarded = isLazy && discardHugePmd(kernel, vma, at, start, page);
+    if (!isLazy) splitHugePmdLocked(kernel, vma, at, start, false);
     unlockTable(kernel, tableOf(at));
-    return true;
+    if (isLazy) return isDiscarded;
+    if (!pageIsAnon(words, page)) return true;
   }
   const stop = Math.min(end, vma.end);
   for (let addr: number = start, each: number = page; addr < stop; addr += PAGE_SIZE, each++) {
@@ -241,5 +247,5 @@ function lazyFree(words: Int32Array, page: Page): Replacement | null {
     pageSetFlag(words, page, PG_swapbacked);
     return null;
   }
-  return pageRefCount(words, page) === 1 + pageMapcount(words, page) ? NOTHING : null;
+  return pageRefCount(words, page) === 1 + folioMapcount(words, folioHead(words, page)) ? NOTHING : null;
 }

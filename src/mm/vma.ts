@@ -2,6 +2,7 @@
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { LOW_PRESENT, LOW_PROTNONE, LOW_USER, LOW_WRITE } from '../abi/pte-halves.js';
+import type { SwapEntry } from '../abi/swap-entry.js';
 import type { Page, VirtAddr } from '../base/brand.js';
 import type { Interval } from '../base/interval-tree.js';
 import type { Sleeps } from '../sync/task.js';
@@ -50,6 +51,16 @@ export interface PageCacheOps {
    * write. Otherwise a shared mapping is read-only until its first write, which faults (`page_mkwrite`).
    */
   readonly writePage: ((kernel: Kernel, page: Page, index: number) => Sleeps<void>) | null;
+  /** Bring in what is in swap: the page, locked and held; NULL_PAGE when it is to be looked for again. */
+  swapIn?(kernel: Kernel, file: VmFile, index: number): Sleeps<Page | 'ENOMEM'>;
+}
+
+/** What of shared memory is in swap: its page cache has the entry instead of the page, which counts in `swap_map`. */
+export interface SwappedPages {
+  /** By page offset. */
+  readonly entries: Map<number, SwapEntry>;
+  /** First page offsets of huge pages that went as one: their slots lie in a row. */
+  readonly huge: Set<number>;
 }
 
 /** What backs a mapping that is not anonymous (`struct file` with its inode and address_space). See filemap.ts. */
@@ -61,6 +72,8 @@ export interface VmFile {
   readonly device: string;
   /** Page cache: pages by their page offset; the cache holds each once. */
   readonly pages: Map<number, Page>;
+  /** Only of shared memory. */
+  readonly swapped?: SwappedPages;
   /** Length in bytes (`i_size`); a touch of a page behind it is SIGBUS. */
   size: number;
   /** VMAs that map it and files that are open: `vmFileGet`, `vmFilePut`. */

@@ -1,11 +1,18 @@
 /**
  * Reclaim: pages that were not used lately leave RAM. Linux: mm/vmscan.c shrink_folio_list(), try_to_free_pages(), reclaim_pages().
  *
+ *   folio                      where it goes
+ *   anonymous                  into swap slots; large ones as a whole where there is a free cluster, otherwise in pieces
+ *   anonymous, lazily freed    nowhere, if nobody has written to it since
+ *   of shared memory           the same as anonymous ones once it is unmapped, unless it is clean: then it is zeroes, and nowhere
+ *   of a file                  written back, and dropped
+ *
  * Linux keeps lists of pages by age. Here a hand goes round over all of RAM (a clock): a page that was accessed since the hand
  * came by is passed over, any other goes. Device pages are never on the way:
  * their memory is the driver's to manage. Not modelled: kswapd and watermarks (only who finds no memory reclaims), cgroups,
- * workingset, large folios in swap (they come apart first), shared memory in swap (it stays).
+ * workingset.
  */
+import { HPAGE_PMD_NR } from '../abi/address.js';
 import { PAGE_FLAGS, STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import type { Page } from '../base/brand.js';
 import {
@@ -17,27 +24,33 @@ import {
   pageRefCount,
 } from '../sync/page-ref.js';
 import { SCHEDULE_POINT, type Sleeps } from '../sync/task.js';
-import { removeFromCache, vmFileGet, vmFilePut } from './filemap.js';
+import { filePages, removeFromCache, vmFileGet, vmFilePut } from './filemap.js';
 import type { Kernel } from './kernel.js';
 import {
+  folioMapcount,
+  folioNrPages,
   isLargeFolio,
+  isolateLru,
   pageClearFlag,
   pageFileId,
   pageFlags,
   pageIndex,
+  pageIsAnon,
   pageMapcount,
   pageMaybeDmaPinned,
   pageSetFlag,
   pageTestFlag,
+  putbackLru,
 } from './page.js';
 import { writeAndWaitRange } from './page-writeback.js';
 import { putPage } from './put-page.js';
-import { splitFolio } from './split-folio.js';
-import { addToSwap, deleteFromSwapCache, folioFreeSwap, pageSwapEntry } from './swap-state.js';
+import { shmemWriteout } from './shmem-swap.js';
+import { splitFolioToList } from './split-folio.js';
+import { addToSwap, deleteFromSwapCache, folioFreeSwap, swapWriteout } from './swap-state.js';
 import { folioReferenced, pageMlocked, tryToUnmap } from './unmap-page.js';
-import { tracksWrites } from './vma.js';
+import { tracksWrites, type VmFile } from './vma.js';
 
-const { PG_buddy, PG_dirty, PG_isolated, PG_locked, PG_lru } = PAGE_FLAGS;
+const { PG_buddy, PG_dirty, PG_hwpoison, PG_isolated, PG_locked, PG_lru } = PAGE_FLAGS;
 const { PG_referenced, PG_swapbacked, PG_swapcache, PG_writeback } = PAGE_FLAGS;
 
 /** Pages that one who finds no memory frees at a time. */
@@ -59,19 +72,25 @@ export function* scanForPages(kernel: Kernel, wanted: number): Sleeps<ScanResult
   for (let passed = 0; passed < ROUNDS_MAX * kernel.totalRamPages && freed < wanted; ) {
     const page = handPage(kernel);
     const flags = pageFlags(words, page);
-    const step = (flags & PG_buddy) === 0 ? 1 : 1 << words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.private];
+    const folio = folioHead(words, page);
+    const step = (flags & PG_buddy) === 0 ? folio + folioNrPages(words, folio) - page : freeBlock(words, page);
     passed += step;
     kernel.reclaimHand.offset += step;
     busy ||= (flags & (PG_locked | PG_isolated | PG_writeback)) !== 0;
     if ((flags & PG_lru) === 0) continue;
-    kernel.stats.pgscan++;
-    if (!(yield* reclaimPage(kernel, page, false))) continue;
-    kernel.stats.pgsteal++;
-    freed++;
+    kernel.stats.pgscan += step;
+    const gone = yield* scanFolio(kernel, folio);
+    if (gone === 0) continue;
+    kernel.stats.pgsteal += gone;
+    freed += gone;
     if (kernel.options.preempt()) yield SCHEDULE_POINT;
   }
   return { freed, busy };
 }
+
+/** Pages of the block that begins here. */
+const freeBlock = (words: Int32Array, page: Page): number =>
+  1 << words[(page << STRUCT_PAGE_WORD_SHIFT) + STRUCT_PAGE.word.private];
 
 /** The page under the hand, which goes on to the next range of RAM where it has come to the end of one. */
 function handPage({ ramRanges, reclaimHand: hand }: Kernel): Page {
@@ -94,92 +113,127 @@ export function canReclaim(kernel: Kernel): boolean {
   return false;
 }
 
-/**
- * `shrink_folio_list()` of one page: true when it is free now. Whatever speaks against it leaves the page as it was. A large folio
- * comes apart first.
- * @param ignoreReferences whether a page goes that was used lately (MADV_PAGEOUT)
- */
-export function* reclaimPage(kernel: Kernel, page: Page, ignoreReferences: boolean): Sleeps<boolean> {
+/** A folio that the hand came by. Without free slots it is in vain to look at what could only go to swap (`can_reclaim_anon_pages()`). */
+function* scanFolio(kernel: Kernel, folio: Page): Sleeps<number> {
   const { words } = kernel.memmap;
-  const head = folioHead(words, page);
-  if (isLargeFolio(words, head)) {
-    if (!pageTestFlag(words, head, PG_lru) || !mayGo(kernel, head, ignoreReferences)) return false;
-    yield* splitForReclaim(kernel, head);
-    if (isLargeFolio(words, folioHead(words, page))) return false;
-  }
-  if (!pageTestFlag(words, page, PG_lru) || !getPageUnlessZero(words, page)) return false;
-  pageClearFlag(words, page, PG_lru);
-  pageSetFlag(words, page, PG_isolated);
-  const gone =
-    pageFileId(words, page) === 0
-      ? yield* shrinkAnon(kernel, page, ignoreReferences)
-      : yield* shrinkCached(kernel, page, ignoreReferences);
-  pageClearFlag(words, page, PG_isolated);
-  pageSetFlag(words, page, PG_lru);
-  putPage(kernel, page);
-  return gone;
+  const needsSwap = pageTestFlag(words, folio, PG_swapbacked) && !pageTestFlag(words, folio, PG_swapcache);
+  if (needsSwap && kernel.swap.free === 0) return 0;
+  return isolateFolio(kernel, folio) ? yield* shrinkFolios(kernel, [folio], 'look') : 0;
 }
+
+/** `folio_isolate_lru()`: the folio is ours to reclaim, and held. */
+export function isolateFolio({ memmap: { words } }: Kernel, folio: Page): boolean {
+  if (!pageTestFlag(words, folio, PG_lru) || !getPageUnlessZero(words, folio)) return false;
+  return isolateLru(words, folio);
+}
+
+/** Whether a folio goes that was used lately: MADV_PAGEOUT does not ask. */
+export type References = 'look' | 'ignore';
 
 /**
- * `split_folio_to_list()`: a large folio is not swapped out as one. What holds nothing but zeroes gives way to the zero page; who
- * holds the folio keeps it whole.
+ * `shrink_folio_list()` of folios that are isolated: returns the pages that are free now. Whatever speaks against it leaves a folio as it
+ * was, perhaps without its mappings, and what is left of it is put back.
  */
-export function* splitForReclaim(kernel: Kernel, page: Page): Sleeps<void> {
+export function* shrinkFolios(kernel: Kernel, folios: readonly Page[], references: References): Sleeps<number> {
   const { words } = kernel.memmap;
-  const head = folioHead(words, page);
-  if (!isLargeFolio(words, head) || !getPageUnlessZero(words, head)) return;
-  if (folioTrylock(words, head)) {
-    yield* splitFolio(kernel, head, head);
-    folioUnlock(words, head);
+  let freed = 0;
+  // What comes apart adds to the list.
+  const list = [...folios];
+  for (const folio of list) {
+    freed += yield* shrinkFolio(kernel, folio, references, list);
+    putbackLru(words, folio);
+    putPage(kernel, folio);
   }
-  putPage(kernel, head);
+  return freed;
 }
 
-/** Anonymous memory: into a swap slot, or nowhere after MADV_FREE. Also pages of the swap cache that nobody maps yet. */
-function* shrinkAnon(kernel: Kernel, page: Page, ignoreReferences: boolean): Sleeps<boolean> {
+function* shrinkFolio(kernel: Kernel, folio: Page, references: References, list: Page[]): Sleeps<number> {
   const { words } = kernel.memmap;
-  if (!folioTrylock(words, page)) return false;
-  const gone = yield* pageOut(kernel, page, ignoreReferences);
-  // A slot that no entry came to need is given back.
-  if (!gone && pageTestFlag(words, page, PG_swapcache)) folioFreeSwap(kernel, page);
-  folioUnlock(words, page);
-  return gone;
-}
-
-/** Precondition: the page is locked, held and isolated. */
-function* pageOut(kernel: Kernel, page: Page, ignoreReferences: boolean): Sleeps<boolean> {
-  const { words } = kernel.memmap;
-  if (!mayGo(kernel, page, ignoreReferences)) return false;
-  const inSwap = (): boolean => pageTestFlag(words, page, PG_swapcache);
-  if (pageTestFlag(words, page, PG_swapbacked) && !inSwap()) {
-    if (pageMaybeDmaPinned(words, page) || !addToSwap(kernel, page)) return false;
-  }
-  yield* tryToUnmap(kernel, page);
-  if (pageMapcount(words, page) > 0) return false;
-  if (!inSwap()) {
-    // Lazily freed, or what it was in swap for has gone meanwhile: ours is the only reference.
-    const alone = pageRefCount(words, page) === 1;
-    if (alone && !pageTestFlag(words, page, PG_swapbacked)) kernel.stats.pglazyfreed++;
-    return alone;
-  }
-  // __remove_mapping(): whoever holds the page beside the cache and us could still change it.
-  if (pageRefCount(words, page) !== 2) return false;
-  if (pageTestFlag(words, page, PG_dirty)) {
-    kernel.swap.write(pageSwapEntry(words, page), kernel.ram.bytes(kernel.memmap.ramFrame(page)));
-    pageClearFlag(words, page, PG_dirty);
-    kernel.stats.pswpout++;
-  }
-  deleteFromSwapCache(kernel, page);
-  return true;
-}
-
-/** A page of a file: written back if it is dirty, unmapped, dropped. Shared memory stays. */
-function* shrinkCached(kernel: Kernel, page: Page, ignoreReferences: boolean): Sleeps<boolean> {
-  const { words, floats } = kernel.memmap;
-  const file = kernel.files.get(pageFileId(words, page));
+  const file = kernel.files.get(pageFileId(words, folio));
+  if (file !== undefined && tracksWrites(file)) return yield* shrinkCached(kernel, file, folio, references);
   // A locked page is not waited for: who has it may wait for what we hold.
-  if (file === undefined || !tracksWrites(file) || folioLocked(words, page) || !mayGo(kernel, page, ignoreReferences))
-    return false;
+  if (!folioTrylock(words, folio)) return 0;
+  let freed = 0;
+  if (mayGo(kernel, folio, references)) {
+    freed = yield* file === undefined ? pageOut(kernel, folio, list) : pageOutShmem(kernel, file, folio, list);
+  }
+  // A slot that no entry came to need is given back.
+  if (freed === 0 && pageTestFlag(words, folio, PG_swapcache)) folioFreeSwap(kernel, folio);
+  folioUnlock(words, folio);
+  return freed;
+}
+
+/** Anonymous memory, and pages of the swap cache that nobody maps yet. Precondition: the folio is locked, held and isolated. */
+function* pageOut(kernel: Kernel, folio: Page, list: Page[]): Sleeps<number> {
+  const { words } = kernel.memmap;
+  const inSwap = (): boolean => pageTestFlag(words, folio, PG_swapcache);
+  // It has left its file meanwhile, and goes with its last user.
+  if (!pageIsAnon(words, folio) && !inSwap()) return 0;
+  if (pageTestFlag(words, folio, PG_swapbacked) && !inSwap()) {
+    if (pageMaybeDmaPinned(words, folio) || !(yield* getSlots(kernel, folio, list))) return 0;
+  }
+  yield* tryToUnmap(kernel, folio);
+  if (folioMapcount(words, folio) > 0) return 0;
+  const pages = folioNrPages(words, folio);
+  if (inSwap()) return dropSwapped(kernel, folio);
+  // Lazily freed, or what it was in swap for has gone meanwhile: ours is the only reference.
+  if (pageRefCount(words, folio) !== 1) return 0;
+  if (!pageTestFlag(words, folio, PG_swapbacked)) kernel.stats.pglazyfreed += pages;
+  return pages;
+}
+
+/** Slots for all of the folio; one that they do not suffice for comes apart, and its pieces have their turns later. */
+function* getSlots(kernel: Kernel, folio: Page, list: Page[]): Sleeps<boolean> {
+  const { words } = kernel.memmap;
+  if (!isLargeFolio(words, folio)) return addToSwap(kernel, folio);
+  // Whoever holds it keeps it whole.
+  if (pageRefCount(words, folio) !== 1 + folioMapcount(words, folio)) return false;
+  // What nobody maps any more is free without being written.
+  if (!isPartlyMapped(words, folio) && addToSwap(kernel, folio)) return true;
+  return (yield* splitFolioToList(kernel, folio, folio, list)) && addToSwap(kernel, folio);
+}
+
+/** `folio_test_partially_mapped()`. */
+function isPartlyMapped(words: Int32Array, folio: Page): boolean {
+  for (let i = 0; i < HPAGE_PMD_NR; i++) if (pageMapcount(words, (folio + i) as Page) === 0) return true;
+  return false;
+}
+
+/** `__remove_mapping()`: the pages that are free when the swap cache lets go of them. Whoever holds the folio beside it and us could still change it. */
+function dropSwapped(kernel: Kernel, folio: Page): number {
+  const { words } = kernel.memmap;
+  const pages = folioNrPages(words, folio);
+  if (pageRefCount(words, folio) !== 1 + pages) return 0;
+  if (pageTestFlag(words, folio, PG_dirty)) swapWriteout(kernel, folio);
+  deleteFromSwapCache(kernel, folio);
+  return pages;
+}
+
+/** Shared memory: unmapped first, since its slots have nothing to do with page tables. Precondition: the folio is locked, held and isolated. */
+function* pageOutShmem(kernel: Kernel, file: VmFile, folio: Page, list: Page[]): Sleeps<number> {
+  const { words, floats } = kernel.memmap;
+  yield* tryToUnmap(kernel, folio);
+  const pages = folioNrPages(words, folio);
+  // The file may have ended meanwhile, and whoever holds the folio beside its cache and us could still change it.
+  if (pageFileId(words, folio) !== file.id || folioMapcount(words, folio) > 0) return 0;
+  if (pageRefCount(words, folio) !== 1 + pages) return 0;
+  if (!pageTestFlag(words, folio, PG_dirty)) {
+    removeFromCache(kernel, file, pageIndex(words, floats, folio));
+    return pages;
+  }
+  if (kernel.swap.total === 0) return 0;
+  const endsInside = pages > 1 && pageIndex(words, floats, folio) + pages > filePages(file);
+  if (endsInside || !shmemWriteout(kernel, file, folio)) {
+    if (pages === 1 || !(yield* splitFolioToList(kernel, folio, folio, list))) return 0;
+    if (!shmemWriteout(kernel, file, folio)) return 0;
+  }
+  return dropSwapped(kernel, folio);
+}
+
+/** A page of a file: written back if it is dirty, unmapped, dropped. */
+function* shrinkCached(kernel: Kernel, file: VmFile, page: Page, references: References): Sleeps<number> {
+  const { words, floats } = kernel.memmap;
+  if (folioLocked(words, page) || !mayGo(kernel, page, references)) return 0;
   const index = pageIndex(words, floats, page);
   // The file may be closed while it is written.
   vmFileGet(file);
@@ -194,16 +248,18 @@ function* shrinkCached(kernel: Kernel, page: Page, ignoreReferences: boolean): S
     folioUnlock(words, page);
   }
   vmFilePut(kernel, file);
-  return gone;
+  return gone ? 1 : 0;
 }
 
-/** May the page go at all, and was it not used lately (`folio_check_references`)? */
-function mayGo(kernel: Kernel, page: Page, ignoreReferences: boolean): boolean {
+/** May the folio go at all, and was it not used lately (`folio_check_references`)? */
+function mayGo(kernel: Kernel, folio: Page, references: References): boolean {
   const { words } = kernel.memmap;
-  if (pageTestFlag(words, page, PG_writeback) || pageMlocked(kernel, page)) return false;
-  if (ignoreReferences) return true;
-  const referenced = folioReferenced(kernel, page) > 0;
-  if (referenced) pageSetFlag(words, page, PG_referenced);
-  else pageClearFlag(words, page, PG_referenced);
+  if (pageTestFlag(words, folio, PG_writeback) || pageMlocked(kernel, folio)) return false;
+  const pages = folioNrPages(words, folio);
+  for (let i = 0; i < pages; i++) if (pageTestFlag(words, (folio + i) as Page, PG_hwpoison)) return false;
+  if (references === 'ignore') return true;
+  const referenced = folioReferenced(kernel, folio) > 0;
+  if (referenced) pageSetFlag(words, folio, PG_referenced);
+  else pageClearFlag(words, folio, PG_referenced);
   return !referenced;
 }

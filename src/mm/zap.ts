@@ -23,10 +23,9 @@ import {
   unlockTable,
 } from './pgtable.js';
 import { installWpMarker, keepsWpMarkers } from './pte-marker.js';
-import { putPage } from './put-page.js';
 import { pageRemoveRmap } from './rmap.js';
 import { rssAdd, rssAddMigrating } from './rss.js';
-import { freeSwapAndCache, freeSwapCache } from './swap-state.js';
+import { freeSwapAndCache, putUnmappedPage } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
 import type { VmArea } from './vma.js';
 
@@ -77,10 +76,7 @@ export function* zapRange(
     }
     unlockTable(kernel, table);
     flushTlbRange(kernel, mm, at as VirtAddr, stop as VirtAddr);
-    for (const page of gathered) {
-      freeSwapCache(kernel, page);
-      putPage(kernel, page);
-    }
+    for (const page of gathered) putUnmappedPage(kernel, page);
     gathered.length = 0;
     if (why === 'discard' && !kept && stop - at === PMD_SIZE) freeLeafTable(kernel, mm, at as VirtAddr);
     at = nextMappedLeaf(kernel, mm, stop, end);
@@ -93,7 +89,7 @@ function zapHuge(kernel: Kernel, mm: MmStruct, addr: VirtAddr): void {
   const page = zapHugePmd(kernel, mm, at);
   unlockTable(kernel, tableOf(at));
   flushTlbRange(kernel, mm, addr, (addr + PMD_SIZE) as VirtAddr);
-  if (page !== 0) putPage(kernel, page);
+  if (page !== 0) putUnmappedPage(kernel, page);
 }
 
 /** Clear one entry; returns the page whose reference the caller has to drop, 0 for none. */

@@ -7,6 +7,7 @@ import type { Kernel } from '../kernel.js';
 import { restoreMappings } from '../migrate.js';
 import { isFaultFolio, isZoneDevicePage, pageClearFlag, pageSetFlag } from '../page.js';
 import { putPage } from '../put-page.js';
+import { putUnmappedPage } from '../swap-state.js';
 
 const { PG_lru, PG_isolated } = PAGE_FLAGS;
 
@@ -43,7 +44,7 @@ export function migrateDeviceFinalize(
     }
     // The migration's reference becomes that of a mapping, if there is one.
     if (mapped > 1) pageRefAdd(words, survivor, mapped - 1);
-    else if (mapped === 0) putPage(kernel, survivor);
+    else if (mapped === 0) putUnmappedPage(kernel, survivor);
   }
 }
 

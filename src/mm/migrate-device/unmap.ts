@@ -12,16 +12,16 @@ import { removeMigrationPtes, tryToMigrate } from '../migrate.js';
 import {
   folioMapcount,
   isFaultFolio,
+  isolateLru,
   isZoneDevicePage,
-  pageClearFlag,
   pageFileId,
-  pageSetFlag,
   pageTestFlag,
+  putbackLru,
 } from '../page.js';
 import { putPage } from '../put-page.js';
 import type { MigrateVma } from './args.js';
 
-const { PG_lru, PG_isolated, PG_swapcache } = PAGE_FLAGS;
+const { PG_swapcache } = PAGE_FLAGS;
 
 /** Returns how many pages (and holes) may migrate. Precondition: the pages in `src` are locked and held once by it. */
 export function* migrateDeviceUnmap(
@@ -73,20 +73,6 @@ export function* migrateDeviceUnmap(
     restore--;
   }
   return ready;
-}
-
-/** `folio_isolate_lru()`, which takes the reference that Linux drops right after: nobody else may isolate it meanwhile. */
-function isolateLru(words: Int32Array, page: Page): boolean {
-  if (!pageTestFlag(words, page, PG_lru)) return false;
-  pageClearFlag(words, page, PG_lru);
-  pageSetFlag(words, page, PG_isolated);
-  return true;
-}
-
-/** `folio_putback_lru()` without its reference. */
-function putbackLru(words: Int32Array, page: Page): void {
-  pageClearFlag(words, page, PG_isolated);
-  pageSetFlag(words, page, PG_lru);
 }
 
 /** `migrate_vma_check_page()`: is the migration the only holder (beside the fault that asks for it)? */
