@@ -67,7 +67,7 @@ test('the litmus library can be read from code, and nothing of the tests comes w
 test('documents that README and the pages in docs link to are in the package', () => {
   const files = packed();
   const pages = ['README.md', ...files.filter((file) => file.startsWith('docs/'))];
-  expect(pages).toHaveLength(3);
+  expect(pages).toHaveLength(4);
   for (const page of pages) {
     const links = readFileSync(join(ROOT, page), 'utf8').matchAll(/\]\((?!\w+:|#)([^)#]+)/g);
     expect(files).toEqual(expect.arrayContaining(Array.from(links, ([, link]) => join(dirname(page), link!))));

@@ -1,6 +1,6 @@
 /**
  * The nearest explanation of a divergence: from what differs, the mechanism that most probably was missed or done too much,
- * with the number of the fact in the list of who recorded the traces, where one says so. A guess, for whoever looks first: the
+ * with the number of the fact about the real kernel in docs/traces.md, where one says so. A guess, for whoever looks first: the
  * rules are asked from the most particular to the most general, and the first one that fits speaks.
  */
 import { DMIRROR_PROT } from '../abi/dmirror.js';
@@ -367,5 +367,5 @@ export function explain(observation: Observation): string | null {
   const seen = { ...observation, name, want: numberOf(observation.expected), got: numberOf(observation.actual) };
   const rule = RULES.find(({ fits }) => fits(seen));
   if (rule === undefined) return null;
-  return rule.fact === undefined ? rule.text : `${rule.text} (fact ${rule.fact})`;
+  return rule.fact === undefined ? rule.text : `${rule.text} (docs/traces.md, fact ${rule.fact})`;
 }
