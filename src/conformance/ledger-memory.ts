@@ -163,7 +163,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         'madvise COLD, PAGEOUT, WILLNEED',
-        'accessed bits; pages that nobody shares into swap; back into the swap cache',
+        'accessed bits; folios that nobody shares into swap; back into the swap cache',
         'emulated',
         'test/unit/mm-swap.test.ts',
       ],

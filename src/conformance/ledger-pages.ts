@@ -111,7 +111,19 @@ export const PAGE_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-swap.test.ts',
       ],
-      ['swapoff, priorities, zswap, swap of shared memory, swap readahead', 'none', 'missing'],
+      [
+        'shmem_writeout, shmem_swapin_folio, shmem_swap_usage',
+        'shared memory in swap: entries in the page cache, which faults, COLLAPSE and WILLNEED bring back; clean pages go without',
+        'emulated',
+        'test/unit/swap-shared.test.ts',
+      ],
+      [
+        'swap of 2 MiB folios (THP_SWAP)',
+        'as one where a cluster is free; anonymous ones come back page by page, those of shared memory as one; no sizes between',
+        'simplified',
+        'test/unit/swap-huge.test.ts',
+      ],
+      ['swapoff, priorities, zswap, swap readahead', 'none', 'missing'],
       [
         'direct reclaim, shrink_folio_list',
         'a clock over RAM instead of lists; device pages are not on its way; dirty pages of files are written first',
