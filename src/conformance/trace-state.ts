@@ -52,7 +52,7 @@ export class ProcessView implements ObservedState {
   readonly #windows: readonly Window[];
 
   /** @param withSoftDirty the trace has soft-dirty bits */
-  constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena, withSoftDirty: boolean) {
+  constructor({ kernel, devices }: MachineState, mm: MmStruct, { base, pages }: Arena, withSoftDirty = false) {
     this.mm = mm;
     this.pm = new Int32Array(pages);
     this.mc = new Int32Array(pages);

@@ -16,6 +16,8 @@ import type { Pfn, VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, peek32, setPteHalves } from '../sync/word.js';
+import { lockFilePage } from './alloc.js';
+import { filePages, unlockCachedPage } from './filemap.js';
 import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from './huge-pmd.js';
 import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
@@ -36,7 +38,18 @@ import { splitFolio } from './split-folio.js';
 import { swapInRange } from './swap-in.js';
 import { folioFreeSwap, freeSwapAndCache } from './swap-state.js';
 import { flushTlbRange } from './tlbflush.js';
-import { VM_HUGEPAGE, VM_HUGETLB, VM_LOCKED, VM_NOHUGEPAGE, VM_PFNMAP, type VmArea, vmaIsAnonymous } from './vma.js';
+import {
+  linearPageIndex,
+  tracksWrites,
+  VM_HUGEPAGE,
+  VM_HUGETLB,
+  VM_LOCKED,
+  VM_NOHUGEPAGE,
+  VM_PFNMAP,
+  type VmArea,
+  type VmFile,
+  vmaIsAnonymous,
+} from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 import { zapRange } from './zap.js';
 
@@ -100,6 +113,17 @@ function* walkVmas(kernel: Kernel, mm: MmStruct, start: number, end: number, adv
   return hole ? 'ENOMEM' : 0;
 }
 
+/** `force_page_cache_readahead()`: what the page cache has not yet of a file. */
+function* readAhead(kernel: Kernel, vma: VmArea, file: VmFile, start: number, end: number): Sleeps<void> {
+  const stop = Math.min(linearPageIndex(vma, end), filePages(file));
+  for (let index = linearPageIndex(vma, start); index < stop; index++) {
+    if (file.pages.has(index)) continue;
+    const page = yield* lockFilePage(kernel, file, index, () => filePages(file));
+    if (typeof page === 'string') return;
+    unlockCachedPage(kernel, page);
+  }
+}
+
 /** `madvise_vma_behavior()`. */
 function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, advice: MemoryAdvice): Sleeps<Result> {
   switch (advice) {
@@ -111,9 +135,9 @@ function* adviseVma(kernel: Kernel, vma: VmArea, start: number, end: number, adv
       yield* cleared(vma, start, end, freeRange(kernel, vma, start, end));
       return 0;
     case 'WILLNEED':
-      // Of a file on disk nothing need be read ahead: it answers at once.
       if (vmaIsAnonymous(vma)) swapInRange(kernel, vma, start, end);
       else if (vma.file!.swapped !== undefined) shmemSwapInRange(kernel, vma, vma.file!, start, end);
+      else if (tracksWrites(vma.file)) yield* readAhead(kernel, vma, vma.file!, start, end);
       return 0;
     case 'COLD':
     case 'PAGEOUT':

@@ -7,6 +7,7 @@
  */
 import { PAGE_SIZE, pageAlignDown } from '../abi/address.js';
 import {
+  VM_FAULT_ERROR,
   VM_FAULT_FALLBACK,
   VM_FAULT_HWPOISON,
   VM_FAULT_OOM,
@@ -323,8 +324,18 @@ export function* doSwapPage(
     return 0;
   }
   if (kind === 'marker') return yield* doMarker(kernel, vma, addr, table, pte, write);
-  if (kind === 'swap') return yield* doSwapIn(kernel, { vma, addr }, pte, write);
+  if (kind === 'swap') {
+    const outcome = yield* doSwapIn(kernel, { vma, addr }, pte, write);
+    return write && (outcome & VM_FAULT_ERROR) === 0 ? outcome | (yield* storeToSwapped(kernel, vma, addr)) : outcome;
+  }
   return kind === 'hwpoison' ? VM_FAULT_HWPOISON : VM_FAULT_SIGBUS;
+}
+
+/** A store brought its page back from swap, and may not write to it yet: the same fault sees to that. */
+function* storeToSwapped(kernel: Kernel, vma: VmArea, addr: VirtAddr): Sleeps<VmFault> {
+  const table = leafTable(kernel, vma.mm, addr);
+  const pte = table === NO_TABLE ? (0n as Pte) : readPte(kernel.ram.words, table + pteIndex(addr));
+  return ptePresent(pte) && !pteWrite(pte) ? yield* doWpPage(kernel, vma, addr, table, pte, true) : 0;
 }
 
 /** `pte_marker_handle_uffd_wp()`: a fault where nothing is mapped; what was left behind of a userfaultfd that has gone is none. */

@@ -172,7 +172,8 @@ const isHugePrivate = (kernel: Kernel, low: number, high: number): boolean =>
 export function mincoreRange(kernel: Kernel, mm: MmStruct, start: VirtAddr, out: Int32Array): void {
   mincoreOfVmas(kernel, mm, start, out);
   visitEntries(kernel, mm, start, start + out.length * PAGE_SIZE, (first, low, high, pages) => {
-    if (inCore(kernel, low, high)) out.fill(1, first, first + pages);
+    const seen = inCore(kernel, low, high);
+    if (seen !== AS_NONE) out.fill(seen, first, first + pages);
   });
 }
 
@@ -200,12 +201,16 @@ function isCached(kernel: Kernel, file: VmFile, index: number): boolean {
   return entry !== undefined && kernel.swap.cachedPage(entry) !== NULL_PAGE;
 }
 
-/** Is the page of an entry that is not none in core? One in the swap cache needs no reading. */
-const inCore = (kernel: Kernel, low: number, high: number): boolean => {
-  if (lowPresent(low)) return true;
+/** Of an entry that says nothing of its page. */
+const AS_NONE = -1;
+
+/** Is the page of an entry that is not none in core (0 or 1)? One in the swap cache needs no reading. */
+const inCore = (kernel: Kernel, low: number, high: number): number => {
+  if (lowPresent(low)) return 1;
   const kind = kernel.addressing.swapTypes.kindOf[highType(high)];
-  if (kind !== 'swap') return kind !== 'marker';
-  return kernel.swap.cachedPage(swapEntry(highType(high), halvesNumber(low, high))) !== NULL_PAGE;
+  if (kind === 'marker') return AS_NONE;
+  if (kind !== 'swap') return 1;
+  return kernel.swap.cachedPage(swapEntry(highType(high), halvesNumber(low, high))) !== NULL_PAGE ? 1 : 0;
 };
 
 /** The short form and `mincore()` for each page from `start` on, in one walk: for who looks at everything again and again. */
@@ -214,13 +219,14 @@ export function pagemapAndMincore(kernel: Kernel, mm: MmStruct, start: VirtAddr,
   mincoreOfVmas(kernel, mm, start, mc);
   visitEntries(kernel, mm, start, start + pm.length * PAGE_SIZE, (first, low, high, pages, huge) => {
     const short = pagemapOfHalves(kernel, low, high, huge);
+    const seen = inCore(kernel, low, high);
     if (huge) {
       // Of a huge page its first says whether somebody else maps it.
       pm.fill(short, first, first + pages);
-      if (inCore(kernel, low, high)) mc.fill(1, first, first + pages);
+      mc.fill(seen, first, first + pages);
     } else {
       pm[first] = short;
-      if (inCore(kernel, low, high)) mc[first] = 1;
+      if (seen !== AS_NONE) mc[first] = seen;
     }
   });
 }

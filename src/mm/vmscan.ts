@@ -230,14 +230,17 @@ function* pageOutShmem(kernel: Kernel, file: VmFile, folio: Page, list: Page[]):
   return dropSwapped(kernel, folio);
 }
 
-/** A page of a file: written back if it is dirty, unmapped, dropped. */
+/**
+ * A page of a file: unmapped, and dropped if it is clean. Where memory is wanted it is written back first, as the flusher threads do that
+ * Linux wakes then; MADV_PAGEOUT takes what is clean.
+ */
 function* shrinkCached(kernel: Kernel, file: VmFile, page: Page, references: References): Sleeps<number> {
   const { words, floats } = kernel.memmap;
   if (folioLocked(words, page) || !mayGo(kernel, page, references)) return 0;
   const index = pageIndex(words, floats, page);
   // The file may be closed while it is written.
   vmFileGet(file);
-  yield* writeAndWaitRange(kernel, file, index, index + 1);
+  if (references === 'look') yield* writeAndWaitRange(kernel, file, index, index + 1);
   let gone = false;
   if (folioTrylock(words, page)) {
     yield* tryToUnmap(kernel, page);
