@@ -24,6 +24,34 @@
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
 
+/* Traps. */
+
+/* Set while a trap is a result, to where it is told. */
+static volatile bool may_trap;
+static sigjmp_buf trapped;
+
+/* Set while the kernel may tell its caller of a page that it gave up: madvise() has its own answer. */
+static volatile bool may_be_told;
+
+static void on_trap(int signal_number)
+{
+  if (may_be_told)
+    return;
+  if (may_trap)
+    siglongjmp(trapped, signal_number);
+  signal(signal_number, SIG_DFL);
+  raise(signal_number);
+}
+
+void catch_traps(void)
+{
+  /* The handler is left by a jump: the signal must not stay blocked. */
+  struct sigaction action = {.sa_handler = on_trap, .sa_flags = SA_NODEFER};
+
+  sigaction(SIGSEGV, &action, NULL);
+  sigaction(SIGBUS, &action, NULL);
+}
+
 /* Mappings. */
 
 /* No name has an R or a W that does not mean it. */
@@ -81,7 +109,11 @@ static int advice_of(const char *name)
 
 void run_madvise(const struct arguments *a)
 {
-  put_answer(madvise(address_of(a->pg), a->n * PAGE_SIZE, advice_of(a->advice)));
+  int advice = advice_of(a->advice);
+
+  may_be_told = advice == MADV_HWPOISON;
+  put_answer(madvise(address_of(a->pg), a->n * PAGE_SIZE, advice));
+  may_be_told = false;
 }
 
 void run_mremap(const struct arguments *a)
@@ -127,27 +159,6 @@ void run_clear_refs(const struct arguments *a)
 }
 
 /* The CPU: two words a page, each access may trap. */
-
-/* Set while a trap is a result, to where it is told. */
-static volatile bool may_trap;
-static sigjmp_buf trapped;
-
-static void on_trap(int signal_number)
-{
-  if (may_trap)
-    siglongjmp(trapped, signal_number);
-  signal(signal_number, SIG_DFL);
-  raise(signal_number);
-}
-
-void catch_traps(void)
-{
-  /* The handler is left by a jump: the signal must not stay blocked. */
-  struct sigaction action = {.sa_handler = on_trap, .sa_flags = SA_NODEFER};
-
-  sigaction(SIGSEGV, &action, NULL);
-  sigaction(SIGBUS, &action, NULL);
-}
 
 static const char *outcome_of(int signal_number)
 {

@@ -46,7 +46,8 @@ static const struct operation *operation_of(const char *name)
   for (size_t at = 0; at < sizeof TABLE / sizeof *TABLE; at++)
     if (strcmp(name, TABLE[at].name) == 0)
       return &TABLE[at];
-  expect(false, name);
+  fprintf(stderr, "%s is no operation\n", name);
+  expect(false, "an operation");
   return NULL;
 }
 

@@ -20,7 +20,7 @@ node programs.mjs --from TRACE... > PROGRAMS
   --swap           pages are pushed out to swap
   --file           a file is mapped, read, written, truncated
   --coherent       one device or both are coherent (record with DEVICES=coherent)
-  --poison         memory fails
+  --poison         memory fails, and stays so until the guest ends: record these apart
   --from           the programs of recorded traces, plain or gzipped
 `;
 

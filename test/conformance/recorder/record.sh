@@ -40,5 +40,5 @@ timeout "${LIMIT:-900}" qemu-system-x86_64 -M q35 -accel tcg -cpu qemu64,phys-bi
   -drive "file=$work/programs,format=raw,if=virtio,readonly=on" -drive "file=$work/traces,format=raw,if=virtio" \
   < /dev/null > "$work/console" 2>&1 || echo "the guest did not end by itself (status $?)" >&2
 # What the guest complained of; all else of its console is the boot.
-grep -aE 'expected|stuck|BUG|WARNING|Kernel panic|RIP' "$work/console" | head -20 >&2 || true
+grep -aE 'expected|no operation|stuck|BUG|WARNING|Kernel panic|RIP' "$work/console" | head -20 >&2 || true
 node "$here/unpack.mjs" "$work/traces" "$folder"

@@ -264,6 +264,7 @@ static void run_program(char *lines, int trace)
   put_header();
   end_line(trace);
   for (char *line = strtok_r(lines, "\n", &in_lines); line; line = strtok_r(NULL, "\n", &in_lines)) {
+    errno = 0; /* for what is said if there is no trace */
     expect(sscanf(line, "%31s %d %n", name, &process, &at) == 2, "an operation and its process");
     if (has_no_object(name))
       continue;
