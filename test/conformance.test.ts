@@ -107,7 +107,11 @@ describe('a malformed trace', () => {
 
   test.each([
     ['an empty file', '', /^t:1: the trace is empty/],
-    ['another format', text.replace('hmmrec-1', 'hmmrec-3'), /^t:1: trace: expected the format "hmmrec-1" or "hmmrec-2"/],
+    [
+      'another format',
+      text.replace('hmmrec-1', 'hmmrec-3'),
+      /^t:1: trace: expected the format "hmmrec-1" or "hmmrec-2"/,
+    ],
     ['states of the other format', text.replace('hmmrec-1', 'hmmrec-2'), /^t:2: st0\.sd: missing/],
     [
       'an operation of the other format',

@@ -161,7 +161,7 @@ class TraceRun {
     this.#trace = trace;
     this.#all = all;
     this.#arena = { base: arena_base as VirtAddr, pages: arena_pages };
-    this.#freePages = freeOrPoisoned(state.kernel);
+    this.#freePages = freeOrFailed(state.kernel);
     this.#at = { line: 1, op: 'start', page: null };
   }
 
@@ -236,7 +236,7 @@ class TraceRun {
 
   /** What is not as it was before the trace; `null` if all is. */
   #leftovers({ kernel, devices, log }: MachineState): string | null {
-    const lost = this.#freePages - freeOrPoisoned(kernel);
+    const lost = this.#freePages - freeOrFailed(kernel);
     if (lost !== 0) return `${lost} frames of RAM are not free again`;
     if (kernel.mms.size > 0) return `${kernel.mms.size} address spaces`;
     for (const { driver, spec } of devices) {
@@ -274,4 +274,6 @@ class TraceRun {
   }
 }
 
-const freeOrPoisoned = ({ buddy, memoryFailures }: Kernel): number => buddy.freePagesCount + memoryFailures.poisoned;
+/** Frames that are free, and those that have failed: but for the zero page, which was not free before. */
+const freeOrFailed = ({ buddy, memoryFailures, zeroPage }: Kernel): number =>
+  buddy.freePagesCount + memoryFailures.held.size - (memoryFailures.held.has(zeroPage) ? 1 : 0);

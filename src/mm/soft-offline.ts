@@ -9,7 +9,7 @@ import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type Pfn, type VirtAddr } from '../base/brand.js';
-import { folioUnlock, pageRefCount } from '../sync/page-ref.js';
+import { folioHead, folioUnlock, pageRefCount } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { folioLock, removeFromCache } from './filemap.js';
 import { getUserPages } from './gup.js';
@@ -41,7 +41,10 @@ export function* softOfflinePage(kernel: Kernel, pfn: number, counted = false): 
       if (page !== NULL_PAGE) return isDone ? 0 : 'EBUSY';
       return named === NULL_PAGE ? 'ENXIO' : 'EIO';
     }
-    const got = counted ? 'held' : yield* getHwpoisonPage(kernel, page);
+    // HWPoisonHandlable(): the zero page, for one, is not on a list of pages.
+    const handlable = counted && pageTestFlag(words, folioHead(words, page), PG_lru);
+    if (counted && !handlable) putPage(kernel, page);
+    const got = handlable ? 'held' : yield* getHwpoisonPage(kernel, page);
     if (got === 'busy') return 'EIO';
     if (got === 'held') return yield* offlineInUse(kernel, page);
     kernel.buddy.takeOff(page);
