@@ -46,7 +46,7 @@ import { linearPageIndex, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnable
 const SWP_FLAGS = LOW_SWP_EXCLUSIVE | LOW_SWP_SOFT_DIRTY | LOW_SWP_UFFD_WP;
 
 /**
- * A fault met the swap entry `pte`. A store to a page that must stay read-only for now faults again, and copies it then.
+ * A fault met the swap entry `pte`. A page that a store may not write to yet is mapped read-only: `doSwapPage` goes on with it.
  * Precondition: mmap_lock held for reading.
  */
 export function* doSwapIn(kernel: Kernel, site: FaultSite, pte: Pte, write: boolean): Sleeps<VmFault> {
