@@ -2,9 +2,9 @@
  * Replay of golden traces (`pfnless conform`): every operation that a real kernel was recorded doing is done here, and
  * every recorded result and the whole state after it must be the same.
  *
- * One machine replays many traces of recorders that were alike: after each everything exits, and as much memory must be free as before. A trace that
- * diverged, or left something behind, costs the machine its place: the next one gets a new one. The checkers, who look at
- * every struct page, look at the end.
+ * One machine replays many traces of recorders that were alike: after each everything exits, and as much memory must be free as
+ * before. A trace that diverged, or left something behind, costs the machine its place: the next one gets a new one. The checkers,
+ * who look at every struct page, look at the end.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import type { VirtAddr } from '../base/brand.js';

@@ -60,7 +60,7 @@ const mirrored = { slot, dev: device, ...range, errno, cpages: optional(count) }
 /** First words of the pages, and how many pages have another last word. */
 const words = { words: optional(listOf(word)), torn: optional(count) };
 
-const OPERATIONS = {
+const OPERATIONS_1 = {
   open: { ...common, slot, dev: device, errno },
   close: { ...common, slot, dev: device, errno },
   // `off` of hmmrec-2: from that page on of the trace's file.
@@ -107,7 +107,10 @@ const OPERATIONS = {
     vmas: listOf(triple(page, count, text)),
   },
   state: { ...common },
-  // Of hmmrec-2.
+} as const satisfies Readonly<Record<string, Shape>>;
+
+/** What hmmrec-2 has beside them. */
+const OPERATIONS_2 = {
   mremap_to: { ...common, ...range, len: count, dst: int(-1), dontunmap: oneOf(0, 1), errno },
   mlock: { ...common, ...range, onfault: oneOf(0, 1), errno },
   munlock: { ...common, ...range, errno },
@@ -125,24 +128,7 @@ const OPERATIONS = {
   kpage: { ...common, ...range, flags: runsOf(int(-1)), maps: runsOf(int(-1)) },
 } as const satisfies Readonly<Record<string, Shape>>;
 
-/** Operations that hmmrec-1 does not have. */
-const OPERATIONS_2: ReadonlySet<string> = new Set([
-  'mremap_to',
-  'mlock',
-  'munlock',
-  'clear_refs',
-  'uffd_open',
-  'uffd_close',
-  'uffd_register',
-  'uffd_unregister',
-  'uffd_protect',
-  'uffd_resolve',
-  'fread',
-  'fwrite',
-  'ftruncate',
-  'fsync',
-  'kpage',
-]);
+const OPERATIONS = { ...OPERATIONS_1, ...OPERATIONS_2 };
 
 export type OperationName = keyof typeof OPERATIONS;
 type OperationOf<Name extends OperationName> = { op: Name } & Shaped<(typeof OPERATIONS)[Name]>;
@@ -288,7 +274,7 @@ function unlikeFormat(operation: TraceOperation, format: TraceHeader['trace']): 
     return `lck: ${second ? 'missing; smaps of hmmrec-2 has it' : 'of hmmrec-2, the trace is hmmrec-1'}`;
   }
   if (second) return null;
-  if (OPERATIONS_2.has(operation.op)) return `op: ${operation.op} is of hmmrec-2, the trace is hmmrec-1`;
+  if (operation.op in OPERATIONS_2) return `op: ${operation.op} is of hmmrec-2, the trace is hmmrec-1`;
   if (operation.op === 'madvise' && !ADVICE_1.has(operation.advice)) {
     return `advice: ${operation.advice} is of hmmrec-2, the trace is hmmrec-1`;
   }

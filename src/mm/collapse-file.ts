@@ -106,7 +106,10 @@ function cachedPages(file: VmFile, first: number): number {
   return pages;
 }
 
-/** Lock and hold what the cache has, which brings it in from swap, and unmap it. `huge`: somebody else has been faster. Those in `taken` are to be given back. */
+/**
+ * Lock and hold what the cache has, which brings it in from swap, and unmap it. `huge`: somebody else has been faster. Those in `taken`
+ * are to be given back.
+ */
 function* takePages(
   kernel: Kernel,
   file: VmFile,

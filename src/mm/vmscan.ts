@@ -199,7 +199,10 @@ function isPartlyMapped(words: Int32Array, folio: Page): boolean {
   return false;
 }
 
-/** `__remove_mapping()`: the pages that are free when the swap cache lets go of them. Whoever holds the folio beside it and us could still change it. */
+/**
+ * `__remove_mapping()`: the pages that are free when the swap cache lets go of them. Whoever holds the folio beside it and us could
+ * still change it.
+ */
 function dropSwapped(kernel: Kernel, folio: Page): number {
   const { words } = kernel.memmap;
   const pages = folioNrPages(words, folio);
