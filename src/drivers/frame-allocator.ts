@@ -2,7 +2,7 @@
  * Which frames of a device's memory are free, single ones and whole blocks of 2 MiB.
  *
  * Single frames come from blocks that are broken already, ascending, so that neighbours make long runs for the copy engine; a
- * block of which nothing is used any more is whole again.
+ * block of which nothing is used any more is whole again, and the next one to be taken: the host has its memory, and its caches may.
  */
 import { HPAGE_PMD_NR } from '../abi/address.js';
 
@@ -15,8 +15,9 @@ export class FrameAllocator {
   readonly #free: Uint8Array;
   /** By block: free frames. */
   readonly #freeIn: Int32Array;
-  /** Blocks of which every frame is free, and of which some are, oldest first; but for the open one. */
-  readonly #whole = new Set<number>();
+  /** Blocks of which every frame is free, the next one last; but for the open one. */
+  readonly #whole: number[] = [];
+  /** Blocks of which some frames are, oldest first; but for the open one. */
   readonly #broken = new Set<number>();
   /** Block that single frames are taken from, until it has none left, and where in it the search goes on. */
   #open = NONE;
@@ -31,11 +32,11 @@ export class FrameAllocator {
   /** Hand frames to the allocator. Precondition: `first` begins a block. */
   add(first: number, frames: number): void {
     this.#free.fill(1, first, first + frames);
-    for (let at = first; at < first + frames; at += BLOCK_PAGES) {
-      const block = at / BLOCK_PAGES;
-      this.#freeIn[block] = Math.min(BLOCK_PAGES, first + frames - at);
+    const blocks = Math.ceil(frames / BLOCK_PAGES);
+    for (let block = first / BLOCK_PAGES + blocks - 1; block >= first / BLOCK_PAGES; block--) {
+      this.#freeIn[block] = Math.min(BLOCK_PAGES, first + frames - block * BLOCK_PAGES);
       // The memory may end in the middle of a block.
-      if (this.#isWhole(block)) this.#whole.add(block);
+      if (this.#isWhole(block)) this.#whole.push(block);
       else this.#broken.add(block);
     }
   }
@@ -44,7 +45,7 @@ export class FrameAllocator {
   clear(): void {
     this.#free.fill(0);
     this.#freeIn.fill(0);
-    this.#whole.clear();
+    this.#whole.length = 0;
     this.#broken.clear();
     this.#open = NONE;
     this.#cursor = 0;
@@ -54,7 +55,7 @@ export class FrameAllocator {
   take(): number {
     if (this.#open === NONE || this.#freeIn[this.#open] === 0) {
       // A broken one if there is any: whole ones are for folios of 2 MiB.
-      this.#open = this.#pop(this.#broken.size > 0 ? this.#broken : this.#whole);
+      this.#open = this.#oldestBroken() ?? this.#whole.pop() ?? NONE;
       this.#cursor = this.#open * BLOCK_PAGES;
       if (this.#open === NONE) return NONE;
     }
@@ -70,8 +71,8 @@ export class FrameAllocator {
 
   /** First frame of a free block of 2 MiB, or -1. */
   takeBlock(): number {
-    let block = this.#pop(this.#whole);
-    if (block === NONE) {
+    let block = this.#whole.pop();
+    if (block === undefined) {
       // The block that single frames are taken from may have become whole meanwhile.
       if (this.#open === NONE || !this.#isWhole(this.#open)) return NONE;
       block = this.#open;
@@ -92,18 +93,18 @@ export class FrameAllocator {
     if (block === this.#open) return;
     if (this.#isWhole(block)) {
       this.#broken.delete(block);
-      this.#whole.add(block);
+      this.#whole.push(block);
     } else if (was === 0) {
       this.#broken.add(block);
     }
   }
 
-  #pop(blocks: Set<number>): number {
-    for (const block of blocks) {
-      blocks.delete(block);
+  #oldestBroken(): number | undefined {
+    for (const block of this.#broken) {
+      this.#broken.delete(block);
       return block;
     }
-    return NONE;
+    return undefined;
   }
 
   #isWhole(block: number): boolean {
