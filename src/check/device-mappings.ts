@@ -39,7 +39,7 @@ interface Inspected {
 function holderOf(all: readonly Inspected[], page: Page): (Inspected & { readonly frame: number }) | null {
   for (const each of all) {
     const frame = each.inspection.frameOf(page);
-    if (frame !== null) return { ...each, frame };
+    if (frame !== null) return { device: each.device, inspection: each.inspection, frame };
   }
   return null;
 }

@@ -10,7 +10,7 @@ export interface Difference {
 }
 
 /** What the emulator has for fields of an operation: its results, and arguments that it knows better. */
-export type Fields = Readonly<Record<string, unknown>>;
+export type Fields = Record<string, unknown>;
 
 /** A state as the emulator has it: an entry a page, and sums in kB. */
 export interface ObservedState {
@@ -51,8 +51,13 @@ const isArgument = (op: string, field: string): boolean =>
   ARGUMENTS.has(field) || (field === 'prot' && PROT_IS_ARGUMENT.has(op));
 
 /** Add every field of an operation that differs, but for its states. `index`: how many operations came before. */
-export function compareFields(operation: TraceOperation, actual: Fields, index: number, found: Difference[]): void {
-  const recorded = operation as unknown as Fields;
+export function compareFields(
+  operation: TraceOperation,
+  actual: Readonly<Fields>,
+  index: number,
+  found: Difference[],
+): void {
+  const recorded = operation as unknown as Readonly<Fields>;
   for (const field in recorded) {
     if (field === 'st0' || field === 'st1') continue;
     const expected = recorded[field];

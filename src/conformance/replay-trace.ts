@@ -210,12 +210,12 @@ class TraceRun {
   }
 
   /** What the kernel warned of: nothing, if the recorded one had no reason to. */
-  #readLog(operation: TraceOperation, { errno }: Fields, found: Difference[]): void {
+  #readLog(operation: TraceOperation, answer: Readonly<Fields>, found: Difference[]): void {
     const { log } = this.#state;
     if (log.length === 0) return;
     const warnings = log.splice(0).join('; ');
     // A device's write to a page that only copy-on-write could make writable is a WARN in Linux, too (fact 17).
-    if (operation.op === 'dev_write' && errno === 'EFAULT') return;
+    if (operation.op === 'dev_write' && answer.errno === 'EFAULT') return;
     found.push({ field: 'kernel log', expected: 'no warning', actual: warnings, page: null });
   }
 

@@ -54,14 +54,20 @@ export function* cpuRead(kernel: Kernel, mm: MmStruct, { n }: Range, start: Virt
     words.push(last < 0 ? null : word);
     res.push(outcomeOf(last));
   }
-  return { res: runsOf(res), words, ...(torn > 0 ? { torn } : {}) };
+  return withTorn({ res: runsOf(res), words }, torn);
 }
 
 /** What is in pages that somebody holds, past any page table. */
 export function wordsOf(kernel: Kernel, pages: readonly Page[]): Fields {
   const words = pages.map((page) => load(kernel, page, 0));
   const torn = pages.filter((page, at) => load(kernel, page, LAST_WORD) !== words[at]).length;
-  return { words, ...(torn > 0 ? { torn } : {}) };
+  return withTorn({ words }, torn);
+}
+
+/** The recorder says how many pages were torn only where there were any. */
+export function withTorn(fields: Fields, torn: number): Fields {
+  if (torn > 0) fields.torn = torn;
+  return fields;
 }
 
 const lastWordOf = (addr: VirtAddr): VirtAddr => (addr + 8 * LAST_WORD) as VirtAddr;

@@ -38,7 +38,7 @@ import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
-import { cpuRead, cpuWrite, wordsOf, writtenWord } from './trace-cpu.js';
+import { cpuRead, cpuWrite, withTorn, wordsOf, writtenWord } from './trace-cpu.js';
 import { TraceFile } from './trace-file.js';
 
 type Operation<Name extends TraceOperation['op']> = Extract<TraceOperation, { op: Name }>;
@@ -137,7 +137,9 @@ export class TraceSession {
   *execute(operation: TraceOperation): Sleeps<Fields> {
     if (!('k' in operation)) return yield* this.#execute(operation);
     const k = ++this.#writes;
-    return { ...(yield* this.#execute(operation)), k };
+    const answer = yield* this.#execute(operation);
+    answer.k = k;
+    return answer;
   }
 
   *#execute(operation: TraceOperation): Sleeps<Fields> {
@@ -312,7 +314,8 @@ export class TraceSession {
         const start = this.addressOf(operation.pg);
         const end = (start + operation.n * PAGE_SIZE) as VirtAddr;
         const answer = yield* onRange(mirror, operation, start, end, this.#writes);
-        return { dev, ...answer };
+        answer.dev = dev;
+        return answer;
       }
     }
   }
@@ -395,7 +398,10 @@ function* onRange(
     }
     case 'dev_read': {
       const access = yield* mirror.deviceRead(start, n);
-      return access.errno === 0 ? { ...withWords(access), faults: access.faults } : { errno: access.errno };
+      if (access.errno !== 0) return { errno: access.errno };
+      const fields = withWords(access);
+      fields.faults = access.faults;
+      return fields;
     }
     case 'dev_write': {
       const { pg } = operation;
@@ -416,9 +422,9 @@ function* onRange(
   }
 }
 
-const errnoOf = (result: Result): { readonly errno: string } => ({ errno: result === 0 ? '0' : result });
+const errnoOf = (result: Result): Fields => ({ errno: result === 0 ? '0' : result });
 
 /** A successful access that read. */
 function withWords({ cpages, words, torn }: AccessOutcome): Fields {
-  return { errno: '0', cpages, words: Array.from(words, Number), ...(torn > 0 ? { torn } : {}) };
+  return withTorn({ errno: '0', cpages, words: Array.from(words, Number) }, torn);
 }

@@ -62,8 +62,15 @@ export class CopyBatch {
       last.pages += pages;
       return;
     }
-    const source = { sourceFrame: 0, sourcePage: 0 as Page };
-    this.#last = { memories, ...source, targetFrame: frame, targetPage: page, pages, sequence: 0 };
+    this.#last = {
+      memories,
+      sourceFrame: 0,
+      targetFrame: frame,
+      sourcePage: 0 as Page,
+      targetPage: page,
+      pages,
+      sequence: 0,
+    };
     this.runs.push(this.#last);
   }
 }

@@ -20,6 +20,7 @@ import type { Kernel } from '../mm/kernel.js';
 import type { MmStruct } from '../mm/mm-struct.js';
 import {
   type MmuIntervalNotifier,
+  type MmuIntervalNotifierOps,
   mmuIntervalInvalidating,
   mmuIntervalNotifierInsert,
   mmuIntervalNotifierRemove,
@@ -50,9 +51,16 @@ export function* snapshotRange(
   try {
     if (mmuIntervalInvalidating(notifier)) yield* mmuIntervalReadBegin(notifier);
     hmmPfns.fill(0);
-    const requests = { defaultFlags: 0, pfnFlagsMask: 0 };
-    const notifierSeq = notifier.invalidateSeq;
-    hmmRangeSnapshot(kernel, { notifier, notifierSeq, start, end, hmmPfns, ...requests, devPrivateOwner: owner });
+    hmmRangeSnapshot(kernel, {
+      notifier,
+      notifierSeq: notifier.invalidateSeq,
+      start,
+      end,
+      hmmPfns,
+      defaultFlags: 0,
+      pfnFlagsMask: 0,
+      devPrivateOwner: owner,
+    });
     for (let i = 0; i < out.length; ) {
       const stop = Math.min(i + likePages(hmmPfns, i, start), out.length);
       const code = snapshotCode(kernel, memory, hmmPfns, i);
@@ -95,6 +103,14 @@ function snapshotCode(kernel: Kernel, memory: DeviceMemory, hmmPfns: HmmPfns, i:
   return page === kernel.zeroPage ? access | DMIRROR_PROT.ZERO : access;
 }
 
+/** One for all: V8 takes generators of several closures for objects of as many kinds, wherever they are called. */
+const OBSERVES: MmuIntervalNotifierOps = {
+  // biome-ignore lint/correctness/useYield: there is nothing that it would have to wait for
+  *invalidate(notifier, _range, curSeq) {
+    mmuIntervalSetSeq(notifier, curSeq);
+  },
+};
+
 /**
  * A mirror that only ever takes snapshots: it maps nothing, so the device need not know of it, and its end evicts nothing.
  */
@@ -106,12 +122,7 @@ export class SnapshotObserver implements DriverObserver {
 
   constructor(ctx: MigrationContext, mm: MmStruct) {
     this.#ctx = ctx;
-    this.notifier = mmuIntervalNotifierInsert(mm, 0, TASK_SIZE, {
-      // biome-ignore lint/correctness/useYield: there is nothing that it would have to wait for
-      *invalidate(notifier, _range, curSeq) {
-        mmuIntervalSetSeq(notifier, curSeq);
-      },
-    });
+    this.notifier = mmuIntervalNotifierInsert(mm, 0, TASK_SIZE, OBSERVES);
   }
 
   snapshot(start: VirtAddr, out: Uint8Array): Sleeps<0 | Errno> {

@@ -92,7 +92,7 @@ export class TestHmmMirror implements DriverMirror {
   *migrateToDevice(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
     const dmirror = this.#dmirror;
     const { migration } = this.#device;
-    const { starved: _, ...outcome } = yield* this.#migrate(start, end, {
+    const outcome = yield* this.#migrate(start, end, {
       begin: (vma, from, to, batch) => beginToDevice(migration, dmirror, vma, from, to, batch),
       end: (round) => endToDevice(migration, dmirror, round),
       stopsStarved: false,
@@ -104,12 +104,11 @@ export class TestHmmMirror implements DriverMirror {
   *migrateToSystem(start: VirtAddr, end: VirtAddr): Sleeps<MigrateOutcome> {
     const dmirror = this.#dmirror;
     const { migration } = this.#device;
-    const { starved, ...outcome } = yield* this.#migrate(start, end, {
+    return yield* this.#migrate(start, end, {
       begin: (vma, from, to, batch) => beginToSystem(migration, dmirror, vma, from, to, NULL_PAGE, batch),
       end: (round) => endToSystem(migration, round),
       stopsStarved: true,
     });
-    return outcome.errno === 0 && starved ? { ...outcome, errno: 'ENOMEM' } : outcome;
   }
 
   /**
@@ -119,11 +118,7 @@ export class TestHmmMirror implements DriverMirror {
    * Linux's rounds are of 512 pages, and each ends before the next begins. So whatever a later one has taken out of the mirror was in there
    * by then: it is taken out again once it is.
    */
-  *#migrate(
-    start: VirtAddr,
-    end: VirtAddr,
-    direction: Direction,
-  ): Sleeps<MigrateOutcome & { readonly starved: boolean }> {
+  *#migrate(start: VirtAddr, end: VirtAddr, direction: Direction): Sleeps<MigrateOutcome> {
     const requested = Math.max(0, (end - start) / PAGE_SIZE);
     const { migration } = this.#device;
     const { mm } = this.#dmirror;
@@ -167,7 +162,8 @@ export class TestHmmMirror implements DriverMirror {
     } finally {
       mm.mmapLock.upRead();
     }
-    return { errno, requested, collected, migrated, folios, starved };
+    if (errno === 0 && starved && direction.stopsStarved) errno = 'ENOMEM';
+    return { errno, requested, collected, migrated, folios };
   }
 
   deviceRead(start: VirtAddr, pages: number): Sleeps<AccessOutcome> {

@@ -94,10 +94,11 @@ export function* pinUserPages(
   flags: { readonly write: boolean; readonly longterm: boolean },
 ): Sleeps<readonly Page[] | Errno> {
   const { words } = kernel.memmap;
+  const wanted: GupFlags = { write: flags.write, pin: true, longterm: flags.longterm, touch: false, unlockable: true };
   const held: Page[] = [];
   while (held.length < pages) {
     const from = (start + held.length * PAGE_SIZE) as VirtAddr;
-    const got = yield* withMmapLock(kernel, mm, from, pages - held.length, { ...flags, pin: true, touch: false });
+    const got = yield* withMmapLock(kernel, mm, from, pages - held.length, wanted);
     let failed: Errno | 0 = got.pages.length === 0 ? got.errno : 0;
     if (flags.longterm && got.pages.some((page) => isDeviceCoherentPage(words, page))) {
       failed = yield* moveUnpinnable(kernel, got.pages);
@@ -141,7 +142,8 @@ export function getUserPages(
   pages: number,
   write = false,
 ): Sleeps<GupResult> {
-  return withMmapLock(kernel, mm, start, pages, { write, pin: false, longterm: false, touch: true, fast: true });
+  const flags = { write, pin: false, longterm: false, touch: true, unlockable: true, fast: true };
+  return withMmapLock(kernel, mm, start, pages, flags);
 }
 
 /** `unpin_user_pages()`. */
@@ -169,7 +171,7 @@ function* withMmapLock(
 ): Sleeps<GupResult> {
   yield* mm.mmapLock.downRead();
   try {
-    return yield* getUserPagesLocked(kernel, mm, start, pages, { ...flags, unlockable: true });
+    return yield* getUserPagesLocked(kernel, mm, start, pages, flags);
   } finally {
     mm.mmapLock.upRead();
   }

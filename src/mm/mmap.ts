@@ -172,8 +172,13 @@ export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: n
   const victims = mm.vmas.overlapping(start, end);
   if (victims.length === 0) return;
   // unmap_vmas() tells of all that was asked for at once, holes included.
-  const told = { start: start as VirtAddr, end: end as VirtAddr };
-  const range: MmuNotifierRange = { mm, ...told, event: 'MMU_NOTIFY_UNMAP', owner: null };
+  const range: MmuNotifierRange = {
+    mm,
+    start: start as VirtAddr,
+    end: end as VirtAddr,
+    event: 'MMU_NOTIFY_UNMAP',
+    owner: null,
+  };
   yield* mmuNotifierInvalidateRangeStart(range);
   for (const { value: vma } of victims) yield* zapRange(kernel, vma, vma.start, vma.end);
   mmuNotifierInvalidateRangeEnd(range);

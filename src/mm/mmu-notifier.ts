@@ -137,5 +137,6 @@ export function mmuNotifierInvalidateRangeEnd(range: MmuNotifierRange): void {
   subscriptions.activeRanges--;
   if (subscriptions.activeRanges > 0 || !isInvalidating(subscriptions)) return;
   subscriptions.invalidateSeq++;
+  if (subscriptions.deferredRemovals.length === 0) return;
   for (const { interval } of subscriptions.deferredRemovals.splice(0)) subscriptions.tree.remove(interval);
 }
