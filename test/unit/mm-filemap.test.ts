@@ -47,6 +47,23 @@ describeEach('mappings of files', (addressing) => {
       }
     }));
 
+  it('what a fault has to read from the disk is a major fault; what is cached, or read by a call, is not', () =>
+    withFile(addressing, filledPages(4), (bench, file) => {
+      const mm = bench.mm();
+      const start = mapFile(bench, mm, file, 4);
+      const faults = () => bench.kernel.stats.pgmajfault;
+      bench.load(mm, start);
+      expect(faults()).toBe(1);
+      pread(bench, file, PAGE, PAGE);
+      bench.store(mm, at(start, 1), 51);
+      expect(faults()).toBe(1);
+      bench.store(mm, at(start, 2), 52);
+      const copied = mapFile(bench, mm, file, 4, { shared: false });
+      bench.store(mm, at(copied, 3), 53);
+      bench.store(mm, at(copied, 2), 54);
+      expect(faults()).toBe(3);
+    }));
+
   it('a shared mapping: each first store faults, is dirty until it is written back, and faults again after that', () =>
     withFile(addressing, filledPages(4), (bench, file) => {
       const [mm, other] = [bench.mm(), bench.mm()];

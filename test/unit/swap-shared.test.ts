@@ -120,7 +120,7 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
       await rig.expectFilled(range, 1000);
     }, '16KiB'));
 
-  test('COLLAPSE brings in what is in swap', () =>
+  test('COLLAPSE brings in what is in swap, and that is no fault', () =>
     run(async (rig) => {
       const range = await rig.process.mmap({ at: START, length: HUGE * PAGE, shared: true });
       await rig.fill(part(range, 3, 4), 1003);
@@ -128,6 +128,7 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
       expect(slots(rig)).toBe(4);
       await rig.process.madvise(range, 'COLLAPSE');
       expect([slots(rig), rig.machine.meminfo().ShmemPmdMapped]).toEqual([0, 2048]);
+      expect(rig.machine.vmstat()).toMatchObject({ pswpin: 4, pgmajfault: 0 });
       await rig.expectFilled(part(range, 3, 4), 1003);
       await rig.expectFilled(part(range, 7, 3), null);
     }));
