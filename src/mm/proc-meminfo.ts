@@ -76,6 +76,9 @@ export interface Vmstat {
   readonly pgsteal_direct: number;
   readonly pglazyfree: number;
   readonly pglazyfreed: number;
+  /** Pages that went to swap and came back as nothing but zeroes: pswpin and pswpout do not have them. */
+  readonly swpin_zero: number;
+  readonly swpout_zero: number;
 }
 
 /** Pages of each kind (`global_node_page_state`). */
@@ -175,6 +178,7 @@ export function meminfo(kernel: Kernel): Meminfo {
 export function vmstat(kernel: Kernel): Vmstat {
   const mlocked = countMlocked(kernel);
   const { cpuFaults, pgmajfault, pswpin, pswpout, pgscan, pgsteal, pglazyfree, pglazyfreed } = kernel.stats;
+  const { swpinZero, swpoutZero } = kernel.stats;
   const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = takeCensus(kernel);
   return {
     nr_free_pages: kernel.buddy.freePagesCount,
@@ -200,6 +204,8 @@ export function vmstat(kernel: Kernel): Vmstat {
     pgsteal_direct: pgsteal,
     pglazyfree,
     pglazyfreed,
+    swpin_zero: swpinZero,
+    swpout_zero: swpoutZero,
   };
 }
 
