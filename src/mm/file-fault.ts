@@ -119,14 +119,20 @@ export function* mapHugeFilePage(
 ): Sleeps<void> {
   const index = linearPageIndex(vma, addr);
   const cached = file.pages.get(index);
+  // What is in swap waits for who can map it: small entries map what was in the cache around a fault, not what it brings in.
   const isHuge =
-    cached === undefined ? isHugeInSwap(file, index) : folioNrPages(kernel.memmap.words, cached) === HPAGE_PMD_NR;
+    cached === undefined
+      ? isHugeInSwap(file, index) && mayHaveHugeEntry(vma, addr)
+      : folioNrPages(kernel.memmap.words, cached) === HPAGE_PMD_NR;
   if (!isHuge) return;
   const page = yield* filemapFault(kernel, { vma, addr }, file);
   if (typeof page === 'string') return;
   setFilePmd(kernel, vma, addr, page, write);
   unlockCachedPage(kernel, page);
 }
+
+const mayHaveHugeEntry = (vma: VmArea, addr: VirtAddr): boolean =>
+  (vma.flags & VM_NOHUGEPAGE) === 0 && hugeFits(vma, addr);
 
 /**
  * `do_set_pmd()`: one entry for the whole folio of a locked page; false where that cannot be: something is mapped there, the folio is
@@ -135,8 +141,7 @@ export function* mapHugeFilePage(
 export function setFilePmd(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, write: boolean): boolean {
   const { words } = kernel.memmap;
   const folio = folioHead(words, page);
-  if ((vma.flags & VM_NOHUGEPAGE) !== 0 || !hugeFits(vma, addr) || folioNrPages(words, folio) !== HPAGE_PMD_NR)
-    return false;
+  if (!mayHaveHugeEntry(vma, addr) || folioNrPages(words, folio) !== HPAGE_PMD_NR) return false;
   for (let i = 0; i < HPAGE_PMD_NR; i++) if (pageTestFlag(words, (folio + i) as Page, PG_hwpoison)) return false;
   const at = allocPmd(kernel, vma.mm, addr);
   if (at === NO_TABLE || !pteNone(readPte(kernel.ram.words, at))) return false;

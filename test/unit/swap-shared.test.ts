@@ -154,6 +154,20 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
         await child.exit();
       }));
 
+    test('that no huge entry can map comes back as one, for the page of the fault alone', () =>
+      withCollapsed(async (rig, range) => {
+        await rig.process.madvise(range, 'PAGEOUT');
+        await rig.process.munmap(part(range, 510, 2));
+        await rig.expectFilled(part(range, 501, 1), 1501);
+        expect([await where(rig.process, part(range, 0, 510)), slots(rig)]).toEqual([
+          { rss: 1, swap: 0, mapped: 1, inCore: 510 },
+          0,
+        ]);
+        // What is in the cache is mapped around the next one.
+        await rig.expectFilled(part(range, 502, 1), 1502);
+        expect((await where(rig.process, part(range, 0, 510))).mapped).toBe(14);
+      }));
+
     test('of which a part is in the swap cache comes back page by page', () =>
       withCollapsed(async (rig, range) => {
         await rig.process.madvise(range, 'PAGEOUT');
