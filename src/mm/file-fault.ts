@@ -107,6 +107,17 @@ function mapWholeFolio(kernel: Kernel, { vma, addr }: FaultSite, page: Page, wri
 }
 
 /**
+ * A fault where not even a table stands, behind the end of the file: it gets none, as `do_fault()` has one ready and installs it with the page.
+ * Precondition: mmap_lock held for reading.
+ */
+export function isBehindEnd(kernel: Kernel, vma: VmArea, addr: VirtAddr, file: VmFile, write: boolean): boolean {
+  if (linearPageIndex(vma, addr) < filePages(file)) return false;
+  // do_cow_fault() prepares for its copy before it asks for the page.
+  if (write && (vma.flags & VM_SHARED) === 0) anonVmaPrepare(kernel, vma);
+  return true;
+}
+
+/**
  * A fault where not even a table stands: what the page cache has of the 2 MiB as one page (or can have back from swap as one) becomes one
  * entry. Otherwise nothing happens, and small entries have to serve it. Precondition: mmap_lock held for reading.
  */

@@ -8,6 +8,7 @@ import { getUserPages } from '#src/mm/gup';
 import { doMunmap } from '#src/mm/mmap';
 import { doMprotect } from '#src/mm/mprotect';
 import { putPage } from '#src/mm/put-page';
+import { vmaLookup } from '#src/mm/vma';
 import {
   at,
   DIRTY,
@@ -62,6 +63,20 @@ describeEach('mappings of files', (addressing) => {
       bench.store(mm, at(copied, 3), 53);
       bench.store(mm, at(copied, 2), 54);
       expect(faults()).toBe(3);
+    }));
+
+  it('a fault behind the end of the file leaves no table', () =>
+    withFile(addressing, filledPages(4), (bench, file) => {
+      for (const shared of [true, false]) {
+        const mm = bench.mm();
+        const start = mapFile(bench, mm, file, 8, { shared });
+        expect(bench.store(mm, at(start, 5), 1).fault).toBe(VM_FAULT_SIGBUS);
+        const tables = mm.tables;
+        bench.load(mm, start);
+        expect(mm.tables).toBe(tables + 1);
+        // As for the copy that it would have made.
+        expect(vmaLookup(mm, start)!.anonVma === null).toBe(shared);
+      }
     }));
 
   it('a shared mapping: each first store faults, is dirty until it is written back, and faults again after that', () =>
