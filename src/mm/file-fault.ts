@@ -224,12 +224,12 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
 function filemapFault(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> {
   const index = linearPageIndex(vma, addr);
   if (userfaultfdWp(vma)) splitSwapped(file, index);
-  if (isOnDisk(kernel, file, index)) kernel.stats.pgmajfault++;
+  if (mustBeRead(kernel, file, index)) kernel.stats.pgmajfault++;
   return lockFilePage(kernel, file, index, () => filePages(file));
 }
 
 /** Does a fault have to wait for the page? Reads and MADV_COLLAPSE wait as well, but are no faults. */
-function isOnDisk({ swap }: Kernel, file: VmFile, index: number): boolean {
+function mustBeRead({ swap }: Kernel, file: VmFile, index: number): boolean {
   const entry = file.swapped?.entries.get(index);
   if (entry !== undefined) return swap.cachedPage(entry) === NULL_PAGE;
   return tracksWrites(file) && !file.pages.has(index) && index < filePages(file);
