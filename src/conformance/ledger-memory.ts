@@ -296,7 +296,7 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ],
       [
         '/proc/meminfo, vmstat',
-        'rows of what is modelled, summed when somebody looks',
+        'rows of what is modelled, summed when somebody looks; those that do not depend on lists or time are in traces, too',
         'simplified',
         'test/unit/mm-proc-pages.test.ts',
       ],

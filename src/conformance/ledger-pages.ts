@@ -107,7 +107,7 @@ export const PAGE_ROWS: readonly LedgerSection[] = [
       ['KSM', 'none', 'missing'],
       [
         'swap areas, swap_map, swap cache',
-        'anonymous memory; slots shared by fork, exclusive and soft-dirty bits in entries; an area answers at once',
+        'anonymous memory; slots shared by fork, exclusive and soft-dirty bits in entries, marks of zeroes; an area answers at once',
         'emulated',
         'test/unit/mm-swap.test.ts',
       ],

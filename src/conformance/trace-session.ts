@@ -38,6 +38,7 @@ import type { Userfaultfd } from '../mm/userfaultfd-context.js';
 import type { Sleeps } from '../sync/task.js';
 import { type Fields, runsOf } from './compare.js';
 import type { TraceHeader, TraceOperation } from './trace.js';
+import { TraceCounters } from './trace-counters.js';
 import { cpuRead, cpuWrite, withTorn, wordsOf, writtenWord } from './trace-cpu.js';
 import { TraceFile } from './trace-file.js';
 
@@ -68,6 +69,9 @@ const WATCHED = {
   uffd_protect: userfaultfdProtect,
   uffd_resolve: userfaultfdResolve,
 };
+
+/** Their faults are in no row. */
+const MAKES_PROCESS: ReadonlySet<string> = new Set(['fork', 'exit']);
 
 const PROTECTION = { NONE: 'none', R: 'r', W: 'w', RW: 'rw' } as const;
 
@@ -100,6 +104,7 @@ export class TraceSession {
   readonly #extended: boolean;
   readonly #filePages: number;
   #file: TraceFile | null = null;
+  #counters: TraceCounters | null = null;
   /** Writes so far: each stores its own number. */
   #writes = 0;
 
@@ -120,6 +125,7 @@ export class TraceSession {
   /** What there is before the first operation. */
   *begin(): Sleeps<void> {
     if (this.#filePages > 0) this.#file = yield* TraceFile.make(this.#state.kernel, this.#filePages);
+    if (this.#extended) this.#counters = new TraceCounters(this.#state.kernel);
   }
 
   /** Every process exits, every mirror is closed. */
@@ -135,10 +141,12 @@ export class TraceSession {
 
   /** Do one operation. Kernel answers are fields; anything else is thrown. */
   *execute(operation: TraceOperation): Sleeps<Fields> {
-    if (!('k' in operation)) return yield* this.#execute(operation);
-    const k = ++this.#writes;
+    const isWrite = 'k' in operation;
+    if (isWrite) this.#writes++;
+    const ended = MAKES_PROCESS.has(operation.op) ? undefined : this.#counters?.operation();
     const answer = yield* this.#execute(operation);
-    answer.k = k;
+    ended?.();
+    if (isWrite) answer.k = this.#writes;
     return answer;
   }
 
@@ -229,6 +237,8 @@ export class TraceSession {
         return yield* this.#openFile().truncate(operation.n);
       case 'fsync':
         return yield* this.#openFile().sync();
+      case 'counters':
+        return this.#counters!.rows(mm);
       case 'kpage':
         return this.#kpage(mm, operation);
       case 'pin':

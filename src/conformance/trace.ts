@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { PfnlessError } from '../base/errors.js';
 import { CLEAR_REFS } from '../mm/clear-refs.js';
 import { ADVICES } from '../mm/madvise.js';
+import { COUNTER_ROWS } from './trace-counters.js';
 import {
   either,
   errno,
@@ -34,6 +35,12 @@ const protection = oneOf('NONE', 'R', 'RW', 'W');
 const kilobytes = count;
 const codes = runsOf(int(0, 255));
 const access = runsOf(oneOf('ok', 'SIGSEGV', 'SIGBUS'));
+
+/** Differences: the beginning may have had more. */
+const counters = Object.fromEntries(COUNTER_ROWS.map((row) => [row, int(Number.MIN_SAFE_INTEGER)])) as Record<
+  (typeof COUNTER_ROWS)[number],
+  typeof count
+>;
 
 const state = objectOf({
   pm: runsOf(int(-1)),
@@ -126,6 +133,7 @@ const OPERATIONS_2 = {
   ftruncate: { ...common, n: count, errno },
   fsync: { ...common, errno },
   kpage: { ...common, ...range, flags: runsOf(int(-1)), maps: runsOf(int(-1)) },
+  counters: { ...common, ...counters },
 } as const satisfies Readonly<Record<string, Shape>>;
 
 const OPERATIONS = { ...OPERATIONS_1, ...OPERATIONS_2 };

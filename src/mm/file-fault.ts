@@ -107,6 +107,17 @@ function mapWholeFolio(kernel: Kernel, { vma, addr }: FaultSite, page: Page, wri
 }
 
 /**
+ * A fault where not even a table stands, behind the end of the file: it gets none, as `do_fault()` has one ready and installs it with the page.
+ * Precondition: mmap_lock held for reading.
+ */
+export function isBehindEnd(kernel: Kernel, vma: VmArea, addr: VirtAddr, file: VmFile, write: boolean): boolean {
+  if (linearPageIndex(vma, addr) < filePages(file)) return false;
+  // do_cow_fault() prepares for its copy before it asks for the page.
+  if (write && (vma.flags & VM_SHARED) === 0) anonVmaPrepare(kernel, vma);
+  return true;
+}
+
+/**
  * A fault where not even a table stands: what the page cache has of the 2 MiB as one page (or can have back from swap as one) becomes one
  * entry. Otherwise nothing happens, and small entries have to serve it. Precondition: mmap_lock held for reading.
  */
@@ -119,14 +130,20 @@ export function* mapHugeFilePage(
 ): Sleeps<void> {
   const index = linearPageIndex(vma, addr);
   const cached = file.pages.get(index);
+  // What is in swap waits for who can map it: small entries map what was in the cache around a fault, not what it brings in.
   const isHuge =
-    cached === undefined ? isHugeInSwap(file, index) : folioNrPages(kernel.memmap.words, cached) === HPAGE_PMD_NR;
+    cached === undefined
+      ? isHugeInSwap(file, index) && mayHaveHugeEntry(vma, addr)
+      : folioNrPages(kernel.memmap.words, cached) === HPAGE_PMD_NR;
   if (!isHuge) return;
   const page = yield* filemapFault(kernel, { vma, addr }, file);
   if (typeof page === 'string') return;
   setFilePmd(kernel, vma, addr, page, write);
   unlockCachedPage(kernel, page);
 }
+
+const mayHaveHugeEntry = (vma: VmArea, addr: VirtAddr): boolean =>
+  (vma.flags & VM_NOHUGEPAGE) === 0 && hugeFits(vma, addr);
 
 /**
  * `do_set_pmd()`: one entry for the whole folio of a locked page; false where that cannot be: something is mapped there, the folio is
@@ -135,8 +152,7 @@ export function* mapHugeFilePage(
 export function setFilePmd(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page, write: boolean): boolean {
   const { words } = kernel.memmap;
   const folio = folioHead(words, page);
-  if ((vma.flags & VM_NOHUGEPAGE) !== 0 || !hugeFits(vma, addr) || folioNrPages(words, folio) !== HPAGE_PMD_NR)
-    return false;
+  if (!mayHaveHugeEntry(vma, addr) || folioNrPages(words, folio) !== HPAGE_PMD_NR) return false;
   for (let i = 0; i < HPAGE_PMD_NR; i++) if (pageTestFlag(words, (folio + i) as Page, PG_hwpoison)) return false;
   const at = allocPmd(kernel, vma.mm, addr);
   if (at === NO_TABLE || !pteNone(readPte(kernel.ram.words, at))) return false;
@@ -208,7 +224,15 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
 function filemapFault(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): Sleeps<Page | Errno> {
   const index = linearPageIndex(vma, addr);
   if (userfaultfdWp(vma)) splitSwapped(file, index);
+  if (mustBeRead(kernel, file, index)) kernel.stats.pgmajfault++;
   return lockFilePage(kernel, file, index, () => filePages(file));
+}
+
+/** Does a fault have to wait for the page? Reads and MADV_COLLAPSE wait as well, but are no faults. */
+function mustBeRead({ swap }: Kernel, file: VmFile, index: number): boolean {
+  const entry = file.swapped?.entries.get(index);
+  if (entry !== undefined) return swap.cachedPage(entry) === NULL_PAGE;
+  return tracksWrites(file) && !file.pages.has(index) && index < filePages(file);
 }
 
 const faultOf = (errno: Errno): VmFault => (errno === 'ENOMEM' ? VM_FAULT_OOM : VM_FAULT_SIGBUS);

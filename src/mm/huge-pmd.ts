@@ -71,7 +71,7 @@ import {
 } from './pgtable.js';
 import { changedPresentLow, changeLeaf } from './pte-protect.js';
 import { putPage } from './put-page.js';
-import { pageTryDupAnonRmapPmd } from './rmap.js';
+import { devicePageMlock, pageTryDupAnonRmapPmd } from './rmap.js';
 import { rssAddMigrating } from './rss.js';
 import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite } from './softleaf.js';
 import { flushTlbRange } from './tlbflush.js';
@@ -391,6 +391,7 @@ export function removeMigrationPmd(kernel: Kernel, vma: VmArea, at: number, to: 
   const kind = kindOf(kernel, high);
   const write = isMigrationWrite(kernel, kind);
   folioEntireMapcountAdd(words, to, 1);
+  devicePageMlock(kernel, to, vma);
   if (pageIsAnon(words, to) && !isMigrationRead(kernel, kind)) pageSetFlag(words, to, PG_anon_exclusive);
   if (!sites.restorePmdPrivateFirst) setHugePresent(kernel, vma, at, to, 0);
   if (isDevicePrivatePage(words, to)) {

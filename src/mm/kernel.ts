@@ -69,9 +69,12 @@ export interface KernelStats {
   cpuFaults: number;
   /** Faults that had to read from swap. */
   pgmajfault: number;
-  /** Pages read from swap and written to it. */
+  /** Pages read from swap and written to it, */
   pswpin: number;
   pswpout: number;
+  /** and those that were all zeroes, for which nothing is read or written. */
+  swpinZero: number;
+  swpoutZero: number;
   /** Pages that reclaim looked at, and that it freed. */
   pgscan: number;
   pgsteal: number;
@@ -219,6 +222,8 @@ export function createKernel(options: KernelOptions): Kernel {
       pgmajfault: 0,
       pswpin: 0,
       pswpout: 0,
+      swpinZero: 0,
+      swpoutZero: 0,
       pgscan: 0,
       pgsteal: 0,
       pglazyfree: 0,

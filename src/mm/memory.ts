@@ -40,7 +40,7 @@ import { folioHead, folioLocked, folioTrylock, folioUnlock, pageRefAdd, pageRefC
 import { SCHEDULE_POINT, type Sleeps, waitUntil } from '../sync/task.js';
 import { and32, compareExchangePte, getAndClearPte, readPte, setPte } from '../sync/word.js';
 import { allocUserPage, reclaimAndRetry } from './alloc.js';
-import { doFault, mapHugeFilePage, wpPageShared } from './file-fault.js';
+import { doFault, isBehindEnd, mapHugeFilePage, wpPageShared } from './file-fault.js';
 import { copyHighpage } from './highmem.js';
 import { handleHugeFault } from './huge-memory.js';
 import { findHugePmd } from './huge-pmd.js';
@@ -93,6 +93,7 @@ export function* handleMmFault(
     const outcome = yield* handleHugeFault(kernel, vma, page, write, unshare);
     if ((outcome & VM_FAULT_OOM) !== 0 && (yield* reclaimAndRetry(kernel, 0))) return 0;
     if (outcome !== VM_FAULT_FALLBACK) return outcome;
+    if (vma.file !== null && isBehindEnd(kernel, vma, page, vma.file, write)) return VM_FAULT_SIGBUS;
     if (vma.file !== null) yield* mapHugeFilePage(kernel, vma, page, vma.file, write);
     if (findHugePmd(kernel, vma.mm, page) !== NO_TABLE) return 0;
     table = allocLeafTable(kernel, vma.mm, page);

@@ -54,6 +54,7 @@ import { lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.j
 import { putPage } from './put-page.js';
 import {
   type AnonVma,
+  devicePageMlock,
   endMapped,
   fileRmapLeadsTo,
   firstMapped,
@@ -155,6 +156,7 @@ function removeMigrationPte(
     const kind = addressing.swapTypes.kindOf[highType(high)];
     if (pageIsAnon(words, to)) pageAddAnonRmap(kernel, to, !isMigrationRead(kernel, kind));
     else pageAddFileRmap(kernel, to);
+    if (!isLargeFolio(words, to)) devicePageMlock(kernel, to, vma);
     restorePte(kernel, vma, at, to, low, high, isMigrationWrite(kernel, kind));
   }
   unlockTable(kernel, table);

@@ -2,7 +2,8 @@
  * Memory that stays in RAM: mlock, mlock2(MLOCK_ONFAULT), munlock. Linux: mm/mlock.c, mm/gup.c __mm_populate().
  *
  * A locked page is one that a locked mapping has (VM_LOCKED): reclaim asks the reverse map, where Linux keeps PG_mlocked up to date.
- * A migration to a device asks nobody: what is locked may go there, as in Linux. Not modelled: mlockall, MAP_LOCKED, RLIMIT_MEMLOCK.
+ * A migration to a device asks nobody: what is locked may go there, as in Linux, and counts there as well (PG_mlocked, until it is
+ * free). Not modelled: mlockall, MAP_LOCKED, RLIMIT_MEMLOCK; that Linux forgets to count such a page down after munlock.
  */
 import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';

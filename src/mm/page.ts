@@ -248,8 +248,7 @@ const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_uptodate |
   PAGE_FLAGS.PG_dirty |
   PAGE_FLAGS.PG_active |
-  PAGE_FLAGS.PG_swapbacked |
-  PAGE_FLAGS.PG_mlocked;
+  PAGE_FLAGS.PG_swapbacked;
 
 /**
  * `folio_migrate_mapping` and `folio_migrate_flags` of an anonymous page: the new page takes the old one's place. The old one is told apart

@@ -15,7 +15,8 @@ import { folioEntireMapcount, isZoneDevicePage, pageFileId, pageFlags, pageIsAno
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { VM_LOCKED } from './vma.js';
 
-const { PG_buddy, PG_dirty, PG_head, PG_hugetlb, PG_reserved, PG_swapbacked, PG_table, PG_writeback } = PAGE_FLAGS;
+const { PG_buddy, PG_dirty, PG_head, PG_hugetlb, PG_mlocked, PG_reserved, PG_swapbacked, PG_table, PG_writeback } =
+  PAGE_FLAGS;
 
 /** Rows of /proc/meminfo, in kB. */
 export interface Meminfo {
@@ -27,8 +28,9 @@ export interface Meminfo {
   readonly SwapCached: number;
   readonly SwapTotal: number;
   readonly SwapFree: number;
-  /** Pages of locked mappings, which reclaim leaves alone. */
+  /** Pages of locked mappings, which reclaim leaves alone, */
   readonly Unevictable: number;
+  /** and pages of devices that came from there. */
   readonly Mlocked: number;
   readonly Dirty: number;
   readonly Writeback: number;
@@ -76,6 +78,9 @@ export interface Vmstat {
   readonly pgsteal_direct: number;
   readonly pglazyfree: number;
   readonly pglazyfreed: number;
+  /** Pages that went to swap and came back as nothing but zeroes: pswpin and pswpout do not have them. */
+  readonly swpin_zero: number;
+  readonly swpout_zero: number;
 }
 
 /** Pages of each kind (`global_node_page_state`). */
@@ -89,12 +94,14 @@ interface Census {
   anonHuge: number;
   shmemHuge: number;
   shmemPmdMapped: number;
+  /** Of devices. */
+  mlocked: number;
 }
 
 function takeCensus(kernel: Kernel): Census {
   const census: Census = {
     ...{ anon: 0, mapped: 0, file: 0, shmem: 0, dirty: 0, writeback: 0 },
-    ...{ anonHuge: 0, shmemHuge: 0, shmemPmdMapped: 0 },
+    ...{ anonHuge: 0, shmemHuge: 0, shmemPmdMapped: 0, mlocked: 0 },
   };
   for (const { first, pages } of kernel.ramRanges) {
     for (let page: number = first; page < first + pages; ) page += countPage(kernel, page as Page, census);
@@ -126,10 +133,11 @@ function countPage({ memmap: { words } }: Kernel, page: Page, census: Census): n
     if (mappedAsOne) census.shmemPmdMapped++;
   }
   if ((flags & PG_writeback) !== 0) census.writeback++;
+  if ((flags & PG_mlocked) !== 0) census.mlocked++;
   return 1;
 }
 
-/** Pages of RAM that locked mappings have, each once: those of coherent devices never count (`mlock_pte_range()`). */
+/** Pages of RAM that locked mappings have, each once: `mlock_pte_range()` passes over devices. */
 function countMlocked(kernel: Kernel): number {
   const locked = new Set<Page>();
   for (const mm of kernel.mms) {
@@ -148,8 +156,9 @@ function countMlocked(kernel: Kernel): number {
 const tablePages = (kernel: Kernel): number => [...kernel.mms].reduce((sum, { tables }) => sum + tables, 0);
 
 export function meminfo(kernel: Kernel): Meminfo {
-  const mlocked = countMlocked(kernel);
-  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = takeCensus(kernel);
+  const unevictable = countMlocked(kernel);
+  const census = takeCensus(kernel);
+  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = census;
   return {
     MemTotal: kernel.totalRamPages * PAGE_KIB,
     MemFree: kernel.buddy.freePagesCount * PAGE_KIB,
@@ -157,8 +166,8 @@ export function meminfo(kernel: Kernel): Meminfo {
     SwapCached: kernel.swap.cached * PAGE_KIB,
     SwapTotal: kernel.swap.total * PAGE_KIB,
     SwapFree: kernel.swap.free * PAGE_KIB,
-    Unevictable: mlocked * PAGE_KIB,
-    Mlocked: mlocked * PAGE_KIB,
+    Unevictable: unevictable * PAGE_KIB,
+    Mlocked: (unevictable + census.mlocked) * PAGE_KIB,
     Dirty: dirty * PAGE_KIB,
     Writeback: writeback * PAGE_KIB,
     AnonPages: anon * PAGE_KIB,
@@ -173,9 +182,11 @@ export function meminfo(kernel: Kernel): Meminfo {
 }
 
 export function vmstat(kernel: Kernel): Vmstat {
-  const mlocked = countMlocked(kernel);
+  const unevictable = countMlocked(kernel);
   const { cpuFaults, pgmajfault, pswpin, pswpout, pgscan, pgsteal, pglazyfree, pglazyfreed } = kernel.stats;
-  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = takeCensus(kernel);
+  const { swpinZero, swpoutZero } = kernel.stats;
+  const census = takeCensus(kernel);
+  const { anon, mapped, file, shmem, dirty, writeback, anonHuge, shmemHuge, shmemPmdMapped } = census;
   return {
     nr_free_pages: kernel.buddy.freePagesCount,
     nr_anon_pages: anon,
@@ -186,8 +197,8 @@ export function vmstat(kernel: Kernel): Vmstat {
     nr_writeback: writeback,
     nr_shmem: shmem,
     nr_swapcached: kernel.swap.cached,
-    nr_unevictable: mlocked,
-    nr_mlock: mlocked,
+    nr_unevictable: unevictable,
+    nr_mlock: unevictable + census.mlocked,
     nr_page_table_pages: tablePages(kernel),
     nr_anon_transparent_hugepages: anonHuge / HPAGE_PMD_NR,
     nr_shmem_hugepages: shmemHuge / HPAGE_PMD_NR,
@@ -200,6 +211,8 @@ export function vmstat(kernel: Kernel): Vmstat {
     pgsteal_direct: pgsteal,
     pglazyfree,
     pglazyfreed,
+    swpin_zero: swpinZero,
+    swpout_zero: swpoutZero,
   };
 }
 

@@ -16,6 +16,7 @@ import {
   folioNrPages,
   isDevicePrivatePage,
   isLargeFolio,
+  isZoneDevicePage,
   pageAnonVmaId,
   pageClearFlag,
   pageFileId,
@@ -26,7 +27,15 @@ import {
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
-import { linearPageIndex, VM_ACCESS_FLAGS, VM_SOFTDIRTY, type VmArea, type VmFile, vmaLookup } from './vma.js';
+import {
+  linearPageIndex,
+  VM_ACCESS_FLAGS,
+  VM_LOCKED,
+  VM_SOFTDIRTY,
+  type VmArea,
+  type VmFile,
+  vmaLookup,
+} from './vma.js';
 
 export class AnonVma {
   readonly id: number;
@@ -126,6 +135,15 @@ export function pageAddAnonRmap(kernel: Kernel, page: Page, exclusive: boolean):
   const { words } = kernel.memmap;
   if (exclusive) pageSetFlag(words, page, PAGE_FLAGS.PG_anon_exclusive);
   pageMapcountAdd(words, page, 1);
+}
+
+/**
+ * `mlock_vma_folio()` of a page that is mapped for a device again, all of its folio at once: it counts as locked until it is free, since
+ * `munlock()` passes over devices. Of RAM whoever asks looks for a locked mapping.
+ */
+export function devicePageMlock(kernel: Kernel, page: Page, vma: VmArea): void {
+  const { words } = kernel.memmap;
+  if ((vma.flags & VM_LOCKED) !== 0 && isZoneDevicePage(words, page)) pageSetFlag(words, page, PAGE_FLAGS.PG_mlocked);
 }
 
 /** `folio_add_file_rmap_pte()`. */

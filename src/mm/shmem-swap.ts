@@ -62,7 +62,6 @@ export function* shmemSwapIn(kernel: Kernel, file: VmFile, index: number): Sleep
   if (cached !== NULL_PAGE) pageRefAdd(words, cached, 1);
   const page = cached === NULL_PAGE ? readShmem(kernel, file, index, entry) : cached;
   if (page === NULL_PAGE) return 'ENOMEM';
-  if (cached === NULL_PAGE) kernel.stats.pgmajfault++;
   const folio = folioHead(words, page);
   if (folioNrPages(words, folio) === 1) splitSwapped(file, index);
   yield* folioLock(kernel, folio);

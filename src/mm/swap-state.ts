@@ -49,16 +49,27 @@ export function addToSwap(kernel: Kernel, folio: Page): boolean {
   return true;
 }
 
-/** `swap_writeout()`: what is in the slots is what is in the folio. Precondition: it is in the cache and locked; nobody maps it. */
+/**
+ * `swap_writeout()`: what is in the slots is what is in the folio; of one that is all zeroes only that is kept, and the area is spared.
+ * Precondition: it is in the cache and locked; nobody maps it.
+ */
 export function swapWriteout(kernel: Kernel, folio: Page): void {
-  const { words } = kernel.memmap;
+  const { memmap, ram, swap, stats } = kernel;
+  const { words } = memmap;
   const pages = folioNrPages(words, folio);
+  const zero = isZeroFilled(kernel, folio, pages);
   for (let page: number = folio; page < folio + pages; page++) {
-    const frame = kernel.memmap.ramFrame(page as Page);
-    kernel.swap.write(pageSwapEntry(words, page as Page), kernel.ram.bytes(frame));
+    const entry = pageSwapEntry(words, page as Page);
+    if (zero) swap.setZero(entry);
+    else swap.write(entry, ram.bytes(memmap.ramFrame(page as Page)));
   }
   pageClearFlag(words, folio, PG_dirty);
-  kernel.stats.pswpout += pages;
+  stats[zero ? 'swpoutZero' : 'pswpout'] += pages;
+}
+
+function isZeroFilled({ memmap, ram }: Kernel, folio: Page, pages: number): boolean {
+  for (let i = 0; i < pages; i++) if (!ram.isZero(memmap.ramFrame((folio + i) as Page))) return false;
+  return true;
 }
 
 /** `read_swap_cache_async()` of a slot without a page: one with the contents, held by the caller. NULL_PAGE when RAM is out. */
@@ -72,6 +83,7 @@ export function readIntoSwapCache(kernel: Kernel, entry: SwapEntry): Page {
 export function fillFromSwap(kernel: Kernel, folio: Page, entry: SwapEntry): void {
   const { words } = kernel.memmap;
   const pages = folioNrPages(words, folio);
+  const zero = kernel.swap.isZero(entry);
   for (let i = 0; i < pages; i++) {
     const page = (folio + i) as Page;
     kernel.swap.read((entry + i) as SwapEntry, kernel.ram.bytes(kernel.memmap.ramFrame(page)));
@@ -79,7 +91,7 @@ export function fillFromSwap(kernel: Kernel, folio: Page, entry: SwapEntry): voi
   }
   enterSwapCache(kernel, folio, entry);
   pageSetFlag(words, folio, PG_uptodate | PG_swapbacked | PG_lru);
-  kernel.stats.pswpin += pages;
+  kernel.stats[zero ? 'swpinZero' : 'pswpin'] += pages;
 }
 
 /** `swap_cache_del_folio()`, with the cache's references. Precondition: the folio is in the cache; the caller holds it. */

@@ -20,7 +20,7 @@ interface SwapArea {
   readonly map: Uint32Array;
   /** The swap cache: page of each slot, 0 for none. */
   readonly cache: Uint32Array;
-  /** Has the slot been written since it was taken? */
+  /** What is in the slot since it was taken. */
   readonly written: Uint8Array;
   /** Slots in use of each cluster. The first, which has the header, and a part of one at the end are never free as a whole. */
   readonly clusters: Uint16Array;
@@ -28,6 +28,11 @@ interface SwapArea {
   /** Where the search for a free slot goes on. */
   next: number;
 }
+
+/** Nothing yet, what somebody wrote, or zeroes, of which the area is not told (the zero mark of the swap table). */
+const NOTHING = 0;
+const CONTENTS = 1;
+const ZEROES = 2;
 
 /** `SWAPFILE_CLUSTER`: as many slots as a huge page has pages. */
 const CLUSTER_SLOTS = HPAGE_PMD_NR;
@@ -91,7 +96,7 @@ export class SwapSpace {
       if (first === 0) continue;
       for (let i = 0; i < pages; i++) {
         area.cache[first + i] = folio + i;
-        area.written[first + i] = 0;
+        area.written[first + i] = NOTHING;
       }
       take(area, first, pages);
       return swapEntry(type, first);
@@ -134,23 +139,31 @@ export class SwapSpace {
     if (page === NULL_PAGE && !inUse(area, slot)) take(area, slot, -1);
   }
 
-  /** `swap_writepage()`. */
+  /** `__swap_writepage()`. */
   write(entry: SwapEntry, contents: Uint8Array): void {
-    const area = this.#areaOf(entry);
-    const slot = swapSlot(entry);
-    assert(inUse(area, slot), () => `swap slot ${slot}: written while it was free`);
+    const { area, slot } = this.#written(entry, CONTENTS);
     area.bytes.set(contents, slot * PAGE_SIZE);
-    area.written[slot] = 1;
+  }
+
+  /** `__swap_table_set_zero()`: the slot's page is all zeroes. */
+  setZero(entry: SwapEntry): void {
+    this.#written(entry, ZEROES);
+  }
+
+  /** `__swap_table_test_zero()`. */
+  isZero(entry: SwapEntry): boolean {
+    return this.#areaOf(entry).written[swapSlot(entry)] === ZEROES;
   }
 
   /** `swap_read_folio()`. @throws InvariantViolation when nobody has written the slot for whoever reads it */
   read(entry: SwapEntry, contents: Uint8Array): void {
     const area = this.#areaOf(entry);
     const slot = swapSlot(entry);
-    if (!inUse(area, slot) || area.written[slot] === 0) {
+    if (!inUse(area, slot) || area.written[slot] === NOTHING) {
       throw new InvariantViolation(`swap slot ${slot} of area ${swapArea(entry)}: read, but nothing was written to it`);
     }
-    contents.set(area.bytes.subarray(slot * PAGE_SIZE, (slot + 1) * PAGE_SIZE));
+    if (area.written[slot] === ZEROES) contents.fill(0);
+    else contents.set(area.bytes.subarray(slot * PAGE_SIZE, (slot + 1) * PAGE_SIZE));
   }
 
   /** Slots in use, for whoever looks: the entries that name each, and its page in the swap cache. */
@@ -161,6 +174,14 @@ export class SwapSpace {
         yield { entry: swapEntry(type, slot), count: area.map[slot]!, page: area.cache[slot]! as Page };
       }
     }
+  }
+
+  #written(entry: SwapEntry, what: number): { area: SwapArea; slot: number } {
+    const area = this.#areaOf(entry);
+    const slot = swapSlot(entry);
+    assert(inUse(area, slot), () => `swap slot ${slot}: written while it was free`);
+    area.written[slot] = what;
+    return { area, slot };
   }
 
   #areaOf(entry: SwapEntry): SwapArea {

@@ -8,6 +8,7 @@ import { getUserPages } from '#src/mm/gup';
 import { doMunmap } from '#src/mm/mmap';
 import { doMprotect } from '#src/mm/mprotect';
 import { putPage } from '#src/mm/put-page';
+import { vmaLookup } from '#src/mm/vma';
 import {
   at,
   DIRTY,
@@ -44,6 +45,37 @@ describeEach('mappings of files', (addressing) => {
         expect([0, 15, 16, 20].map((i) => flagsAt(bench, other, at(again, i)))).toEqual([READ, READ, 0n, 0n]);
         expect(other.rssFile).toBe(16);
         run(doMunmap(bench.kernel, other, again, 40 * PAGE));
+      }
+    }));
+
+  it('what a fault has to read from the disk is a major fault; what is cached, or read by a call, is not', () =>
+    withFile(addressing, filledPages(4), (bench, file) => {
+      const mm = bench.mm();
+      const start = mapFile(bench, mm, file, 4);
+      const faults = () => bench.kernel.stats.pgmajfault;
+      bench.load(mm, start);
+      expect(faults()).toBe(1);
+      pread(bench, file, PAGE, PAGE);
+      bench.store(mm, at(start, 1), 51);
+      expect(faults()).toBe(1);
+      bench.store(mm, at(start, 2), 52);
+      const copied = mapFile(bench, mm, file, 4, { shared: false });
+      bench.store(mm, at(copied, 3), 53);
+      bench.store(mm, at(copied, 2), 54);
+      expect(faults()).toBe(3);
+    }));
+
+  it('a fault behind the end of the file leaves no table', () =>
+    withFile(addressing, filledPages(4), (bench, file) => {
+      for (const shared of [true, false]) {
+        const mm = bench.mm();
+        const start = mapFile(bench, mm, file, 8, { shared });
+        expect(bench.store(mm, at(start, 5), 1).fault).toBe(VM_FAULT_SIGBUS);
+        const tables = mm.tables;
+        bench.load(mm, start);
+        expect(mm.tables).toBe(tables + 1);
+        // As for the copy that it would have made.
+        expect(vmaLookup(mm, start)!.anonVma === null).toBe(shared);
       }
     }));
 

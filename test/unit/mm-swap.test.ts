@@ -102,6 +102,23 @@ describeEach('swap', (addressing) => {
       expect(vmstat(bench.kernel)).toMatchObject({ pswpout: 2, pswpin: 0 });
     }));
 
+  it('of zeroes the area is not told: they count apart, out and in', () =>
+    withSwap(addressing, (bench) => {
+      const mm = bench.mm();
+      const at = bench.mmap(mm, 3, 'rw');
+      for (let i = 0; i < 3; i++) bench.store(mm, at + i * PAGE, i);
+      pageOut(bench, mm, at, 3);
+      expect(vmstat(bench.kernel)).toMatchObject({ pswpout: 2, swpout_zero: 1 });
+      expect([used(bench), mm.swapents]).toEqual([3, 3]);
+      expect([0, 1, 2].map((i) => bench.load(mm, at + i * PAGE))).toEqual([0, 1, 2]);
+      expect(vmstat(bench.kernel)).toMatchObject({ pswpin: 2, swpin_zero: 1, pgmajfault: 3 });
+      // What was zero once is not for ever.
+      bench.store(mm, at, 7);
+      pageOut(bench, mm, at, 1);
+      expect(bench.load(mm, at)).toBe(7);
+      expect(vmstat(bench.kernel)).toMatchObject({ pswpout: 3, swpout_zero: 1 });
+    }));
+
   it('fork shares the slot; both get the same page, and a store copies it', () =>
     withSwap(addressing, (bench) => {
       const mm = bench.mm();
@@ -349,7 +366,8 @@ describeEach('reclaim', (addressing) => {
         expect(mm.rssAnon + mm.swapents).toBe(pages);
         expect(mm.swapents).toBeGreaterThan(400);
         for (let i = 0; i < pages; i++) expect(bench.load(mm, at + i * PAGE)).toBe(i % 251);
-        expect(vmstat(bench.kernel).pgsteal_direct).toBe(bench.kernel.stats.pswpout);
+        const { pgsteal_direct, pswpout, swpout_zero } = vmstat(bench.kernel);
+        expect(pgsteal_direct).toBe(pswpout + swpout_zero);
       },
       4,
     ));

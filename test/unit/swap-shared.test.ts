@@ -120,7 +120,7 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
       await rig.expectFilled(range, 1000);
     }, '16KiB'));
 
-  test('COLLAPSE brings in what is in swap', () =>
+  test('COLLAPSE brings in what is in swap, and that is no fault', () =>
     run(async (rig) => {
       const range = await rig.process.mmap({ at: START, length: HUGE * PAGE, shared: true });
       await rig.fill(part(range, 3, 4), 1003);
@@ -128,6 +128,7 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
       expect(slots(rig)).toBe(4);
       await rig.process.madvise(range, 'COLLAPSE');
       expect([slots(rig), rig.machine.meminfo().ShmemPmdMapped]).toEqual([0, 2048]);
+      expect(rig.machine.vmstat()).toMatchObject({ pswpin: 4, pgmajfault: 0 });
       await rig.expectFilled(part(range, 3, 4), 1003);
       await rig.expectFilled(part(range, 7, 3), null);
     }));
@@ -151,6 +152,20 @@ describe.each(['legacy', 'offset'] as const)('shared memory in swap (%s)', (addr
         expect(rig.machine.meminfo()).toMatchObject({ ShmemHugePages: 2048, ShmemPmdMapped: 2048 });
         await rig.expectFilled(range, 1000);
         await child.exit();
+      }));
+
+    test('that no huge entry can map comes back as one, for the page of the fault alone', () =>
+      withCollapsed(async (rig, range) => {
+        await rig.process.madvise(range, 'PAGEOUT');
+        await rig.process.munmap(part(range, 510, 2));
+        await rig.expectFilled(part(range, 501, 1), 1501);
+        expect([await where(rig.process, part(range, 0, 510)), slots(rig)]).toEqual([
+          { rss: 1, swap: 0, mapped: 1, inCore: 510 },
+          0,
+        ]);
+        // What is in the cache is mapped around the next one.
+        await rig.expectFilled(part(range, 502, 1), 1502);
+        expect((await where(rig.process, part(range, 0, 510))).mapped).toBe(14);
       }));
 
     test('of which a part is in the swap cache comes back page by page', () =>

@@ -156,6 +156,7 @@ void run_clear_refs(const struct arguments *a)
   expect(file >= 0, "/proc/self/clear_refs");
   put_answer(write(file, &number, 1));
   close(file);
+  settle();
 }
 
 /* The CPU: two words a page, each access may trap. */

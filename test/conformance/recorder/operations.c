@@ -144,13 +144,21 @@ void run_operation(const char *name, char *line, uint64_t write)
   const struct operation *operation = operation_of(name);
   struct arguments arguments = take_arguments(operation, line, write);
 
+  before_operation();
   operation->run(&arguments);
+  after_operation();
 }
 
 void run_smaps(const struct arguments *a)
 {
   (void)a;
   put_smaps();
+}
+
+void run_counters(const struct arguments *a)
+{
+  (void)a;
+  put_counters();
 }
 
 void run_kpage(const struct arguments *a)

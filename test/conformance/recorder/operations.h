@@ -47,6 +47,7 @@
   X(fsync, "") \
   X(kpage, "pg n") \
   X(smaps, "") \
+  X(counters, "") \
   X(state, "")
 
 struct arguments {

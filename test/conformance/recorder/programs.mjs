@@ -102,7 +102,18 @@ const ARGUMENTS = {
   ftruncate: ['n'],
   kpage: RANGE,
 };
-const NO_ARGUMENTS = ['fork', 'exit', 'unpin', 'splice_drain', 'uffd_open', 'uffd_close', 'fsync', 'smaps', 'state'];
+const NO_ARGUMENTS = [
+  'fork',
+  'exit',
+  'unpin',
+  'splice_drain',
+  'uffd_open',
+  'uffd_close',
+  'fsync',
+  'smaps',
+  'counters',
+  'state',
+];
 for (const name of NO_ARGUMENTS) ARGUMENTS[name] = [];
 
 /** The program that a trace is of. */

@@ -86,6 +86,7 @@ const weightsFor = ({ huge, swap, file, poison }) => ({
   uffd_resolve: 2,
   kpage: 5,
   smaps: 4,
+  counters: 6,
   open: 1.5,
   close: 1,
   ...(swap ? { page_out: 10 } : {}),

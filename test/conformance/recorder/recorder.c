@@ -30,7 +30,8 @@
 #define SWAP_DISK "/dev/ram0"
 #define FILE_DISK "/dev/ram1"
 #define FILE_SYSTEM "/fs.img" /* in the initrd: what FILE_DISK begins with */
-#define TRACE_FILE "/trace"
+#define TRACES_FOLDER "/traces"
+#define TRACE_FILE TRACES_FOLDER "/trace"
 
 /* A program that takes longer is stuck; one that then cannot be killed, too, has a kernel that is. */
 #define STUCK_MS 20000
@@ -40,6 +41,7 @@
 struct program program;
 int arena_file = -1;
 int uffd = -1;
+int other_process = 0;
 
 /* What must be so, or there is no trace. */
 void expect(bool held, const char *what)
@@ -98,8 +100,10 @@ static void run_child(int commands, int done)
   /* Else the parent's close would not be the last. */
   if (uffd >= 0)
     close(uffd);
+  other_process = getppid();
   open_views();
   line_text = answer->text;
+  settle();
   write_all(done, observers, sizeof observers);
   while (read_command(commands, line, sizeof line)) {
     line_length = 0;
@@ -140,11 +144,13 @@ static void fork_child(void)
   }
   expect(pid > 0, "a child");
   put_errno(0);
+  other_process = pid;
   close(commands[0]);
   close(done[1]);
   child.pid = pid;
   child.commands = commands[1];
   child.done = done[0];
+  settle();
   keep_observers_of_child();
 }
 
@@ -158,6 +164,7 @@ static int end_child(void)
   close(child.commands);
   close(child.done);
   child.pid = 0;
+  other_process = 0;
   return status;
 }
 
@@ -263,6 +270,7 @@ static void run_program(char *lines, int trace)
     make_file();
   put_header();
   end_line(trace);
+  open_counters(trace);
   for (char *line = strtok_r(lines, "\n", &in_lines); line; line = strtok_r(NULL, "\n", &in_lines)) {
     errno = 0; /* for what is said if there is no trace */
     expect(sscanf(line, "%31s %d %n", name, &process, &at) == 2, "an operation and its process");
@@ -402,6 +410,7 @@ static void prepare_guest(void)
   /* No read-ahead, neither of swap nor of files; written back is what is told to be. */
   set("/proc/sys/vm/page-cluster", "0");
   set("/proc/sys/vm/dirty_writeback_centisecs", "0");
+  mount_at(TRACES_FOLDER, "tmpfs", "tmpfs");
   copy(FILE_SYSTEM, FILE_DISK);
   mount_at("/mnt", FILE_DISK, "ext2");
   set("/sys/block/ram1/queue/read_ahead_kb", "0");
@@ -412,13 +421,17 @@ static void prepare_guest(void)
 
 static char *read_programs(void)
 {
-  static char text[32 << 20];
+  const long size = 32 << 20;
+  char *text = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   long length = 0, got;
   int disk = open(PROGRAMS_DISK, O_RDONLY);
 
-  expect(disk >= 0, PROGRAMS_DISK);
-  while ((got = read(disk, text + length, sizeof text - 1 - length)) > 0)
+  expect(disk >= 0 && text != MAP_FAILED, PROGRAMS_DISK);
+  while ((got = read(disk, text + length, size - 1 - length)) > 0)
     length += got;
+  /* What is not used does not become memory of each program (settle). */
+  long used = (length / PAGE_SIZE + 1) * PAGE_SIZE;
+  munmap(text + used, size - used);
   expect(strstr(text, "\n=END"), "=END after the programs, within 32 MiB");
   return text;
 }

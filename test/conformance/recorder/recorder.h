@@ -39,6 +39,7 @@ struct program {
 extern struct program program;
 extern int arena_file; /* of the trace, -1: none */
 extern int uffd;       /* of the parent, -1: none */
+extern int other_process; /* the child of the parent, the parent of the child; 0: none */
 int open_device(int device);
 void expect(bool held, const char *what);
 
@@ -59,6 +60,13 @@ void open_views(void);
 void put_state(int process);
 void put_smaps(void);
 void put_kernel_pages(long page, long count);
+
+/* counters.c */
+void open_counters(int trace);
+void settle(void);
+void before_operation(void);
+void after_operation(void);
+void put_counters(void);
 
 /* views.c: the line that is being written */
 #define LINE_BYTES (4L << 20)
