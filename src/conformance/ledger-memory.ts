@@ -135,6 +135,12 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
       ['munmap', 'in parts, too; page tables go with what they map', 'emulated', 'test/unit/mm-faults.test.ts'],
       ['VMA split and merge', 'by flags, offsets and anon_vma', 'emulated', 'test/unit/mm-mprotect.test.ts'],
       [
+        'vm.max_map_count',
+        'maxMapCount of the machine, 65530; ENOMEM (madvise: EAGAIN), one of two splits may have been made',
+        'emulated',
+        'test/unit/mm-map-count.test.ts',
+      ],
+      [
         'mprotect',
         'all kinds of entries; write access comes back where nothing is shared',
         'emulated',
