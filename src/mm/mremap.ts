@@ -209,7 +209,7 @@ function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Err
     yield* splitVma(kernel, mm, addr + oldLen);
   }
   yield* reclaimUntilFree(kernel, pagesForTables(oldLen));
-  copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
+  copyVma(kernel, remap, to);
   const end = addr + oldLen;
   if (oldLen > 0) {
     const moved = yield* movePageTables(kernel, vmaLookup(mm, addr)!, addr, to, oldLen);
@@ -226,17 +226,19 @@ function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Err
 }
 
 /** `copy_vma()`: the VMA at the new place keeps the page offsets, so that the reverse map finds its pages. */
-function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: number): void {
+function copyVma(kernel: Kernel, { mm, addr, newLen, flags: { dontunmap } }: Remap, to: number): void {
+  const vma = vmaLookup(mm, addr)!;
   // Anonymous memory without a page yet has no offset to keep; this way it can merge with what is around it.
   const untouched = vmaIsAnonymous(vma) && vma.anonVma === null;
   const pgoff = untouched ? to / PAGE_SIZE : linearPageIndex(vma, addr);
   // mremap_userfaultfd_prep(): without EVENT_REMAP no userfaultfd follows what moves.
   const flags = vma.flags & ~VM_UFFD_WP;
-  const copy = new VmArea(vma.mm, to as VirtAddr, (to + length) as VirtAddr, flags, pgoff, vma.file);
+  const copy = new VmArea(mm, to as VirtAddr, (to + newLen) as VirtAddr, flags, pgoff, vma.file);
   vmFileGet(copy.file);
-  vma.mm.vmas.insert(copy.start, copy.end, copy);
+  mm.vmas.insert(copy.start, copy.end, copy);
   anonVmaClone(copy, vma);
-  mergeVma(kernel, copy);
+  // What stays behind and what has moved are two, even where nothing distinguishes them.
+  mergeVma(kernel, copy, untouched && dontunmap ? vma : undefined);
 }
 
 /** `dontunmap_complete()`: the old VMA is locked no more. If it maps nothing any more the reverse map need not lead there. */

@@ -65,14 +65,17 @@ export function* modifyVmaFlags(
   return mergeVma(kernel, middle);
 }
 
-/** `vma_merge_{new,existing}_range()`: make one of the VMA and the neighbours that continue it. Returns what it became. */
-export function mergeVma(kernel: Kernel, vma: VmArea): VmArea {
+/**
+ * `vma_merge_{new,existing,copied}_range()`: make one of the VMA and the neighbours that continue it. Returns what it became.
+ * @param other a VMA with which it does not become one
+ */
+export function mergeVma(kernel: Kernel, vma: VmArea, other?: VmArea): VmArea {
   if ((vma.flags & VM_SPECIAL) !== 0) return vma;
   const { vmas } = vma.mm;
   const prev = vmas.previous(vma.start)?.value;
   const next = vmas.find(vma.end)?.value;
-  const left = prev !== undefined && continues(prev, vma);
-  let right = next !== undefined && continues(vma, next);
+  const left = prev !== undefined && prev !== other && continues(prev, vma);
+  let right = next !== undefined && next !== other && continues(vma, next);
   // Each may agree with the VMA in the middle and yet not with the other.
   if (left && right && prev.anonVma !== null && next!.anonVma !== null) right = prev.anonVma === next!.anonVma;
   if (right) absorb(kernel, vma, next!);
