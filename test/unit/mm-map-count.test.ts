@@ -1,6 +1,7 @@
 /** vm.max_map_count: what would make one mapping too many fails, and what it had done before stays. */
 import { expect, it } from 'vitest';
 import type { VirtAddr } from '#src/base/brand';
+import { boot } from '#src/check/boot';
 import type { Kernel } from '#src/mm/kernel';
 import { doMadvise } from '#src/mm/madvise';
 import { doMlock } from '#src/mm/mlock';
@@ -38,8 +39,18 @@ const ranges = (mm: MmStruct): [number, number][] =>
   [...mm.vmas].map(({ start, end }) => [(start - BASE) / PAGE, (end - start) / PAGE]);
 
 describeEach('max_map_count', (addressing) => {
-  it('is 65530, unless the machine says otherwise', () =>
-    withKernel(addressing, ({ kernel }) => expect(kernel.maxMapCount).toBe(65530)));
+  it('is 65530, unless the machine says otherwise', async () => {
+    withKernel(addressing, ({ kernel }) => expect(kernel.maxMapCount).toBe(65530));
+    const machine = await boot({ addressing, executor: 'inline', maxMapCount: 2 });
+    const process = await machine.process();
+    const { start } = await process.mmap({ length: 10 * PAGE });
+    const inside = { start: (start + 2 * PAGE) as VirtAddr, length: PAGE };
+    await expect(process.mprotect(inside, 'r')).rejects.toMatchObject({ code: 'ERR_PFNLESS_ERRNO', errno: 'ENOMEM' });
+    await expect(process.madvise(inside, 'NOHUGEPAGE')).rejects.toMatchObject({ errno: 'EAGAIN' });
+    await expect(process.munmap(inside)).resolves.toBeUndefined();
+    expect(await machine.check()).toEqual([]);
+    await machine.dispose();
+  });
 
   it('mprotect: the first of two splits stays when there is no room for the second', () =>
     withKernel(addressing, (bench) => {
