@@ -29,6 +29,9 @@ export const MMAP_MIN_ADDR = 0x10000;
 /** Page numbers of user addresses are below this: 35 bits. */
 export const USER_PAGES = 2 ** 35;
 
+/** Does a range reach the end of all addresses? What goes on from there begins again at 0. */
+export const wraps = (start: number, length: number): boolean => start + length >= 2 ** 64;
+
 export const pageAlignUp = (bytes: number): number => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 export const pageAlignDown = (bytes: number): number => Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
 export const isPageAligned = (bytes: number): boolean => bytes % PAGE_SIZE === 0;

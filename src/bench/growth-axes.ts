@@ -55,7 +55,9 @@ export const vmaAxis: Axis = {
   // A step for each doubling; from 10,000 mappings on, what a step looks at is in no cache.
   limit: 0.4,
   async prepare(size, addressing) {
-    const { machine, state } = await bootForBench(addressing, { ram: '64MiB', deviceMemory: '16MiB' });
+    // Two for each page of another protection, and what lies around them.
+    const maxMapCount = 2 * size + 2;
+    const { machine, state } = await bootForBench(addressing, { ram: '64MiB', deviceMemory: '16MiB', maxMapCount });
     const process = await machine.process();
     const { start } = await process.mmap({ length: size * 2 * PAGE_SIZE });
     const pageAt = (i: number): VirtRange => ({ start: (start + i * 2 * PAGE_SIZE) as VirtAddr, length: PAGE_SIZE });

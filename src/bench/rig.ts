@@ -16,14 +16,17 @@ export interface BenchMachine {
   readonly chunk?: string | number;
   readonly devices?: number;
   readonly hugePages?: 'always' | 'never';
+  /** Default: what Linux has. */
+  readonly maxMapCount?: number;
 }
 
 /** Devices in threads of their own, and nothing that checks: what is measured is what users wait for. */
 export function bootForBench(addressing: Addressing, machine: BenchMachine): Promise<BootedMachine> {
-  const { ram, deviceMemory, chunk = deviceMemory, devices = 1, hugePages = 'never' } = machine;
+  const { ram, deviceMemory, chunk = deviceMemory, devices = 1, hugePages = 'never', maxMapCount } = machine;
   const spec: MachineInput = {
     name: 'bench',
     ...{ addressing, executor: 'threads', checks: false, hugePages },
+    ...(maxMapCount === undefined ? {} : { maxMapCount }),
     memory: { ram },
     devices: Array.from({ length: devices }, (_, i) => ({ name: `gpu${i}`, memory: deviceMemory, chunk })),
   };

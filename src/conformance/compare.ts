@@ -43,12 +43,17 @@ const ARGUMENTS: ReadonlySet<string> = new Set([
   'onfault',
   'off',
   'what',
+  'call',
+  'at',
+  'bytes',
+  'to',
 ]);
 /** The same for `prot`, which is a snapshot's result. */
 const PROT_IS_ARGUMENT: ReadonlySet<string> = new Set(['mmap', 'mprotect']);
 
+/** `flags` are what a call was given, or a result of kpage and fail_alloc. */
 const isArgument = (op: string, field: string): boolean =>
-  ARGUMENTS.has(field) || (field === 'prot' && PROT_IS_ARGUMENT.has(op));
+  ARGUMENTS.has(field) || (field === 'prot' && PROT_IS_ARGUMENT.has(op)) || (field === 'flags' && op === 'raw');
 
 /** Add every field of an operation that differs, but for its states. `index`: how many operations came before. */
 export function compareFields(

@@ -237,6 +237,11 @@ const RULES: readonly Rule[] = [
 
   // Answers.
   {
+    fits: both(({ name }) => name === 'errno', opIs('raw')),
+    text: 'what a call says to a range that is none, in which order it looks, and what it has done before it fails',
+    fact: 36,
+  },
+  {
     fits: both(errno('EFAULT', '0'), opIs('dev_write')),
     text: 'a device write to its own page under a read-only entry fails every time: no device breaks copy-on-write',
     fact: 17,

@@ -175,7 +175,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'simplified',
         'test/unit/peers.test.ts',
       ],
-      ['mmap of the device file', 'fresh zeroed pages under VM_MIXEDMAP', 'emulated', 'test/selftests/file.test.ts'],
+      [
+        'mmap of the device file',
+        'fresh zeroed pages under VM_MIXEDMAP; the mapping does not keep the mirror open, as it keeps the file in Linux',
+        'simplified',
+        'test/selftests/file.test.ts',
+      ],
       [
         'inclusive end of invalidations',
         'the page after the range is dropped, too',

@@ -131,9 +131,19 @@ export const MEMORY_ROWS: readonly LedgerSection[] = [
         'emulated',
         'test/unit/mm-file-operations.test.ts',
       ],
-      ['mmap flags: MAP_POPULATE, MAP_NORESERVE, MAP_LOCKED, MAP_GROWSDOWN, MAP_STACK', 'not to be had', 'missing'],
+      [
+        'mmap flags: MAP_FIXED_NOREPLACE, MAP_POPULATE, MAP_NORESERVE, MAP_LOCKED, MAP_GROWSDOWN, MAP_STACK; hints',
+        'not to be had',
+        'missing',
+      ],
       ['munmap', 'in parts, too; page tables go with what they map', 'emulated', 'test/unit/mm-faults.test.ts'],
       ['VMA split and merge', 'by flags, offsets and anon_vma', 'emulated', 'test/unit/mm-mprotect.test.ts'],
+      [
+        'vm.max_map_count',
+        'maxMapCount of the machine, 65530; ENOMEM (madvise: EAGAIN), one of two splits may have been made',
+        'emulated',
+        'test/unit/mm-map-count.test.ts',
+      ],
       [
         'mprotect',
         'all kinds of entries; write access comes back where nothing is shared',

@@ -17,6 +17,7 @@ import type { MachineState } from '../machine/state.js';
 import { clearRefs } from '../mm/clear-refs.js';
 import { forkMm } from '../mm/fork.js';
 import { getPagesInTurns, pinUserPages, putUserPages, unpinUserPages } from '../mm/gup.js';
+import { MAX_MAP_COUNT } from '../mm/kernel.js';
 import { doMadvise } from '../mm/madvise.js';
 import { doMlock, doMunlock } from '../mm/mlock.js';
 import { createMm, exitMm, type MmStruct } from '../mm/mm-struct.js';
@@ -41,6 +42,7 @@ import type { TraceHeader, TraceOperation } from './trace.js';
 import { TraceCounters } from './trace-counters.js';
 import { cpuRead, cpuWrite, withTorn, wordsOf, writtenWord } from './trace-cpu.js';
 import { TraceFile } from './trace-file.js';
+import { rawCall } from './trace-raw.js';
 
 type Operation<Name extends TraceOperation['op']> = Extract<TraceOperation, { op: Name }>;
 type MirrorOperation = Exclude<Extract<TraceOperation, { slot: number }>, { op: 'open' | 'close' }>;
@@ -115,6 +117,7 @@ export class TraceSession {
     this.#pages = header.arena_pages;
     this.#extended = header.trace === 'hmmrec-2';
     this.#filePages = header.file_pages ?? 0;
+    state.kernel.maxMapCount = MAX_MAP_COUNT;
     const mm = createMm(state.kernel, 1);
     if (mm === undefined) {
       throw new PfnlessError('ERR_PFNLESS_ERRNO', 'There is no memory for a process.', { errno: 'ENOMEM' });
@@ -212,6 +215,16 @@ export class TraceSession {
         const { pg, n } = operation;
         return errnoOf(yield* doMunlock(kernel, mm, this.addressOf(pg), n * PAGE_SIZE));
       }
+      case 'raw': {
+        const userfaultfd = party === this.parent ? this.#userfaultfd : null;
+        const { devices } = this.#state;
+        const mirror = (slot: number) => party.slots[slot]?.open.mirror;
+        const caller = { mm, userfaultfd, mirror, deviceFile: (device: number) => devices[device]?.driver.file };
+        return errnoOf(yield* rawCall(kernel, caller, this.#base, operation));
+      }
+      case 'max_maps':
+        kernel.maxMapCount = operation.n + this.#mappingsElsewhere(mm);
+        return errnoOf(0);
       case 'clear_refs':
         yield* clearRefs(kernel, mm, operation.what);
         return errnoOf(0);
@@ -369,6 +382,12 @@ export class TraceSession {
     this.#userfaultfd = null;
     yield* releaseUserfaultfd(this.#state.kernel, open);
     return 0;
+  }
+
+  /** What was moved out of the arena. */
+  #mappingsElsewhere({ vmas }: MmStruct): number {
+    const end = this.addressOf(this.#pages);
+    return [...vmas].filter(({ start }) => start < this.#base || start >= end).length;
   }
 
   /** What /proc/kpageflags and /proc/kpagecount have of the pages that are present in RAM, -1 for the others. */

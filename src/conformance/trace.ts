@@ -24,6 +24,7 @@ import {
   text,
   triple,
 } from './trace-fields.js';
+import { RAW_CALLS, rawProblem } from './trace-raw.js';
 
 const count = int(0);
 const page = int(0);
@@ -31,6 +32,8 @@ const slot = int(0, 7);
 /** -1: the slot was not open. */
 const device = int(-1, 31);
 const word = int(0);
+/** Bytes from somewhere on, in either direction. */
+const bytes = int(Number.MIN_SAFE_INTEGER);
 const protection = oneOf('NONE', 'R', 'RW', 'W');
 const kilobytes = count;
 const codes = runsOf(int(0, 255));
@@ -121,6 +124,17 @@ const OPERATIONS_2 = {
   mremap_to: { ...common, ...range, len: count, dst: int(-1), dontunmap: oneOf(0, 1), errno },
   mlock: { ...common, ...range, onfault: oneOf(0, 1), errno },
   munlock: { ...common, ...range, errno },
+  raw: {
+    ...common,
+    call: oneOf(...RAW_CALLS),
+    at: bytes,
+    bytes,
+    flags: optional(int(0, 31)),
+    to: optional(bytes),
+    len: optional(bytes),
+    errno,
+  },
+  max_maps: { ...common, n: count, errno },
   clear_refs: { ...common, what: oneOf(...CLEAR_REFS), errno },
   uffd_open: { ...common, errno },
   uffd_close: { ...common, errno },
@@ -264,7 +278,8 @@ function inconsistency(operation: TraceOperation, { trace, arena_pages, devices 
   if (operation.op === 'mremap_to' && operation.dst + operation.len > arena_pages) {
     return `dst: the range of ${operation.len} pages at ${operation.dst} leaves the arena of ${arena_pages} pages`;
   }
-  return unlikeFormat(operation, trace);
+  const problem = operation.op === 'raw' ? rawProblem(operation, arena_pages) : null;
+  return problem ?? unlikeFormat(operation, trace);
 }
 
 const ADVICE_1: ReadonlySet<string> = new Set(['DONTNEED', 'HUGEPAGE', 'NOHUGEPAGE', 'COLLAPSE', 'FREE']);

@@ -34,8 +34,8 @@ import type { DriverObserver } from './driver.js';
 import type { MigrationContext } from './migration-targets.js';
 
 /**
- * HMM_DMIRROR_PROT_* of each page from `start` on, into `out`. EINVAL: no such range. `hmmPfns` is room for as many words; it is
- * used in one go, so that snapshots may share it.
+ * HMM_DMIRROR_PROT_* of each page from `start` on, into `out`; behind the user's addresses as where nothing is mapped. EINVAL: no
+ * page. `hmmPfns` is room for as many words; it is used in one go, so that snapshots may share it.
  */
 export function* snapshotRange(
   { kernel, memory, owner }: MigrationContext,
@@ -45,7 +45,7 @@ export function* snapshotRange(
   out: Uint8Array,
 ): Sleeps<0 | Errno> {
   const end = (start + out.length * PAGE_SIZE) as VirtAddr;
-  if (start < 0 || out.length === 0 || end > TASK_SIZE) return 'EINVAL';
+  if (out.length === 0) return 'EINVAL';
   const { mmapLock } = notifier.mm;
   if (!mmapLock.downReadTrylock()) yield* mmapLock.downRead();
   try {

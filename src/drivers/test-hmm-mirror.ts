@@ -2,7 +2,15 @@
  * What a user of the test driver does with one open mirror: migrate, read, write, snapshot, launch. Linux: the ioctls of
  * lib/test_hmm.c, struct dmirror.
  */
-import { isPageAligned, PAGE_SIZE, PMD_SIZE, PTRS_PER_TABLE, pageAlignDown, pageAlignUp } from '../abi/address.js';
+import {
+  isPageAligned,
+  PAGE_SIZE,
+  PMD_SIZE,
+  PTRS_PER_TABLE,
+  pageAlignDown,
+  pageAlignUp,
+  wraps,
+} from '../abi/address.js';
 import { type LaunchReport, type LaunchRequest, NO_LANE } from '../abi/control.js';
 import { DEVICE_PTE_EXCLUSIVE, DEVICE_PTE_WRITE, devicePteMemory } from '../abi/device-pte.js';
 import { ERRNO_NUMBER, type Errno, type Result } from '../abi/errno.js';
@@ -122,7 +130,8 @@ export class TestHmmMirror implements DriverMirror {
     const requested = Math.max(0, (end - start) / PAGE_SIZE);
     const { migration } = this.#device;
     const { mm } = this.#dmirror;
-    let errno: Result = end > start ? 0 : 'EINVAL';
+    let errno: Result = isPageRange(start, requested) ? 0 : 'EINVAL';
+    if (errno !== 0) return { errno, requested, collected: 0, migrated: 0, folios: 0, starved: false };
     let collected = 0;
     let migrated = 0;
     let folios = 0;
@@ -303,8 +312,8 @@ export class TestHmmMirror implements DriverMirror {
   }
 
   *snapshot(start: VirtAddr, end: VirtAddr): Sleeps<Uint8Array | Errno> {
-    if (end <= start) return 'EINVAL';
     const pages = (end - start) / PAGE_SIZE;
+    if (!isPageRange(start, pages)) return 'EINVAL';
     const codes = new Uint8Array(pages);
     const errno = yield* snapshotRange(
       this.#device.migration,
@@ -338,8 +347,9 @@ const lostLaunch = ({ program }: Omit<LaunchRequest, 'context'>): LaunchReport =
   },
 });
 
-/** What the ioctl takes: whole pages, at least one. */
-const isPageRange = (start: number, pages: number): boolean => isPageAligned(start) && pages > 0;
+/** What the ioctl takes: whole pages, at least one, and some address behind them. */
+const isPageRange = (start: number, pages: number): boolean =>
+  isPageAligned(start) && pages > 0 && !wraps(start, pages * PAGE_SIZE);
 
 const nothing = (errno: Errno): AccessOutcome => ({
   errno,

@@ -141,6 +141,7 @@ export function createKernelOf(
       checked: spec.checks,
       hugePages: spec.hugePages,
       hugetlbPages: spec.hugetlbPages,
+      maxMapCount: spec.maxMapCount,
       warn: (text) => log.push(text),
       devicePages: spec.devices.reduce((pages, device) => pages + structPages(device), 0),
       preempt: () => executor.preempt('preempt task'),

@@ -12,6 +12,7 @@ import { SEED_MAX } from '../base/random.js';
 import { DRIVERS, type DriverName } from '../drivers/driver.js';
 import { ADDRESSINGS } from '../mm/addressing/addressing.js';
 import { DEFAULT_REVISION, REVISIONS } from '../mm/check-sites.js';
+import { MAX_MAP_COUNT } from '../mm/kernel.js';
 
 const KiB = 2 ** 10;
 const MiB = 2 ** 20;
@@ -108,6 +109,9 @@ const SWAP_MIN = 8 * KiB;
 const SWAP_MAX = 16 * GiB;
 const swapMessage = `must be a list of the sizes of 0 to ${SWAP_AREAS_MAX} swap areas`;
 
+/** A sysctl of an int. */
+const MAX_MAP_COUNT_MAX = 2 ** 31 - 1;
+
 const devicesMessage = `must be a list of 0 to ${MAX_DEVICES} devices, or their number`;
 
 export const machineSchema = z.strictObject({
@@ -123,6 +127,7 @@ export const machineSchema = z.strictObject({
   checks: flag().default(true),
   hugePages: z.enum(['always', 'madvise', 'never']).default('madvise'),
   hugetlbPages: whole(0, RAM_MAX / PMD_SIZE).default(0),
+  maxMapCount: whole(0, MAX_MAP_COUNT_MAX).default(MAX_MAP_COUNT),
   memory: memorySchema.prefault({}),
   swap: z
     .array(size({ min: SWAP_MIN, max: SWAP_MAX, multipleOf: 4 * KiB }), { error: swapMessage })

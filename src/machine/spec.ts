@@ -78,6 +78,8 @@ export interface MachineSpec {
   readonly hugePages: 'always' | 'madvise' | 'never';
   /** Huge pages that are taken from RAM at boot and kept for mappings that ask for them (`hugetlb` of mmap). */
   readonly hugetlbPages: number;
+  /** Mappings that a process may have (vm.max_map_count); what would make more of them fails with ENOMEM. */
+  readonly maxMapCount: number;
   readonly memory: MemorySpec;
   /** Bytes of each swap area; the first page of each is its header. */
   readonly swap: readonly number[];
@@ -147,6 +149,7 @@ export function parseMachineSpec(input: unknown = DEFAULT_PRESET, source = 'mach
     checks: parsed.checks,
     hugePages: parsed.hugePages,
     hugetlbPages: parsed.hugetlbPages,
+    maxMapCount: parsed.maxMapCount,
     memory,
     swap: parsed.swap,
     devices: placeDevices(memory, resolveDevices(parsed.devices, fail), fail),

@@ -299,7 +299,10 @@ export interface Userfaultfd extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** An emulated process: one mm, one CPU task. */
+/**
+ * An emulated process: one mm, one CPU task. Calls that would give it more mappings than `maxMapCount` of the machine's spec are refused:
+ * ENOMEM, of madvise EAGAIN.
+ */
 export interface Process extends AsyncDisposable {
   readonly pid: number;
   /** Anonymous memory, or a file's. @throws PfnlessError ERR_PFNLESS_ERRNO (ENOMEM; ENODEV: the device has nothing to map) */

@@ -37,6 +37,9 @@ export interface PhysicalMapEntry {
   readonly children?: readonly { readonly start: number; readonly end: number; readonly name: string }[];
 }
 
+/** What vm.max_map_count is at first. */
+export const MAX_MAP_COUNT = 65530;
+
 export interface KernelOptions {
   readonly layout: {
     /** Bits of a physical address that the CPU has. */
@@ -56,6 +59,8 @@ export interface KernelOptions {
   readonly hugePages: 'always' | 'madvise' | 'never';
   /** Huge pages that are kept for MAP_HUGETLB (`hugepages=`). Default 0. */
   readonly hugetlbPages?: number;
+  /** Mappings that an address space may have (vm.max_map_count). Default 65530. */
+  readonly maxMapCount?: number;
   /** Struct pages that devices will need, summed over all chunks. */
   readonly devicePages: number;
   /** Should a task that could be preempted here give way? Asked at every schedule point. */
@@ -112,6 +117,8 @@ export interface Kernel {
   /** Where the hand of reclaim stands: in which of the ranges, and how far (vmscan.ts). */
   readonly reclaimHand: { range: number; offset: number };
   readonly stats: KernelStats;
+  /** Mappings that an address space may have (vm.max_map_count), give or take one: see vma-merge.ts. */
+  maxMapCount: number;
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
   readonly hugeZero: { page: Page; users: number };
   readonly hugetlb: HugetlbPool;
@@ -232,6 +239,7 @@ export function createKernel(options: KernelOptions): Kernel {
       migratedToRam: 0,
       tlbShootdowns: 0,
     },
+    maxMapCount: options.maxMapCount ?? MAX_MAP_COUNT,
     hugeZero: { page: NULL_PAGE, users: 0 },
     hugetlb: createHugetlbPool(buddy, memmap, options.hugetlbPages ?? 0, warn),
     memoryFailures: {

@@ -1,5 +1,5 @@
 /** Advice on ranges of an address space. Linux: mm/madvise.c. */
-import { HPAGE_PMD_NR, isPageAligned, PAGE_SIZE, PMD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { HPAGE_PMD_NR, isPageAligned, PAGE_SIZE, PMD_SIZE, pageAlignUp, wraps } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import {
   halvesNumber,
@@ -72,7 +72,10 @@ type MemoryAdvice = Exclude<Advice, 'HWPOISON' | 'SOFT_OFFLINE'>;
 
 const { PG_dirty, PG_referenced, PG_swapbacked, PG_swapcache } = PAGE_FLAGS;
 
-/** `do_madvise()`: EINVAL, or ENOMEM where parts of the range are not mapped (the mapped ones are done all the same). */
+/**
+ * `do_madvise()`: EINVAL; ENOMEM where parts of the range are not mapped (the mapped ones are done all the same); EAGAIN for want of a
+ * mapping more.
+ */
 export function* doMadvise(
   kernel: Kernel,
   mm: MmStruct,
@@ -81,9 +84,8 @@ export function* doMadvise(
   advice: Advice,
 ): Sleeps<Result> {
   const end = start + pageAlignUp(length);
-  if (!isPageAligned(start) || end < start) return 'EINVAL';
+  if (!isPageAligned(start) || wraps(start, end - start)) return 'EINVAL';
   if (end === start) return 0;
-  if (start < 0 || end > TASK_SIZE) return 'ENOMEM';
   if (advice === 'HWPOISON' || advice === 'SOFT_OFFLINE')
     return yield* madviseInjectError(kernel, mm, start, end, advice);
   // What changes VMAs needs the lock for writing; what changes entries only must keep the VMAs from changing.
@@ -189,8 +191,8 @@ function* adviseHuge(
 ): Sleeps<Result> {
   const flags = (vma.flags & ~clear) | set;
   if (flags !== vma.flags && !(hugetlbMaySplit(vma.mm, start) && hugetlbMaySplit(vma.mm, end))) return 'EINVAL';
-  if (flags !== vma.flags) yield* modifyVmaFlags(kernel, vma, start, end, flags);
-  return 0;
+  if (flags === vma.flags) return 0;
+  return (yield* modifyVmaFlags(kernel, vma, start, end, flags)) === 'ENOMEM' ? 'EAGAIN' : 0;
 }
 
 /** `madvise_free_pte_range()`: what nobody writes to until memory is short may then be dropped. Device entries stay. */

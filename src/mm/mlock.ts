@@ -5,7 +5,7 @@
  * A migration to a device asks nobody: what is locked may go there, as in Linux, and counts there as well (PG_mlocked, until it is
  * free). Not modelled: mlockall, MAP_LOCKED, RLIMIT_MEMLOCK; that Linux forgets to count such a page down after munlock.
  */
-import { PAGE_SIZE, pageAlignDown, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { PAGE_SIZE, pageAlignDown, pageAlignUp, wraps } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
@@ -26,7 +26,7 @@ import { modifyVmaFlags } from './vma-merge.js';
 
 /**
  * `do_mlock()`: the mappings stay in RAM; what is not there (in swap, on a device, never touched) comes now, or with `onFault`
- * when it is touched. ENOMEM: there is a hole (what is before it is locked), or a page that may not be accessed; EAGAIN: no RAM.
+ * when it is touched. ENOMEM: there is a hole (what is before it is locked), or a page that may not be accessed, or there are too many mappings; EAGAIN: no RAM.
  */
 export function* doMlock(
   kernel: Kernel,
@@ -49,20 +49,23 @@ export function* doMunlock(kernel: Kernel, mm: MmStruct, start: VirtAddr, length
 /** Whole pages, also where a range begins in the middle of one. */
 function pagesOf(start: number, length: number): { first: number; end: number } {
   const first = pageAlignDown(start);
-  return { first, end: pageAlignUp(start + length) };
+  const whole = pageAlignDown(length);
+  // The length alone may wrap, too: no page is left of it.
+  return { first, end: first + ((whole + pageAlignUp(start - first + (length - whole))) % 2 ** 64) };
 }
 
 /** `apply_vma_lock_flags()`. Takes mmap_lock. */
 function* applyFlags(kernel: Kernel, mm: MmStruct, first: number, end: number, flags: number): Sleeps<Result> {
   if (end === first) return 0;
-  if (first < 0 || end > TASK_SIZE) return 'ENOMEM';
+  if (wraps(first, end - first)) return 'EINVAL';
   yield* mm.mmapLock.downWrite();
   try {
     for (let at = first; at < end; ) {
       const vma = mm.exiting ? undefined : vmaLookup(mm, at);
       if (vma === undefined) return 'ENOMEM';
       const stop = Math.min(vma.end, end);
-      yield* mlockFixup(kernel, vma, at, stop, flags);
+      const failed = yield* mlockFixup(kernel, vma, at, stop, flags);
+      if (failed !== 0) return failed;
       at = stop;
     }
     return 0;
@@ -72,10 +75,10 @@ function* applyFlags(kernel: Kernel, mm: MmStruct, first: number, end: number, f
 }
 
 /** `mlock_fixup()`: mappings of drivers are never locked. */
-function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, asked: number): Sleeps<void> {
+function* mlockFixup(kernel: Kernel, vma: VmArea, start: number, end: number, asked: number): Sleeps<Result> {
   const flags = (vma.flags & ~VM_LOCKED_MASK) | asked;
-  if (flags === vma.flags || (vma.flags & VM_SPECIAL) !== 0) return;
-  yield* modifyVmaFlags(kernel, vma, start, end, flags);
+  if (flags === vma.flags || (vma.flags & VM_SPECIAL) !== 0) return 0;
+  return (yield* modifyVmaFlags(kernel, vma, start, end, flags)) === 'ENOMEM' ? 'ENOMEM' : 0;
 }
 
 /**

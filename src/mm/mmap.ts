@@ -66,7 +66,10 @@ export interface MmapRequest {
 export const wholeLength = (length: number, hugetlb: boolean): number =>
   hugetlb ? hugeAlignUp(length) : pageAlignUp(length);
 
-/** `do_mmap()`: the address, EINVAL, ENOMEM (also: the hugetlb pool has not so many pages), or EPERM below mmap_min_addr; whatever else the file says. */
+/**
+ * `do_mmap()`: the address, EINVAL, ENOMEM (also: too many mappings, or the hugetlb pool has not so many pages), or EPERM below
+ * mmap_min_addr; whatever else the file says.
+ */
 export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sleeps<VirtAddr | Errno> {
   const { hugetlb = false } = request;
   const length = wholeLength(request.length, hugetlb);
@@ -74,18 +77,20 @@ export function* doMmap(kernel: Kernel, mm: MmStruct, request: MmapRequest): Sle
   if (length > TASK_SIZE) return 'ENOMEM';
   yield* mm.mmapLock.downWrite();
   try {
-    if (mm.exiting) return 'ENOMEM';
+    if (mm.exiting || mm.vmas.size > kernel.maxMapCount) return 'ENOMEM';
     const shared = request.kind === 'shared';
     let start: number | undefined;
     if (request.fixed) {
       start = request.addr;
-      if (start === undefined || !isPageAligned(start) || start < 0) return 'EINVAL';
+      if (start === undefined) return 'EINVAL';
       if (start + length > TASK_SIZE) return 'ENOMEM';
+      if (!isPageAligned(start)) return 'EINVAL';
       if (start < MMAP_MIN_ADDR) return 'EPERM';
       if (hugetlb && start % PMD_SIZE !== 0) return 'EINVAL';
       if (!mayUnmap(mm, start, start + length)) return 'EINVAL';
       if (hugetlb && !hugetlbHas(kernel, length)) return 'ENOMEM';
-      yield* unmapRegion(kernel, mm, start, start + length);
+      const kept = yield* unmapRegion(kernel, mm, start, start + length);
+      if (kept !== 0) return kept;
     } else {
       start = getUnmappedArea(mm, length, request.file !== undefined ? 'file' : shared ? 'shared' : 'anonymous');
       if (start === undefined) return 'ENOMEM';
@@ -153,24 +158,33 @@ export const mayUnmap = (mm: MmStruct, start: number, end: number): boolean =>
 
 /** `do_munmap()`: EINVAL on a bad range; unmapping nothing is fine. */
 export function* doMunmap(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {
-  const bytes = pageAlignUp(length);
-  if (!isPageAligned(start) || bytes === 0 || start < 0 || start + bytes > TASK_SIZE) return 'EINVAL';
   yield* mm.mmapLock.downWrite();
   try {
-    if (!mayUnmap(mm, start, start + bytes)) return 'EINVAL';
-    yield* unmapRegion(kernel, mm, start, start + bytes);
-    return 0;
+    return yield* unmapRange(kernel, mm, start, pageAlignUp(length));
   } finally {
     mm.mmapLock.upWrite();
   }
 }
 
-/** Unmap [start, end), splitting the VMAs at its borders. Precondition: mmap_lock held for writing. */
-export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<void> {
+/** `do_vmi_munmap()`. Precondition: mmap_lock held for writing, whole pages. */
+export function* unmapRange(kernel: Kernel, mm: MmStruct, start: number, length: number): Sleeps<Result> {
+  if (!isPageAligned(start) || length === 0 || start + length > TASK_SIZE) return 'EINVAL';
+  if (!mayUnmap(mm, start, start + length)) return 'EINVAL';
+  return yield* unmapRegion(kernel, mm, start, start + length);
+}
+
+/**
+ * Unmap [start, end), splitting the VMAs at its borders; ENOMEM where that made one of many two.
+ * Precondition: mmap_lock held for writing.
+ */
+export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: number): Sleeps<0 | 'ENOMEM'> {
+  const first = mm.vmas.find(start);
+  const insideOne = first !== undefined && first.start < start && end < first.end;
+  if (insideOne && mm.vmas.size >= kernel.maxMapCount) return 'ENOMEM';
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
   const victims = mm.vmas.overlapping(start, end);
-  if (victims.length === 0) return;
+  if (victims.length === 0) return 0;
   // unmap_vmas() tells of all that was asked for at once, holes included.
   const range: MmuNotifierRange = {
     mm,
@@ -191,4 +205,5 @@ export function* unmapRegion(kernel: Kernel, mm: MmStruct, start: number, end: n
   const floor = mm.vmas.previous(start)?.end ?? 0;
   const ceiling = mm.vmas.firstEndingAfter(end)?.start ?? 2 ** 48;
   freePgtables(kernel, mm, floor, ceiling);
+  return 0;
 }

@@ -1,5 +1,5 @@
 /** Changing protection. Linux: mm/mprotect.c. */
-import { isPageAligned, PMD_SIZE, PUD_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PMD_SIZE, PUD_SIZE, pageAlignUp, wraps } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { lowPresent } from '../abi/pte-halves.js';
 import type { VirtAddr } from '../base/brand.js';
@@ -53,7 +53,7 @@ export function* doMprotect(
   const end = start + pageAlignUp(length);
   if (!isPageAligned(start)) return 'EINVAL';
   if (end === start) return 0;
-  if (start < 0 || end < start || end > TASK_SIZE) return 'ENOMEM';
+  if (wraps(start, end - start)) return 'ENOMEM';
   yield* mm.mmapLock.downWrite();
   try {
     for (let at: number = start; at < end; ) {
@@ -64,7 +64,8 @@ export function* doMprotect(
       // VM_MAY* are the VM_* four bits further up.
       if ((flags & ~(flags >> 4) & VM_ACCESS_FLAGS) !== 0) return 'EACCES';
       if (flags !== vma.flags && !(hugetlbMaySplit(mm, at) && hugetlbMaySplit(mm, stop))) return 'EINVAL';
-      yield* mprotectFixup(kernel, vma, at, stop, flags);
+      const failed = yield* mprotectFixup(kernel, vma, at, stop, flags);
+      if (failed !== 0) return failed;
       at = stop;
     }
     return 0;
@@ -73,9 +74,9 @@ export function* doMprotect(
   }
 }
 
-function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number, asked: number): Sleeps<void> {
+function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number, asked: number): Sleeps<Result> {
   const old = vma.flags;
-  if (asked === old) return;
+  if (asked === old) return 0;
   let flags = asked;
   if ((flags & VM_WRITE) !== 0) {
     if ((old & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_HUGETLB)) === 0) flags |= VM_ACCOUNT;
@@ -83,10 +84,12 @@ function* mprotectFixup(kernel: Kernel, vma: VmArea, start: number, end: number,
     flags &= ~VM_ACCOUNT;
   }
   const changed = yield* modifyVmaFlags(kernel, vma, start, end, flags);
+  if (changed === 'ENOMEM') return changed;
   yield* changeProtection(kernel, changed, start, end);
   // What is locked and private is copied now, not when it is stored to; whether it can be is not asked.
   const copies = (old & (VM_WRITE | VM_SHARED | VM_LOCKED)) === VM_LOCKED && (flags & VM_WRITE) !== 0;
   if (copies) yield* populateVma(kernel, changed, start, end, false);
+  return 0;
 }
 
 /**

@@ -10,7 +10,7 @@ import { isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { mmPopulate } from './mlock.js';
 import type { MmStruct } from './mm-struct.js';
-import { areaKind, getUnmappedArea, mayUnmap, unmapRegion } from './mmap.js';
+import { areaKind, getUnmappedArea, mayUnmap, unmapRange, unmapRegion } from './mmap.js';
 import { movePageTables } from './move-tables.js';
 import { anonVmaClone, anonVmaUnlink } from './rmap.js';
 import {
@@ -62,6 +62,8 @@ export function* doMremap(
   let moved: VirtAddr | Errno;
   try {
     if (mm.exiting) return 'EFAULT';
+    // check_map_count_against_split_early(): what goes away at either end may leave one mapping more than there was, and so may the move.
+    if (!hasRoom(kernel, mm, (flags.dontunmap ?? false) ? 5 : 4)) return 'ENOMEM';
     const moveOnly = flags.fixedAt !== undefined && remap.oldLen === remap.newLen;
     moved = (yield* moveOnly ? remapMove(kernel, remap) : remapOne(kernel, remap)) as VirtAddr | Errno;
   } finally {
@@ -90,6 +92,8 @@ const mayClear = ({ mm, addr, oldLen, newLen, flags: { fixedAt } }: Remap): bool
   (fixedAt === undefined || mayUnmap(mm, fixedAt, fixedAt + newLen)) &&
   (newLen >= oldLen || mayUnmap(mm, addr + newLen, addr + oldLen));
 
+const hasRoom = (kernel: Kernel, mm: MmStruct, more: number): boolean => mm.vmas.size + more <= kernel.maxMapCount;
+
 const impliesNewAddress = ({ flags }: Remap): boolean => flags.fixedAt !== undefined || (flags.dontunmap ?? false);
 
 /** `check_mremap_params()`. */
@@ -101,9 +105,8 @@ function checkParameters(remap: Remap): Result {
   if (flags.dontunmap && oldLen !== newLen) return 'EINVAL';
   const to = flags.fixedAt;
   if (to === undefined) return 0;
-  if (to < 0 || to > TASK_SIZE - newLen || !isPageAligned(to)) return 'EINVAL';
-  if (addr < to + newLen && to < addr + oldLen) return 'EINVAL';
-  return to < MMAP_MIN_ADDR ? 'EPERM' : 0;
+  if (to > TASK_SIZE - newLen || !isPageAligned(to)) return 'EINVAL';
+  return addr < to + newLen && to < (addr + oldLen) % 2 ** 64 ? 'EINVAL' : 0;
 }
 
 /**
@@ -148,8 +151,11 @@ function* remapOne(kernel: Kernel, asked: Remap): Sleeps<number | Errno> {
   }
   if (!mayClear(remap)) return 'EINVAL';
   if (moves) return yield* remapTo(kernel, remap);
-  if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
-  if (newLen <= oldLen) return addr;
+  if (newLen < oldLen) {
+    const kept = yield* unmapRange(kernel, mm, addr + newLen, oldLen - newLen);
+    return kept === 0 ? addr : kept;
+  }
+  if (newLen === oldLen) return addr;
   return yield* expandVma(kernel, remap, vma);
 }
 
@@ -166,8 +172,10 @@ function checkVma({ addr, oldLen, newLen, flags }: Remap, vma: VmArea): Result {
 function* remapTo(kernel: Kernel, remap: Remap): Sleeps<number | Errno> {
   const { mm, addr, oldLen, newLen, flags } = remap;
   let to: number | undefined = flags.fixedAt;
-  if (to !== undefined) yield* unmapRegion(kernel, mm, to, to + newLen);
-  if (newLen < oldLen) yield* unmapRegion(kernel, mm, addr + newLen, addr + oldLen);
+  let kept: Result = to === undefined ? 0 : yield* unmapRange(kernel, mm, to, newLen);
+  if (kept === 0 && newLen < oldLen) kept = yield* unmapRange(kernel, mm, addr + newLen, oldLen - newLen);
+  if (kept !== 0) return kept;
+  if (to !== undefined && to < MMAP_MIN_ADDR) return 'EPERM';
   to ??= getUnmappedArea(mm, newLen, areaKind(vmaLookup(mm, addr)!));
   if (to === undefined) return 'ENOMEM';
   return yield* moveVma(kernel, { ...remap, oldLen: Math.min(oldLen, newLen) }, to);
@@ -193,13 +201,15 @@ const pagesForTables = (length: number): number => Math.min(Math.ceil(length / P
 /** `move_vma()`. Precondition: nothing is mapped at [to, to + newLen). */
 function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Errno> {
   const { mm, addr, oldLen, newLen, flags } = remap;
-  if (flags.dontunmap && (vmaLookup(mm, addr)!.flags & VM_LOCKED) !== 0) {
+  const splitsFirst = (flags.dontunmap ?? false) && (vmaLookup(mm, addr)!.flags & VM_LOCKED) !== 0;
+  if (!hasRoom(kernel, mm, splitsFirst ? 3 : 2)) return 'ENOMEM';
+  if (splitsFirst) {
     // prep_move_vma(): what stays behind will not be locked, what lies beside it still is.
     yield* splitVma(kernel, mm, addr);
     yield* splitVma(kernel, mm, addr + oldLen);
   }
   yield* reclaimUntilFree(kernel, pagesForTables(oldLen));
-  copyVma(kernel, vmaLookup(mm, addr)!, addr, to, newLen);
+  copyVma(kernel, remap, to);
   const end = addr + oldLen;
   if (oldLen > 0) {
     const moved = yield* movePageTables(kernel, vmaLookup(mm, addr)!, addr, to, oldLen);
@@ -216,17 +226,19 @@ function* moveVma(kernel: Kernel, remap: Remap, to: number): Sleeps<number | Err
 }
 
 /** `copy_vma()`: the VMA at the new place keeps the page offsets, so that the reverse map finds its pages. */
-function copyVma(kernel: Kernel, vma: VmArea, addr: number, to: number, length: number): void {
+function copyVma(kernel: Kernel, { mm, addr, newLen, flags: { dontunmap } }: Remap, to: number): void {
+  const vma = vmaLookup(mm, addr)!;
   // Anonymous memory without a page yet has no offset to keep; this way it can merge with what is around it.
   const untouched = vmaIsAnonymous(vma) && vma.anonVma === null;
   const pgoff = untouched ? to / PAGE_SIZE : linearPageIndex(vma, addr);
   // mremap_userfaultfd_prep(): without EVENT_REMAP no userfaultfd follows what moves.
   const flags = vma.flags & ~VM_UFFD_WP;
-  const copy = new VmArea(vma.mm, to as VirtAddr, (to + length) as VirtAddr, flags, pgoff, vma.file);
+  const copy = new VmArea(mm, to as VirtAddr, (to + newLen) as VirtAddr, flags, pgoff, vma.file);
   vmFileGet(copy.file);
-  vma.mm.vmas.insert(copy.start, copy.end, copy);
+  mm.vmas.insert(copy.start, copy.end, copy);
   anonVmaClone(copy, vma);
-  mergeVma(kernel, copy);
+  // What stays behind and what has moved are two, even where nothing distinguishes them.
+  mergeVma(kernel, copy, untouched && dontunmap ? vma : undefined);
 }
 
 /** `dontunmap_complete()`: the old VMA is locked no more. If it maps nothing any more the reverse map need not lead there. */

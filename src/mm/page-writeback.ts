@@ -5,7 +5,7 @@
  * A page is clean only while nobody can write it unheard: before it is written back each shared mapping of it becomes read-only
  * again, so that the next store faults and makes it dirty once more. Not modelled: write-back without being asked for, I/O errors.
  */
-import { isPageAligned, PAGE_SIZE, pageAlignUp, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, PAGE_SIZE, pageAlignUp, wraps } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import { LOW_DIRTY, LOW_WRITE } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
@@ -156,7 +156,7 @@ function cleanEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, page: Page): bo
 export function* doMsync(kernel: Kernel, mm: MmStruct, start: VirtAddr, length: number): Sleeps<Result> {
   const end = start + pageAlignUp(length);
   if (!isPageAligned(start)) return 'EINVAL';
-  if (end < start || end > TASK_SIZE) return 'ENOMEM';
+  if (wraps(start, end - start)) return 'ENOMEM';
   let hole = false;
   for (let at: number = start; at < end; ) {
     yield* mm.mmapLock.downRead();

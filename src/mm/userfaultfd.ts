@@ -5,7 +5,7 @@
  * Not modelled: the modes MISSING and MINOR, and what fills pages for them (UFFDIO_COPY, ZEROPAGE, CONTINUE, MOVE, POISON), events
  * but faults (EVENT_FORK and its like; so fork and mremap leave it behind), memory of the hugetlb pool.
  */
-import { isPageAligned, MMAP_MIN_ADDR, TASK_SIZE } from '../abi/address.js';
+import { isPageAligned, TASK_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import type { VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
@@ -14,7 +14,7 @@ import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { Userfaultfd, type UserfaultfdFeatures } from './userfaultfd-context.js';
 import { uffdWpRange } from './userfaultfd-wp.js';
-import { tracksWrites, userfaultfdWp, VM_MAYWRITE, VM_UFFD_WP, type VmArea } from './vma.js';
+import { tracksWrites, userfaultfdWp, VM_MAYWRITE, VM_SPECIAL, VM_UFFD_WP, type VmArea } from './vma.js';
 import { modifyVmaFlags } from './vma-merge.js';
 
 /** `userfaultfd()` and UFFDIO_API. Give it back with `releaseUserfaultfd`. */
@@ -25,19 +25,14 @@ export function createUserfaultfd(mm: MmStruct, features: UserfaultfdFeatures): 
 
 /** `validate_range()`. */
 const isRange = (start: number, length: number): boolean =>
-  isPageAligned(start) &&
-  isPageAligned(length) &&
-  length > 0 &&
-  start >= MMAP_MIN_ADDR &&
-  start < TASK_SIZE &&
-  length <= TASK_SIZE - start;
+  isPageAligned(start) && isPageAligned(length) && length > 0 && start < TASK_SIZE && length <= TASK_SIZE - start;
 
 /**
  * `vma_can_userfault()`: anonymous and shared memory; anything, where nobody has to be told of faults.
  * @param wp is write protection what it is, or is to be, registered for?
  */
 function canUserfault(vma: VmArea, { features }: Userfaultfd, wp: boolean): boolean {
-  if (isHugetlb(vma)) return false;
+  if (isHugetlb(vma) || (vma.flags & VM_SPECIAL) !== 0) return false;
   if ((features.wpAsync && wp) || vma.file === null) return true;
   // vma_is_shmem(): a page cache that is not written back.
   return vma.file.cache !== null && !tracksWrites(vma.file);
@@ -70,10 +65,11 @@ export function* userfaultfdRegister(
       if ((vma.flags & VM_MAYWRITE) === 0) return 'EPERM';
       if (vma.userfaultfd !== null && vma.userfaultfd !== ctx) return 'EBUSY';
     }
-    yield* forEachVma(mm, start, end, function* (vma, from, stop) {
-      if (vma.userfaultfd !== ctx) yield* modifyVmaFlags(kernel, vma, from, stop, vma.flags | VM_UFFD_WP, ctx);
+    return yield* forEachVma(mm, start, end, function* (vma, from, stop) {
+      if (vma.userfaultfd === ctx) return 0;
+      const changed = yield* modifyVmaFlags(kernel, vma, from, stop, vma.flags | VM_UFFD_WP, ctx);
+      return changed === 'ENOMEM' ? changed : 0;
     });
-    return 0;
   } finally {
     mm.mmapLock.upWrite();
   }
@@ -99,36 +95,38 @@ export function* userfaultfdUnregister(
     const wrong = (vma: VmArea): boolean =>
       !canUserfault(vma, ctx, userfaultfdWp(vma)) || (vma.userfaultfd !== null && vma.userfaultfd !== ctx);
     if (found.length === 0 || found.some(wrong)) return 'EINVAL';
-    yield* clearVmas(kernel, ctx, start, start + length);
-    return 0;
+    return yield* clearVmas(kernel, ctx, start, start + length);
   } finally {
     mm.mmapLock.upWrite();
   }
 }
 
 /** `userfaultfd_clear_vma()` of every part of [start, end) that is registered. Precondition: mmap_lock held for writing. */
-const clearVmas = (kernel: Kernel, ctx: Userfaultfd, start: number, end: number): Sleeps<void> =>
+const clearVmas = (kernel: Kernel, ctx: Userfaultfd, start: number, end: number): Sleeps<Result> =>
   forEachVma(ctx.mm, start, end, function* (vma, from, stop) {
-    if (vma.userfaultfd !== ctx) return;
+    if (vma.userfaultfd !== ctx) return 0;
     yield* uffdWpRange(kernel, vma, from, stop, 'resolve');
-    yield* modifyVmaFlags(kernel, vma, from, stop, vma.flags & ~VM_UFFD_WP, null);
+    const changed = yield* modifyVmaFlags(kernel, vma, from, stop, vma.flags & ~VM_UFFD_WP, null);
+    return changed === 'ENOMEM' ? changed : 0;
   });
 
-/** VMAs one after the other, as far as each is in the range; their borders may move meanwhile. */
+/** VMAs one after the other, as far as each is in the range, until one fails; their borders may move meanwhile. */
 function* forEachVma(
   mm: MmStruct,
   start: number,
   end: number,
-  body: (vma: VmArea, from: number, stop: number) => Sleeps<void>,
-): Sleeps<void> {
+  body: (vma: VmArea, from: number, stop: number) => Sleeps<Result>,
+): Sleeps<Result> {
   for (let at = start; at < end; ) {
     const vma = mm.vmas.firstEndingAfter(at)?.value;
-    if (vma === undefined || vma.start >= end) return;
+    if (vma === undefined || vma.start >= end) break;
     const from = Math.max(vma.start, at);
     const stop = Math.min(vma.end, end);
-    yield* body(vma, from, stop);
+    const failed = yield* body(vma, from, stop);
+    if (failed !== 0) return failed;
     at = stop;
   }
+  return 0;
 }
 
 /** UFFDIO_WRITEPROTECT_MODE_WP: the first store to each page of the range is heard of. */

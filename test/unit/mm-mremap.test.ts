@@ -39,6 +39,23 @@ function withoutRam({ kernel }: Bench, body: () => void): void {
 }
 
 describeEach('mremap', (addressing) => {
+  it('DONTUNMAP beside itself, of memory without a page yet: there are two mappings then', () =>
+    withKernel(addressing, (bench) => {
+      const mm = bench.mm();
+      bench.mmap(mm, 4, 'rw', BASE);
+      const beside = to(BASE + 4 * PAGE);
+      expect(remap(bench, mm, BASE + 2 * PAGE, 2, 2, { ...beside, dontunmap: true })).toBe(BASE + 4 * PAGE);
+      expect(ranges(mm, BASE)).toEqual([
+        [0, 4],
+        [4, 2],
+      ]);
+      expect(remap(bench, mm, BASE + 4 * PAGE, 2, 2, to(BASE + 8 * PAGE))).toBe(BASE + 8 * PAGE);
+      expect(ranges(mm, BASE)).toEqual([
+        [0, 4],
+        [8, 2],
+      ]);
+    }));
+
   it('moves pages of RAM and of the device, over what was there, and both are found there', () =>
     withKernel(addressing, (bench) => {
       const mm = bench.mm();

@@ -34,6 +34,11 @@ int device_in(int slot)
   return slots[slot].file < 0 ? -1 : slots[slot].device;
 }
 
+int file_in(int slot)
+{
+  return slots[slot].file;
+}
+
 bool is_pinned(void)
 {
   return pinned > 0;

@@ -78,7 +78,8 @@ static const struct field *field_of(const char *name)
   static const struct field FIELDS[] = {
     NUMBER(slot), NUMBER(dev), NUMBER(pg), NUMBER(n), NUMBER(len), NUMBER(dst), NUMBER(off),
     NUMBER(dontunmap), NUMBER(onfault), NUMBER(write), NUMBER(k),
-    TEXT(prot), TEXT(kind), TEXT(advice), TEXT(what),
+    NUMBER(at), NUMBER(bytes), NUMBER(to), NUMBER(flags),
+    TEXT(prot), TEXT(kind), TEXT(advice), TEXT(what), TEXT(call),
   };
 #undef NUMBER
 #undef TEXT
@@ -113,7 +114,7 @@ static void put_field(const struct arguments *a, const struct field *field)
 /* @param line the rest of the program's line, which is taken apart */
 static struct arguments take_arguments(const struct operation *operation, char *line, uint64_t write)
 {
-  struct arguments a = {.k = write, .off = NO_OFFSET};
+  struct arguments a = {.k = write, .off = NO_OFFSET, .to = NO_ADDRESS};
   char wanted[64], *in_wanted, *in_line;
   char *word = strtok_r(line, " ", &in_line);
 

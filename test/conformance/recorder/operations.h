@@ -19,6 +19,8 @@
   X(mremap_to, "pg n len dst dontunmap") \
   X(mlock, "pg n onfault") \
   X(munlock, "pg n") \
+  X(raw, "call at bytes ?flags ?to ?len") \
+  X(max_maps, "n") \
   X(clear_refs, "what") \
   X(cpu_write, "pg n =k") \
   X(cpu_read, "pg n") \
@@ -52,10 +54,12 @@
 
 struct arguments {
   long slot, dev, pg, n, len, dst, dontunmap, onfault, write, off;
+  long at, bytes, to, flags;
   long k;
-  char prot[8], kind[8], advice[16], what[16];
+  char prot[8], kind[8], advice[16], what[16], call[16];
 };
 #define NO_OFFSET (-1)
+#define NO_ADDRESS (-1)
 
 #define DECLARE(name, takes) void run_##name(const struct arguments *);
 OPERATIONS(DECLARE)
@@ -72,6 +76,7 @@ void catch_traps(void);
 /* on-devices.c */
 void open_devices(void);
 int device_in(int slot);
+int file_in(int slot);
 bool is_pinned(void);
 bool is_spliced(void);
 

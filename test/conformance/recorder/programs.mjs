@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
+import { OddProgram } from './odd-program.mjs';
 import { FILE_PAGES, Random, RandomProgram } from './random-program.mjs';
 
 const HELP = `node programs.mjs [options] > PROGRAMS
@@ -19,6 +20,7 @@ node programs.mjs --from TRACE... > PROGRAMS
   --shared         much shared memory
   --swap           pages are pushed out to swap
   --file           a file is mapped, read, written, truncated
+  --odd            system calls with odd arguments
   --coherent       one device or both are coherent (record with DEVICES=coherent)
   --poison         memory fails, and stays so until the guest ends: record these apart
   --from           the programs of recorded traces, plain or gzipped
@@ -34,6 +36,7 @@ const { values: options, positionals: traces } = parseArgs({
     shared: { type: 'boolean', default: false },
     swap: { type: 'boolean', default: false },
     file: { type: 'boolean', default: false },
+    odd: { type: 'boolean', default: false },
     coherent: { type: 'boolean', default: false },
     poison: { type: 'boolean', default: false },
     from: { type: 'boolean', default: false },
@@ -50,24 +53,26 @@ function head(name, { pages, devices, filePages, swapPages, members }) {
 }
 
 function randomPrograms() {
-  const { shared, swap, file, coherent, poison } = options;
+  const { shared, swap, file, odd, coherent, poison } = options;
   const pages = Number(options.pages);
   if (pages !== 64 && pages !== 2048) throw new Error(`--pages is 64 or 2048, not ${options.pages}`);
   const kind = { pages, huge: pages === 2048, shared, swap, file, poison };
-  const asked = Object.entries({ shared, swap, file, coherent, poison }).flatMap(([name, on]) => (on ? [name] : []));
+  const asked = Object.entries({ shared, swap, file, odd, coherent, poison }).flatMap(([name, on]) =>
+    on ? [name] : [],
+  );
   const prefix = options.name ?? [kind.huge ? 'thp' : 'seed', ...asked].join('-');
   const first = Number(options.seed);
   return Array.from({ length: Number(options.count) }, (_, at) => {
     const seed = first + at;
     const random = new Random(seed);
-    const program = new RandomProgram(random, kind);
+    const program = odd ? new OddProgram(random, kind) : new RandomProgram(random, kind);
     program.write();
     const header = {
       pages,
       devices: coherent ? random.pick(['02', '23', '20']) : '01',
       filePages: file ? FILE_PAGES : 0,
       swapPages: swap ? SWAP_PAGES : 0,
-      members: { scenario: kind.huge ? 'random-thp' : 'random', seed, len: program.lines.length },
+      members: { scenario: odd ? 'odd' : kind.huge ? 'random-thp' : 'random', seed, len: program.lines.length },
     };
     return [head(`${prefix}-${String(seed).padStart(4, '0')}`, header), ...program.lines];
   });
@@ -86,6 +91,8 @@ const ARGUMENTS = {
   mremap_to: [...RANGE, 'len', 'dst', 'dontunmap'],
   mlock: [...RANGE, 'onfault'],
   munlock: RANGE,
+  raw: ['call', 'at', 'bytes', 'flags', 'to', 'len'],
+  max_maps: ['n'],
   clear_refs: ['what'],
   cpu_write: RANGE,
   cpu_read: RANGE,

@@ -336,6 +336,15 @@ static int wait_for_program(pid_t pid, int traces)
   return status;
 }
 
+void set(const char *path, const char *value)
+{
+  int file = open(path, O_WRONLY);
+
+  expect(file >= 0, path);
+  write_all(file, value, strlen(value));
+  close(file);
+}
+
 static void record_program(char *lines, int traces)
 {
   char head[128];
@@ -345,6 +354,7 @@ static void record_program(char *lines, int traces)
   expect(trace >= 0, TRACE_FILE);
   if (program.swap_pages > 0)
     make_swap();
+  set(MAX_MAP_COUNT, "65530");
   pid_t pid = fork();
   if (pid == 0) {
     setpgid(0, 0); /* for who kills it with its child */
@@ -361,15 +371,6 @@ static void record_program(char *lines, int traces)
   close(trace);
   if (program.swap_pages > 0)
     expect(swapoff(SWAP_DISK) == 0, "a swap area that can be taken away");
-}
-
-static void set(const char *path, const char *value)
-{
-  int file = open(path, O_WRONLY);
-
-  expect(file >= 0, path);
-  write_all(file, value, strlen(value));
-  close(file);
 }
 
 static void copy(const char *source, const char *target)

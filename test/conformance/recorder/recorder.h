@@ -16,6 +16,7 @@
 /* The arena: the only memory that programs work on. Aligned to 2 MiB, far from everything else of the process. */
 #define ARENA_BASE 0x100000000000UL
 #define ARENA_PAGES_MAX 4096
+#define USER_END 0x7ffffffff000UL
 
 /* Devices of a trace. Two mirrors, one of each, belong to the recorder: they only look. */
 #define DEVICES 2
@@ -42,6 +43,8 @@ extern int uffd;       /* of the parent, -1: none */
 extern int other_process; /* the child of the parent, the parent of the child; 0: none */
 int open_device(int device);
 void expect(bool held, const char *what);
+void set(const char *path, const char *value);
+#define MAX_MAP_COUNT "/proc/sys/vm/max_map_count"
 
 static inline char *address_of(long page)
 {
@@ -59,6 +62,7 @@ extern int observers[DEVICES];
 void open_views(void);
 void put_state(int process);
 void put_smaps(void);
+long mappings_elsewhere(void);
 void put_kernel_pages(long page, long count);
 
 /* counters.c */

@@ -296,6 +296,18 @@ static const struct smaps *read_smaps(void)
   return &smaps;
 }
 
+/* Of this process, in front of the arena and behind it. */
+long mappings_elsewhere(void)
+{
+  unsigned long start, end;
+  long count = 0;
+
+  for (char *line = strtok(read_smaps_text(), "\n"); line; line = strtok(NULL, "\n"))
+    if (sscanf(line, "%lx-%lx %*4s", &start, &end) == 2 && start < USER_END)
+      count += start < ARENA_BASE || start >= (unsigned long)address_of(program.pages);
+  return count;
+}
+
 void put_smaps(void)
 {
   const struct smaps *smaps = read_smaps();
