@@ -131,7 +131,7 @@ export class TestHmmMirror implements DriverMirror {
     const { migration } = this.#device;
     const { mm } = this.#dmirror;
     let errno: Result = isPageRange(start, requested) ? 0 : 'EINVAL';
-    if (errno !== 0) return { errno, requested, collected: 0, migrated: 0, folios: 0, starved: false };
+    if (errno !== 0) return { errno, requested, collected: 0, migrated: 0, folios: 0 };
     let collected = 0;
     let migrated = 0;
     let folios = 0;
