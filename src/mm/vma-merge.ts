@@ -12,7 +12,7 @@ import { linearPageIndex, VM_SOFTDIRTY, VM_SPECIAL, VmArea } from './vma.js';
 
 /** `split_vma()`: make `addr` a border. */
 export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<void> {
-  const vma = mm.vmas.find(addr)?.value;
+  const vma = mm.vmas.find(addr);
   if (vma === undefined || vma.start === addr) return;
   // vma_adjust_trans_huge(): no huge page crosses a border.
   if (!isHugeAligned(addr) && hugeFits(vma, addr) && findPmd(kernel, mm, addr) !== NO_TABLE) {
@@ -52,7 +52,7 @@ export function* modifyVmaFlags(
   const { mm } = vma;
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
-  const middle = mm.vmas.find(start)!.value;
+  const middle = mm.vmas.find(start)!;
   middle.flags = flags;
   middle.userfaultfd = userfaultfd;
   return mergeVma(kernel, middle);
@@ -63,7 +63,7 @@ export function mergeVma(kernel: Kernel, vma: VmArea): VmArea {
   if ((vma.flags & VM_SPECIAL) !== 0) return vma;
   const { vmas } = vma.mm;
   const prev = vmas.previous(vma.start)?.value;
-  const next = vmas.find(vma.end)?.value;
+  const next = vmas.find(vma.end);
   const left = prev !== undefined && continues(prev, vma);
   let right = next !== undefined && continues(vma, next);
   // Each may agree with the VMA in the middle and yet not with the other.
