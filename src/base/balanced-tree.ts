@@ -1,5 +1,5 @@
 /**
- * The balancing shared by the range tree and the interval tree: an AVL tree whose nodes carry a summary of their subtree.
+ * The balancing of the interval tree: an AVL tree whose nodes carry a summary of their subtree.
  *
  * Linux: lib/rbtree.c with augmented callbacks. A subclass says how nodes are ordered and how a node's summary follows from
  * its children; searching is the subclass's own business. Nodes are the records themselves: no boxing, no parent links.

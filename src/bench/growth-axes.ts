@@ -52,8 +52,8 @@ export const vmaAxis: Axis = {
   name: 'mappings of a process',
   unit: 'ns to find one',
   sizes: steps(1, 100_000, 10),
-  // A step for each doubling; from 10,000 mappings on, what a step looks at is in no cache.
-  limit: 0.4,
+  // A level for each factor of twelve or more; at 100,000 mappings most leaves are in no cache that is near.
+  limit: 0.3,
   async prepare(size, addressing) {
     // Two for each page of another protection, and what lies around them.
     const maxMapCount = 2 * size + 2;

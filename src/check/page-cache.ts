@@ -34,7 +34,7 @@ function* cacheOf(kernel: Kernel, file: VmFile): Generator<string, void, void> {
 }
 
 function* entryOf(kernel: Kernel, { mm, address, kind, page, writable }: CpuEntry): Generator<string, void, void> {
-  const vma = mm.vmas.find(address)?.value;
+  const vma = mm.vmas.find(address);
   const file = vma?.file;
   // The marker of a userfaultfd maps nothing, and stands wherever its mapping reaches.
   if (vma === undefined || file == null || !tracksWrites(file) || kind === 'marker') return;

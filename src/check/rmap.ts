@@ -38,7 +38,7 @@ export const rmap: Checker = {
     for (const mm of kernel.mms) {
       for (const entry of cpuEntries(kernel, mm, shared)) {
         const { address, kind, page } = entry;
-        const vma = mm.vmas.find(address)?.value;
+        const vma = mm.vmas.find(address);
         if (vma === undefined) problems.push(`${placeText(mm, address)}: an entry (${kind}) outside of all mappings`);
         const writable = entry.writable || kind === 'device-private-write';
         // Who changes a mapping changes its entries after it, and nobody else may look meanwhile.

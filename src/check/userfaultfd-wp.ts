@@ -24,7 +24,7 @@ export const userfaultfdWp: Checker = {
       if (!mm.usesUserfaultfd) continue;
       for (const { address, kind, writable, low, high } of cpuEntries(kernel, mm)) {
         if (!entryHasWp(kernel, low, high)) continue;
-        const vma = mm.vmas.find(address)?.value;
+        const vma = mm.vmas.find(address);
         if (vma === undefined || !isRegistered(vma))
           yield `${placeText(mm, address)}: an entry (${kind}) is protected by nobody`;
         if (writable || kind === 'device-private-write' || kind === 'migration-write') {

@@ -137,9 +137,9 @@ export class DevicePrivateSpace {
       this.#warned = true;
       return NULL_PAGE;
     }
-    this.#hitOffset = found.start / PAGE_SIZE;
-    this.#hitPages = found.value.nrPages;
-    this.#hitPage = found.value.pages;
+    this.#hitOffset = found.range!.start / PAGE_SIZE;
+    this.#hitPages = found.nrPages;
+    this.#hitPage = found.pages;
     return (this.#hitPage + (offset - this.#hitOffset)) as Page;
   }
 

@@ -62,7 +62,7 @@ const newAnonVma = (kernel: Kernel): AnonVma => kernel.anonVmas.add((id) => new 
 /** `find_mergeable_anon_vma()`. */
 function findMergeableAnonVma(vma: VmArea): AnonVma | null {
   const { vmas } = vma.mm;
-  const next = vmas.find(vma.end)?.value;
+  const next = vmas.find(vma.end);
   if (next !== undefined && reusable(next, vma, next)) return next.anonVma;
   const prev = vmas.previous(vma.start)?.value;
   return prev !== undefined && reusable(prev, prev, vma) ? prev.anonVma : null;

@@ -12,7 +12,7 @@ import { linearPageIndex, VM_SOFTDIRTY, VM_SPECIAL, VmArea } from './vma.js';
 
 /** `__split_vma()`: make `addr` a border, however many mappings there are. */
 export function* splitVma(kernel: Kernel, mm: MmStruct, addr: number): Sleeps<void> {
-  const vma = mm.vmas.find(addr)?.value;
+  const vma = mm.vmas.find(addr);
   if (vma === undefined || vma.start === addr) return;
   // vma_adjust_trans_huge(): no huge page crosses a border.
   if (!isHugeAligned(addr) && hugeFits(vma, addr) && findPmd(kernel, mm, addr) !== NO_TABLE) {
@@ -59,7 +59,7 @@ export function* modifyVmaFlags(
   }
   yield* splitVma(kernel, mm, start);
   yield* splitVma(kernel, mm, end);
-  const middle = mm.vmas.find(start)!.value;
+  const middle = mm.vmas.find(start)!;
   middle.flags = flags;
   middle.userfaultfd = userfaultfd;
   return mergeVma(kernel, middle);
@@ -73,7 +73,7 @@ export function mergeVma(kernel: Kernel, vma: VmArea, other?: VmArea): VmArea {
   if ((vma.flags & VM_SPECIAL) !== 0) return vma;
   const { vmas } = vma.mm;
   const prev = vmas.previous(vma.start)?.value;
-  const next = vmas.find(vma.end)?.value;
+  const next = vmas.find(vma.end);
   const left = prev !== undefined && prev !== other && continues(prev, vma);
   let right = next !== undefined && next !== other && continues(vma, next);
   // Each may agree with the VMA in the middle and yet not with the other.
@@ -91,7 +91,7 @@ function joinsNeighbour(vma: VmArea, start: number, end: number, asked: VmaKind)
   if ((asked.flags & VM_SPECIAL) !== 0) return false;
   const { vmas } = vma.mm;
   const prev = start === vma.start ? vmas.previous(start)?.value : undefined;
-  const next = end === vma.end ? vmas.find(end)?.value : undefined;
+  const next = end === vma.end ? vmas.find(end) : undefined;
   const joins = (lower: VmArea, upper: VmArea, other: VmArea): boolean => alike(other, asked) && adjoins(lower, upper);
   return (prev !== undefined && joins(prev, vma, prev)) || (next !== undefined && joins(vma, next, next));
 }

@@ -153,4 +153,4 @@ export const vmaIsAnonymous = (vma: VmArea): boolean => vma.file === null;
 /** `linear_page_index()`. */
 export const linearPageIndex = (vma: VmArea, addr: number): number => vma.pgoff + (addr - vma.start) / PAGE_SIZE;
 /** `find_vma()` that must contain the address (`vma_lookup`). */
-export const vmaLookup = (mm: MmStruct, addr: number): VmArea | undefined => mm.vmas.find(addr)?.value;
+export const vmaLookup = (mm: MmStruct, addr: number): VmArea | undefined => mm.vmas.find(addr);
