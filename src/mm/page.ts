@@ -46,7 +46,9 @@ const PAGE_LEVEL_FLAGS =
 export const pageFlags = (memmap: Int32Array, page: Page): number => {
   const own = memmap[(page << SHIFT) + FLAGS];
   const compound = memmap[(page << SHIFT) + COMPOUND_HEAD];
-  return compound === 0 ? own : own | (memmap[((compound >>> 1) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
+  if (compound === 0) return own;
+  // A tail may have some of when it was single: they say nothing of the folio.
+  return (own & PAGE_LEVEL_FLAGS) | (memmap[((compound >>> 1) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
 };
 export const pageTestFlag = (memmap: Int32Array, page: Page, flag: number): boolean =>
   (pageFlags(memmap, page) & flag) !== 0;
