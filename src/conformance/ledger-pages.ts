@@ -145,8 +145,8 @@ export const PAGE_ROWS: readonly LedgerSection[] = [
       ],
       [
         'soft_offline_page (MADV_SOFT_OFFLINE)',
-        'anonymous memory moves, unused pages of files are dropped; a mapped page of a file is EBUSY',
-        'simplified',
+        'anonymous memory, shared memory and pages of files move; what is clean and unused in a page cache is dropped',
+        'emulated',
         'test/unit/mm-hwpoison.test.ts',
       ],
       ['unpoison_memory', 'for tests and explorations only', 'simplified', 'test/unit/mm-hwpoison.test.ts'],

@@ -254,8 +254,8 @@ const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_mlocked;
 
 /**
- * `folio_migrate_mapping` and `folio_migrate_flags` of an anonymous page: the new page takes the old one's place. The old one is told apart
- * until it is free, since migration entries still stand for it.
+ * `folio_migrate_mapping` and `folio_migrate_flags`, but for what a cache knows of the page: the new page takes the old one's place. The old
+ * one is told apart until it is free, since migration entries still stand for it.
  */
 export function pageMigrateIdentity(memmap: Int32Array, floats: Float64Array, from: Page, to: Page): void {
   const source = from << SHIFT;
