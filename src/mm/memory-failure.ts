@@ -33,6 +33,7 @@ import {
   pageIndex,
   pageIsAnon,
   pageMapcount,
+  pageMarkDirty,
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
@@ -162,7 +163,7 @@ function* hwpoisonUserMappings(kernel: Kernel, page: Page): Sleeps<boolean> {
   const file = kernel.files.get(pageFileId(words, page));
   if (file !== undefined && tracksWrites(file) && !pageTestFlag(words, page, PG_dirty)) {
     // A clean page can be read again, as if nothing had happened.
-    if (yield* folioMkclean(kernel, page)) pageSetFlag(words, page, PG_dirty);
+    if (yield* folioMkclean(kernel, page)) pageMarkDirty(words, page);
     else leaveEntries = false;
   }
   for (let round = 0; round < UNMAP_ROUNDS && pageMapcount(words, page) > 0; round++) {

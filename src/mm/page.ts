@@ -63,6 +63,12 @@ export const pageClearFlag = (memmap: Int32Array, page: Page, flag: number): voi
   memmap[(page << SHIFT) + FLAGS] &= compound === 0 ? ~flag : ~(flag & PAGE_LEVEL_FLAGS);
 };
 
+/** `folio_mark_dirty()` of a page that somebody has written to: reclaim, which may have come by before, has to come again. */
+export function pageMarkDirty(memmap: Int32Array, page: Page): void {
+  const flags = (folioHead(memmap, page) << SHIFT) + FLAGS;
+  memmap[flags] = (memmap[flags] | PAGE_FLAGS.PG_dirty) & ~PAGE_FLAGS.PG_reclaim;
+}
+
 /** `is_device_private_page()`. */
 export const isDevicePrivatePage = (memmap: Int32Array, page: Page): boolean =>
   (memmap[(page << SHIFT) + ZONE] & ZONE_BIT_DEVICE_PRIVATE) !== 0;
@@ -249,6 +255,7 @@ const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_referenced |
   PAGE_FLAGS.PG_uptodate |
   PAGE_FLAGS.PG_dirty |
+  PAGE_FLAGS.PG_reclaim |
   PAGE_FLAGS.PG_active |
   PAGE_FLAGS.PG_swapbacked |
   PAGE_FLAGS.PG_mlocked;
