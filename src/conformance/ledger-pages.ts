@@ -139,7 +139,7 @@ export const PAGE_ROWS: readonly LedgerSection[] = [
       ],
       [
         'memory_failure of huge pages and of device memory',
-        'a huge page comes apart first; ENXIO for private and coherent pages',
+        'a huge page comes apart first; private and coherent pages are EBUSY and stay, as without CONFIG_FS_DAX',
         'emulated',
         'test/unit/machine-hwpoison.test.ts',
       ],

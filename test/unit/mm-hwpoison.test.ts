@@ -211,14 +211,15 @@ describeEach('hwpoison', (addressing) => {
       expect(bench.free).toBe(free + tables + 1 - 1);
     }));
 
-  it('what is outside of RAM is ENXIO', () =>
+  it('what is outside of RAM is EBUSY if it is a device’s or nothing, ENXIO where there could be some', () =>
     withFailures(addressing, (bench) => {
       const { mm, at } = filled(bench, 1);
       const driver = bench.driver();
       run(driver.toDevice(mm, at, 1));
       const device = bench.page(mm, at);
-      if (addressing === 'legacy') expect(fail(bench, device)).toBe('ENXIO');
-      expect(run(memoryFailure(bench.kernel, 2 ** 30))).toBe('ENXIO');
+      if (addressing === 'legacy') expect(fail(bench, device)).toBe('EBUSY');
+      expect(meminfo(bench.kernel).HardwareCorrupted).toBe(addressing === 'legacy' ? 4 : 0);
+      expect(run(memoryFailure(bench.kernel, 2 ** 30))).toBe('EBUSY');
       expect(run(memoryFailure(bench.kernel, 0))).toBe('ENXIO');
       expect(run(softOfflinePage(bench.kernel, 2 ** 30))).toBe('ENXIO');
       // A device's memory is something, but not for users.
