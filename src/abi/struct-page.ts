@@ -54,6 +54,8 @@ export const PAGE_FLAGS = Object.freeze({
   PG_uptodate: 1 << 3,
   PG_dirty: 1 << 4,
   PG_lru: 1 << 5,
+  /** Dirty page of a file that reclaim has come by: it goes as soon as it is written back. To who maps around a fault, PG_readahead. */
+  PG_reclaim: 1 << 6,
   PG_active: 1 << 7,
   PG_head: 1 << 8,
   PG_reserved: 1 << 9,

@@ -1,9 +1,11 @@
 /** How machines and results read on a terminal: what `run` and `showcase` share. */
+
+import { formatCount, plural } from '../base/plural.js';
 import type { WorkloadRow } from '../campaign/task.js';
 import { forgettingText } from '../machine/forgetting.js';
 import type { MachineSpec } from '../machine/spec.js';
 import { DEFAULT_REVISION, type SiteChoice } from '../mm/check-sites.js';
-import { type Column, formatCount, formatMs, plural } from '../report/terminal.js';
+import { type Column, formatMs } from '../report/terminal.js';
 import { paint } from './output.js';
 
 /** What a kernel forgets, as `--json` says it. */

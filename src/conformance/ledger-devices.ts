@@ -37,6 +37,12 @@ export const DEVICE_ROWS: readonly LedgerSection[] = [
         'test/unit/coherent-memory.test.ts',
       ],
       [
+        'zone_device_page_init, free_zone_device_folio',
+        'flags of earlier users stay where Linux leaves them (PG_swapbacked)',
+        'emulated',
+        'test/conformance.test.ts',
+      ],
+      [
         'special purpose memory (EFI_MEMORY_SP)',
         'windows of coherent devices, chosen or given, in whole sections, printed as Soft Reserved',
         'simplified',

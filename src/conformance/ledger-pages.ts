@@ -139,14 +139,14 @@ export const PAGE_ROWS: readonly LedgerSection[] = [
       ],
       [
         'memory_failure of huge pages and of device memory',
-        'a huge page comes apart first; ENXIO for private and coherent pages',
+        'a huge page comes apart first; private and coherent pages are EBUSY and stay, as without CONFIG_FS_DAX',
         'emulated',
         'test/unit/machine-hwpoison.test.ts',
       ],
       [
         'soft_offline_page (MADV_SOFT_OFFLINE)',
-        'anonymous memory moves, unused pages of files are dropped; a mapped page of a file is EBUSY',
-        'simplified',
+        'anonymous memory, shared memory and pages of files move; what is clean and unused in a page cache is dropped',
+        'emulated',
         'test/unit/mm-hwpoison.test.ts',
       ],
       ['unpoison_memory', 'for tests and explorations only', 'simplified', 'test/unit/mm-hwpoison.test.ts'],

@@ -6,25 +6,24 @@
  */
 import { HPAGE_PMD_ORDER, PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
-import { STRUCT_PAGE, STRUCT_PAGE_WORD_SHIFT } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type PhysAddr } from '../base/brand.js';
-import { assert, InvariantViolation } from '../base/errors.js';
+import { assert } from '../base/errors.js';
 import { injects } from '../base/injection.js';
 import type { CoherentMemory, DevPagemap, DevPagemapOps, MemoryType } from '../mm/dev-pagemap.js';
 import type { Kernel } from '../mm/kernel.js';
 import {
+  forgetEarlierUsers,
   memremapDevicePrivatePagemap,
   memremapPages,
   memunmapDevicePrivatePagemap,
   memunmapPages,
+  zoneDevicePageInit,
 } from '../mm/memremap.js';
-import { maskCompoundHeads, pagePgmapId, prepCompoundPage } from '../mm/page.js';
+import { pagePgmapId } from '../mm/page.js';
 import type { Resource } from '../mm/resource.js';
-import { folioTrylock } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { BLOCK_PAGES, FrameAllocator } from './frame-allocator.js';
 
-const REFCOUNT = STRUCT_PAGE.word.refcount;
 /** The allocator has none. */
 const NO_FRAME = -1;
 
@@ -139,19 +138,15 @@ export class DeviceMemory {
   }
 
   #handOut(frame: number, pages: number, mirror: number): Page {
-    const { words } = this.#options.kernel.memmap;
+    const { kernel } = this.#options;
     const chunk = this.#chunkOf(frame);
     const page = (chunk.pgmap.pages + (frame - chunk.firstFrame)) as Page;
-    chunk.pgmap.ref!.get(pages);
-    words[(page << STRUCT_PAGE_WORD_SHIFT) + REFCOUNT] = 1;
-    if (pages > 1) prepCompoundPage(words, page, HPAGE_PMD_ORDER);
-    if (pages > 1 && !this.#options.kernel.sites.alignedMemmap) maskCompoundHeads(words, page, HPAGE_PMD_ORDER);
-    if (!folioTrylock(words, page)) throw new InvariantViolation(`free device page ${page} is locked`);
+    zoneDevicePageInit(kernel, chunk.pgmap, page, pages > 1 ? HPAGE_PMD_ORDER : 0);
     this.#mirrors[frame] = mirror;
     const block = Math.floor(frame / BLOCK_PAGES);
     this.#blockUsed[block] += pages;
     this.#blockStamp[block] = ++this.#clock;
-    this.#used += this.#options.kernel.sites.countPagesOfFolio ? pages : 1;
+    this.#used += kernel.sites.countPagesOfFolio ? pages : 1;
     return page;
   }
 
@@ -192,7 +187,7 @@ export class DeviceMemory {
   }
 
   /**
-   * As after the first `grow`, so that frames are handed out in the same order again. Precondition: no page is in use, and there is
+   * As after the first `grow`, so that frames are handed out in the same order again, as new. Precondition: no page is in use, and there is
    * one chunk at the most.
    * @param frames hand out so many, at the most
    */
@@ -203,8 +198,10 @@ export class DeviceMemory {
       this.#used === 0 && this.#chunks.length === 1 && chunk !== undefined,
       () => `memory of ${this.#options.name} is reset while it is in use`,
     );
+    const pages = Math.min(frames, chunk.pages);
     this.#frames.clear();
-    this.#frames.add(chunk.firstFrame, Math.min(frames, chunk.pages));
+    this.#frames.add(chunk.firstFrame, pages);
+    forgetEarlierUsers(this.#options.kernel, chunk.pgmap.pages, pages);
     this.#clock = 0;
   }
 

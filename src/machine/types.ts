@@ -456,14 +456,14 @@ export interface Machine extends AsyncDisposable {
   /**
    * /sys/devices/system/memory/hard_offline_page, by frame number: the page fails. Processes lose it with what it holds, and get
    * SIGBUS when they touch it; what can be read again from a file or from swap is. The frame is never used again.
-   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: it stays in use; EHWPOISON: it has failed before, or a huge page does not come apart;
-   * ENXIO: it is a device's, or nothing's)
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: it stays in use, or is a device's, or no memory is there; EHWPOISON: it has failed
+   * before, or a huge page does not come apart; ENXIO: nobody knows what is there)
    */
   hardOfflinePage(pfn: number): Promise<void>;
   /**
    * soft_offline_page: what the page holds moves to another, and nobody notices.
-   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it, or it does not move; EIO: a device's, or not for users;
-   * ENXIO: nothing's)
+   * @throws PfnlessError ERR_PFNLESS_ERRNO (EBUSY: somebody holds it; ENOMEM: there is nowhere to move it; EIO: a device's, or not for
+   * users; ENXIO: nothing's)
    */
   softOfflinePage(pfn: number): Promise<void>;
   /** A file of /proc as text. */

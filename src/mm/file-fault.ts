@@ -34,7 +34,7 @@ import { filePages, folioLock, unlockCachedPage } from './filemap.js';
 import { hugeFits } from './huge-memory.js';
 import { setHugePresent } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
-import { folioEntireMapcountAdd, folioNrPages, pageSetFlag, pageTestFlag } from './page.js';
+import { folioEntireMapcountAdd, folioNrPages, pageMarkDirty, pageSetFlag, pageTestFlag } from './page.js';
 import { allocPmd, leafTable, lockTable, NO_TABLE, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { anonVmaPrepare, pageAddFileRmap, pageAddNewAnonRmap } from './rmap.js';
@@ -51,7 +51,7 @@ import {
   vmaPageProt,
 } from './vma.js';
 
-const { PG_dirty, PG_hwpoison, PG_lru, PG_uptodate } = PAGE_FLAGS;
+const { PG_hwpoison, PG_lru, PG_reclaim, PG_uptodate } = PAGE_FLAGS;
 /** `fault_around_pages`: a read fault also maps what the page cache has of the 64 KiB around it. */
 const FAULT_AROUND_PAGES = 16;
 
@@ -76,7 +76,7 @@ export function* doFault(kernel: Kernel, site: FaultSite, file: VmFile, write: b
     return VM_FAULT_HWPOISON;
   }
   // do_shared_fault(): dirty before it can be written, so that no write-back takes it for clean (page_mkwrite).
-  if (write) pageSetFlag(kernel.memmap.words, page, PG_dirty);
+  if (write) pageMarkDirty(kernel.memmap.words, page);
   if (!mapWholeFolio(kernel, site, page, write)) {
     finishFault(kernel, site, (at) => {
       mapFilePage(kernel, site.vma, at, page, write);
@@ -211,7 +211,7 @@ export function* wpPageShared(kernel: Kernel, site: FaultSite, page: Page, orig:
     if (!ptePresent(pte) || ptePfn(pte) !== ptePfn(orig)) return false;
     // Protected while we waited for the page: the store is to be heard of.
     if (((pte ^ orig) & PTE_UFFD_WP) !== 0n) return false;
-    pageSetFlag(words, page, PG_dirty);
+    pageMarkDirty(words, page);
     setPte(kernel.ram.words, at, (pte | PTE_ACCESSED | PTE_WRITE | PTE_MKDIRTY) as Pte);
     return true;
   });
@@ -282,7 +282,8 @@ function faultAround(kernel: Kernel, { vma, addr }: FaultSite, file: VmFile): bo
   for (let i = first; i < end; i++) {
     const page = file.pages.get(index + i);
     if (page === undefined || folioLocked(kernel.memmap.words, page)) continue;
-    if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison)) continue;
+    // PG_readahead: without readahead no fault takes that away.
+    if (pageTestFlag(kernel.memmap.words, page, PG_hwpoison | PG_reclaim)) continue;
     if (!pteNone(readPte(kernel.ram.words, table + i))) continue;
     mapFilePage(kernel, vma, table + i, page, false);
     served ||= i === entry;

@@ -12,12 +12,20 @@ import { NULL_PAGE, type Page } from '../base/brand.js';
 import { folioHead, folioLocked, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../sync/task.js';
 import type { Kernel } from './kernel.js';
-import { folioNrPages, pageClearMapping, pageIndex, pageSetFileMapping, pageSetFlag } from './page.js';
+import {
+  folioNrPages,
+  pageClearFlag,
+  pageClearMapping,
+  pageFileId,
+  pageIndex,
+  pageSetFileMapping,
+  pageSetFlag,
+} from './page.js';
 import { putPage } from './put-page.js';
 import { freeSwapAndCache } from './swap-state.js';
 import { tracksWrites, type VmFile } from './vma.js';
 
-const { PG_lru, PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
+const { PG_dirty, PG_lru, PG_swapbacked, PG_uptodate } = PAGE_FLAGS;
 
 /** One more VMA maps the file (`get_file`): for whoever splits, copies or forks a VMA. */
 export function vmFileGet(file: VmFile | null): void {
@@ -108,4 +116,14 @@ export function removeFromCache(kernel: Kernel, file: VmFile, index: number): vo
   pageClearMapping(words, folio);
   pageRefAdd(words, folio, 1 - pages);
   putPage(kernel, folio);
+}
+
+/** `__folio_migrate_mapping()` of a page in the cache: another has its place from now on. Precondition: both are locked and held. */
+export function migrateInPageCache(kernel: Kernel, from: Page, to: Page): void {
+  const { words, floats } = kernel.memmap;
+  kernel.files.get(pageFileId(words, from))!.pages.set(pageIndex(words, floats, from), to);
+  pageRefAdd(words, to, 1);
+  pageClearFlag(words, from, PG_dirty);
+  pageClearMapping(words, from);
+  putPage(kernel, from);
 }

@@ -122,8 +122,16 @@ export interface Kernel {
   /** First page of the huge zero page while somebody uses it (huge-zero.ts), and how many address spaces do. */
   readonly hugeZero: { page: Page; users: number };
   readonly hugetlb: HugetlbPool;
-  /** Pages of RAM that have failed (memory-failure.ts): how many, those that are held for ever, and who deals with one (`mf_mutex`). */
-  readonly memoryFailures: { poisoned: number; readonly held: Set<Page>; readonly lock: RwSemaphore };
+  /**
+   * Memory that has failed (memory-failure.ts): pages of RAM, failures of devices' memory, pages that are held for ever, and who deals with one
+   * (`mf_mutex`).
+   */
+  readonly memoryFailures: {
+    poisoned: number;
+    ofDevices: number;
+    readonly held: Set<Page>;
+    readonly lock: RwSemaphore;
+  };
   /** The page of zeroes that untouched anonymous memory reads. */
   readonly zeroPage: Page;
   readonly zeroPfn: Pfn;
@@ -244,6 +252,7 @@ export function createKernel(options: KernelOptions): Kernel {
     hugetlb: createHugetlbPool(buddy, memmap, options.hugetlbPages ?? 0, warn),
     memoryFailures: {
       poisoned: 0,
+      ofDevices: 0,
       held: new Set(),
       lock: new RwSemaphore('lock of memory failures', 'memory failure'),
     },

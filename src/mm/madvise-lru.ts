@@ -4,20 +4,21 @@
  * Only what no other process has: to what others have too somebody else may attend. A large folio goes as one if all of it lies in the
  * range; of which the range has only a part comes apart first.
  */
-import { HPAGE_PMD_NR, PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
-import { LOW_ACCESSED, lowPresent } from '../abi/pte-halves.js';
+import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
+import { LOW_ACCESSED, LOW_DIRTY, LOW_SOFT_DIRTY, LOW_WRITE, lowPresent } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { NULL_PAGE, type Page, type VirtAddr } from '../base/brand.js';
 import { folioHead, folioTrylock, folioUnlock, pageRefAdd } from '../sync/page-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import { and32, peek32 } from '../sync/word.js';
 import { folioLock } from './filemap.js';
+import { folioBatch } from './folio-batch.js';
 import { findHugePmd, isHugeZero, pageOfPmd } from './huge-pmd.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import { folioMapcount, folioNrPages, isLargeFolio, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
 import { folioMappings, normalPageAt } from './page-vma-mapped.js';
-import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex } from './pgtable.js';
+import { leafTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, type TableIndex } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { splitFolio } from './split-folio.js';
 import type { VmArea } from './vma.js';
@@ -83,7 +84,7 @@ function* walkSmall(kernel: Kernel, walk: Walk, start: number, stop: number): Sl
       addr += PAGE_SIZE;
       continue;
     }
-    const pages = Math.max(1, folioBatchAt(kernel, mm, addr, stop));
+    const pages = Math.max(1, madviseBatch(kernel, table, addr, stop));
     const folio = folioHead(words, page);
     if (pages < folioNrPages(words, folio)) {
       if (!(yield* splitFolioAt(kernel, mm, addr))) addr += pages * PAGE_SIZE;
@@ -103,15 +104,12 @@ function meet(kernel: Kernel, { advice, folios }: Walk, folio: Page, at: number,
   if (advice === 'PAGEOUT' && isolateFolio(kernel, folio)) folios.push(folio);
 }
 
-/** `madvise_folio_pte_batch()`: how many pages of one large folio the entries from `addr` on map, in a row; 0 for none. */
-export function folioBatchAt(kernel: Kernel, mm: MmStruct, addr: number, stop: number): number {
-  const { words } = kernel.memmap;
-  const first = normalPageAt(kernel, mm, addr as VirtAddr);
-  if (first === NULL_PAGE || folioNrPages(words, first) === 1 || isZoneDevicePage(words, first)) return 0;
-  const most = Math.min(folioHead(words, first) + HPAGE_PMD_NR - first, (stop - addr) / PAGE_SIZE);
-  let pages = 1;
-  while (pages < most && normalPageAt(kernel, mm, (addr + pages * PAGE_SIZE) as VirtAddr) === first + pages) pages++;
-  return pages;
+/** `madvise_folio_pte_batch()`: how many entries of a leaf table from `addr` on map one large folio, in a row; 0 for none. */
+export function madviseBatch(kernel: Kernel, table: TableIndex, addr: number, stop: number): number {
+  const at = table + pteIndex(addr);
+  // What a userfaultfd protects is not one with what it does not; who may write, or has, makes no difference.
+  const ignored = LOW_ACCESSED | LOW_DIRTY | LOW_SOFT_DIRTY | LOW_WRITE;
+  return folioBatch(kernel, at, at + (stop - addr) / PAGE_SIZE, ignored);
 }
 
 /** The large folio that a small entry maps comes apart, if no other process has it, and nobody its lock. */

@@ -22,7 +22,7 @@ import { findHugePmd, hugeAlignDown, isHugeAligned, isHugeZero, pageOfPmd } from
 import { hugetlbMaySplit, isHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import { madviseCollapse } from './khugepaged.js';
-import { coldOrPageOut, folioBatchAt, splitFolioAt } from './madvise-lru.js';
+import { coldOrPageOut, madviseBatch, splitFolioAt } from './madvise-lru.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   type MmuNotifierRange,
@@ -30,6 +30,7 @@ import {
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
 import { folioMapcount, folioNrPages, isZoneDevicePage, pageClearFlag, pageTestFlag } from './page.js';
+import { normalPageAt } from './page-vma-mapped.js';
 import { leafTable, lockTable, NO_TABLE, nextLeaf, nextMappedLeaf, pteIndex, tableOf, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
 import { shmemSwapInRange } from './shmem-swap.js';
@@ -203,7 +204,7 @@ function* freeRange(kernel: Kernel, vma: VmArea, start: number, end: number): Sl
     if (leafTable(kernel, mm, at as VirtAddr) === NO_TABLE) yield* freeHuge(kernel, mm, at as VirtAddr, stop);
     // What is met there comes apart, and then it is gone on with; what was passed over before stays as it is.
     for (let addr = at; (addr = freeEntries(kernel, mm, addr, stop)) < stop; ) {
-      const batch = folioBatchAt(kernel, mm, addr, stop);
+      const batch = madviseBatch(kernel, leafTable(kernel, mm, addr as VirtAddr), addr, stop);
       if (!(yield* splitFolioAt(kernel, mm, addr))) addr += batch * PAGE_SIZE;
     }
     at = nextMappedLeaf(kernel, mm, stop, end);
@@ -246,8 +247,10 @@ function freeEntries(kernel: Kernel, mm: MmStruct, start: number, stop: number):
   let addr = start;
   lockTable(kernel, table);
   while (addr < stop) {
-    const batch = folioBatchAt(kernel, mm, addr, stop);
-    if (batch > 0 && batch < HPAGE_PMD_NR) break;
+    const batch = madviseBatch(kernel, table, addr, stop);
+    const isPart = batch > 0 && batch < HPAGE_PMD_NR;
+    // A coherent device's folio stays as it is.
+    if (isPart && !isZoneDevicePage(kernel.memmap.words, normalPageAt(kernel, mm, addr as VirtAddr))) break;
     for (const end = addr + Math.max(1, batch) * PAGE_SIZE; addr < end; addr += PAGE_SIZE) {
       freePte(kernel, mm, table + pteIndex(addr));
     }

@@ -27,12 +27,15 @@ import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
 import {
   isLargeFolio,
+  isZoneDevicePage,
   pageClearFlag,
   pageFileId,
   pageHasMapping,
   pageIndex,
   pageIsAnon,
   pageMapcount,
+  pageMarkDirty,
+  pagePgmapId,
   pageSetFlag,
   pageTestFlag,
 } from './page.js';
@@ -61,21 +64,33 @@ export function pfnToOnlinePage({ memmap, ramRanges }: Kernel, pfn: number): Pag
 /**
  * `memory_failure()` of a frame, by its number. Takes the lock of failures, and whatever it takes to unmap a page.
  * @param counted the caller has a reference on the page, which the failure takes over (MF_COUNT_INCREASED)
- * @returns 0: dealt with; EBUSY: flagged, but still in use; EHWPOISON: it has failed before, or is a part of a huge page that does not
- * come apart; ENXIO: no RAM, but of a device, or nothing
+ * @returns 0: dealt with; EBUSY: flagged, but still in use, or of a device, or nothing has a struct page there; EHWPOISON: it has failed
+ * before, or is a part of a huge page that does not come apart; ENXIO: nobody knows what is there
  */
 export function* memoryFailure(kernel: Kernel, pfn: number, counted = false): Sleeps<Result> {
   const { lock } = kernel.memoryFailures;
   yield* lock.downWrite();
   try {
     const page = pfnToOnlinePage(kernel, pfn);
-    if (page !== NULL_PAGE) return yield* failPage(kernel, page, counted);
-    // memory_failure_dev_pagemap(): what a device holds nobody but its driver could deal with.
-    if (counted) putPage(kernel, kernel.memmap.pfnToPage(pfn as Pfn));
-    return 'ENXIO';
+    return page !== NULL_PAGE ? yield* failPage(kernel, page, counted) : failElsewhere(kernel, pfn, counted);
   } finally {
     lock.upWrite();
   }
+}
+
+/** The frame is none of RAM. */
+function failElsewhere(kernel: Kernel, pfn: number, counted: boolean): 'EBUSY' | 'ENXIO' {
+  const { words } = kernel.memmap;
+  const page = kernel.memmap.pfnToPage(pfn as Pfn);
+  if (counted) putPage(kernel, page);
+  // memory_failure_pfn(): no driver has said whose it is.
+  if (page === NULL_PAGE) return 'EBUSY';
+  const pgmap = kernel.pagemaps.get(pagePgmapId(words, page));
+  if (!isZoneDevicePage(words, page) || pgmap === undefined || pgmap.ref!.dying) return 'ENXIO';
+  // memory_failure_dev_pagemap(): no driver has a handler. The generic one is for files that are on the device (dax_lock_folio()); all else
+  // stays as it is, with its mappings, and does not even say that it has failed. But it is counted.
+  kernel.memoryFailures.ofDevices++;
+  return 'EBUSY';
 }
 
 function* failPage(kernel: Kernel, page: Page, counted: boolean): Sleeps<Result> {
@@ -162,7 +177,7 @@ function* hwpoisonUserMappings(kernel: Kernel, page: Page): Sleeps<boolean> {
   const file = kernel.files.get(pageFileId(words, page));
   if (file !== undefined && tracksWrites(file) && !pageTestFlag(words, page, PG_dirty)) {
     // A clean page can be read again, as if nothing had happened.
-    if (yield* folioMkclean(kernel, page)) pageSetFlag(words, page, PG_dirty);
+    if (yield* folioMkclean(kernel, page)) pageMarkDirty(words, page);
     else leaveEntries = false;
   }
   for (let round = 0; round < UNMAP_ROUNDS && pageMapcount(words, page) > 0; round++) {

@@ -9,6 +9,7 @@
 import { PAGE_SIZE, PAGES_PER_SECTION, PAGES_PER_SUBSECTION, PMD_SIZE, pfnOfPhys } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
 import {
+  PAGE_FLAGS,
   STRUCT_PAGE,
   STRUCT_PAGE_WORD_SHIFT,
   ZONE_BIT_DEVICE_COHERENT,
@@ -20,19 +21,22 @@ import { assert, InvariantViolation } from '../base/errors.js';
 import { IdTable } from '../base/id-table.js';
 import type { FaultInjector } from '../base/injection.js';
 import { RangeTree } from '../base/range-tree.js';
+import { folioTrylock } from '../sync/page-ref.js';
 import { PercpuRef } from '../sync/percpu-ref.js';
 import type { Sleeps } from '../sync/task.js';
 import type { Sites } from './check-sites.js';
 import type { DevPagemap, MemoryType } from './dev-pagemap.js';
 import type { Memmap } from './memmap.js';
-import { isDevicePrivatePage, isZoneDevicePage } from './page.js';
+import { isDevicePrivatePage, isZoneDevicePage, maskCompoundHeads, prepCompoundPage } from './page.js';
 import { formatResources } from './resource.js';
 
 const SHIFT = STRUCT_PAGE_WORD_SHIFT;
+const FLAGS = STRUCT_PAGE.word.flags;
 const ZONE = STRUCT_PAGE.word.zone;
 const COMPOUND_HEAD = STRUCT_PAGE.word.compoundHead;
 const PGMAP = STRUCT_PAGE.word.pgmap;
 const MAPCOUNT = STRUCT_PAGE.word.mapcount;
+const REFCOUNT = STRUCT_PAGE.word.refcount;
 const ENTIRE_MAPCOUNT = STRUCT_PAGE.word.entireMapcount;
 
 /** No node given: the node of the calling CPU is taken (`numa_mem_id()`), of which there is one. */
@@ -318,6 +322,41 @@ function* drain({ ref }: DevPagemap): Sleeps<void> {
 
 const zoneBit = (type: MemoryType): number =>
   type === 'MEMORY_DEVICE_PRIVATE' ? ZONE_BIT_DEVICE_PRIVATE : ZONE_BIT_DEVICE_COHERENT;
+
+/**
+ * What `zone_device_page_init()` clears for a new user, as the order of a large folio stands in the same byte of a tail. All else survives
+ * from earlier users: with PG_swapbacked, memory that MADV_FREE gave up comes back as memory that is not given up; PG_hwpoison stays.
+ */
+const CLEARED_AT_INIT =
+  PAGE_FLAGS.PG_locked |
+  PAGE_FLAGS.PG_writeback |
+  PAGE_FLAGS.PG_referenced |
+  PAGE_FLAGS.PG_uptodate |
+  PAGE_FLAGS.PG_dirty |
+  PAGE_FLAGS.PG_lru |
+  PAGE_FLAGS.PG_head;
+
+/** `zone_device_page_init()`: free pages of a device become a folio, locked and with one reference. */
+export function zoneDevicePageInit(
+  { memmap, sites }: MemremapDeps,
+  pgmap: DevPagemap,
+  page: Page,
+  order: number,
+): void {
+  const { words } = memmap;
+  const pages = 1 << order;
+  pgmap.ref!.get(pages);
+  for (let each = page as number; each < page + pages; each++) words[(each << SHIFT) + FLAGS] &= ~CLEARED_AT_INIT;
+  words[(page << SHIFT) + REFCOUNT] = 1;
+  if (order > 0) prepCompoundPage(words, page, order);
+  if (order > 0 && !sites.alignedMemmap) maskCompoundHeads(words, page, order);
+  folioTrylock(words, page);
+}
+
+/** Free pages of a device are as if nobody had ever used them. */
+export function forgetEarlierUsers({ memmap: { words } }: MemremapDeps, first: Page, pages: number): void {
+  for (let each = first as number; each < first + pages; each++) words[(each << SHIFT) + FLAGS] = 0;
+}
 
 /**
  * `__init_zone_device_page()` of a whole range of zeroed struct pages: the first is written, the others are copies. They are

@@ -46,7 +46,7 @@ import {
   pageClearFlag,
   pageIndex,
   pageIsAnon,
-  pageSetFlag,
+  pageMarkDirty,
   pageTestFlag,
 } from './page.js';
 import { pageVmaMapped, type WalkMode } from './page-vma-mapped.js';
@@ -70,7 +70,7 @@ import { isDevicePrivate, isMigration, isMigrationRead, isMigrationWrite, isOfPr
 import { flushTlbRange } from './tlbflush.js';
 import { VM_LOCKED, type VmArea, vmaPageProt } from './vma.js';
 
-const { PG_anon_exclusive, PG_dirty, PG_hwpoison } = PAGE_FLAGS;
+const { PG_anon_exclusive, PG_hwpoison } = PAGE_FLAGS;
 
 /**
  * `remove_migration_ptes()`: wherever a migration entry stands for `from` (or for one of its pages, if it is a large folio), map
@@ -330,7 +330,7 @@ function unmapForMigration(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: numb
     : kernel.addressing.swapTypes.kindOf[highType(high)] === 'device-private-write';
   const exclusive = pageTestFlag(words, page, PG_anon_exclusive);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
-  if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  if (present && (low & LOW_DIRTY) !== 0) pageMarkDirty(words, page);
   setMigrationEntry(kernel, at, page, low, writable, exclusive, kernel.sites.tryToMigrateFamily);
   pageRemoveRmap(kernel, page);
 }

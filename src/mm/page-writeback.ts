@@ -21,7 +21,7 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { pageClearFlag, pageIndex, pageMapcount, pageSetFlag, pageTestFlag } from './page.js';
+import { pageClearFlag, pageIndex, pageMapcount, pageMarkDirty, pageSetFlag, pageTestFlag } from './page.js';
 import { pageVmaMapped } from './page-vma-mapped.js';
 import { lockTable, NO_TABLE, pteIndex, unlockTable } from './pgtable.js';
 import { putPage } from './put-page.js';
@@ -29,7 +29,7 @@ import { fileRmapLeadsTo, pageFileVmas, rmapAddress } from './rmap.js';
 import { flushTlbRange } from './tlbflush.js';
 import { linearPageIndex, type PageCacheOps, VM_SHARED, type VmArea, type VmFile } from './vma.js';
 
-const { PG_dirty, PG_writeback } = PAGE_FLAGS;
+const { PG_dirty, PG_reclaim, PG_writeback } = PAGE_FLAGS;
 
 /** `file_check_and_advance_wb_err()`: EIO, once, when something that was written has been lost. */
 export function checkWritebackError(file: VmFile): 0 | 'EIO' {
@@ -71,7 +71,7 @@ function* writeOut(
     pageSetFlag(words, page, PG_writeback);
     folioUnlock(words, page);
     yield* writePage(kernel, page, index);
-    pageClearFlag(words, page, PG_writeback);
+    pageClearFlag(words, page, PG_writeback | PG_reclaim);
   } else {
     folioUnlock(words, page);
   }
@@ -90,7 +90,7 @@ function zeroBehindEnd(kernel: Kernel, file: VmFile, page: Page, index: number):
 /** `folio_clear_dirty_for_io()`: was it dirty? It is not any more. Precondition: the page is locked. */
 function* clearDirtyForIo(kernel: Kernel, page: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
-  if (yield* folioMkclean(kernel, page)) pageSetFlag(words, page, PG_dirty);
+  if (yield* folioMkclean(kernel, page)) pageMarkDirty(words, page);
   const dirty = pageTestFlag(words, page, PG_dirty);
   pageClearFlag(words, page, PG_dirty);
   return dirty;

@@ -46,7 +46,9 @@ const PAGE_LEVEL_FLAGS =
 export const pageFlags = (memmap: Int32Array, page: Page): number => {
   const own = memmap[(page << SHIFT) + FLAGS];
   const compound = memmap[(page << SHIFT) + COMPOUND_HEAD];
-  return compound === 0 ? own : own | (memmap[((compound >>> 1) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
+  if (compound === 0) return own;
+  // A tail may have some of when it was single: they say nothing of the folio.
+  return (own & PAGE_LEVEL_FLAGS) | (memmap[((compound >>> 1) << SHIFT) + FLAGS] & ~PAGE_LEVEL_FLAGS);
 };
 export const pageTestFlag = (memmap: Int32Array, page: Page, flag: number): boolean =>
   (pageFlags(memmap, page) & flag) !== 0;
@@ -60,6 +62,12 @@ export const pageClearFlag = (memmap: Int32Array, page: Page, flag: number): voi
   if (compound !== 0) memmap[((compound >>> 1) << SHIFT) + FLAGS] &= ~(flag & ~PAGE_LEVEL_FLAGS);
   memmap[(page << SHIFT) + FLAGS] &= compound === 0 ? ~flag : ~(flag & PAGE_LEVEL_FLAGS);
 };
+
+/** `folio_mark_dirty()` of a page that somebody has written to: reclaim, which may have come by before, has to come again. */
+export function pageMarkDirty(memmap: Int32Array, page: Page): void {
+  const flags = (folioHead(memmap, page) << SHIFT) + FLAGS;
+  memmap[flags] = (memmap[flags] | PAGE_FLAGS.PG_dirty) & ~PAGE_FLAGS.PG_reclaim;
+}
 
 /** `is_device_private_page()`. */
 export const isDevicePrivatePage = (memmap: Int32Array, page: Page): boolean =>
@@ -247,12 +255,13 @@ const MIGRATED_FLAGS =
   PAGE_FLAGS.PG_referenced |
   PAGE_FLAGS.PG_uptodate |
   PAGE_FLAGS.PG_dirty |
+  PAGE_FLAGS.PG_reclaim |
   PAGE_FLAGS.PG_active |
   PAGE_FLAGS.PG_swapbacked;
 
 /**
- * `folio_migrate_mapping` and `folio_migrate_flags` of an anonymous page: the new page takes the old one's place. The old one is told apart
- * until it is free, since migration entries still stand for it.
+ * `folio_migrate_mapping` and `folio_migrate_flags`, but for what a cache knows of the page: the new page takes the old one's place. The old
+ * one is told apart until it is free, since migration entries still stand for it.
  */
 export function pageMigrateIdentity(memmap: Int32Array, floats: Float64Array, from: Page, to: Page): void {
   const source = from << SHIFT;

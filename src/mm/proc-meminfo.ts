@@ -174,7 +174,7 @@ export function meminfo(kernel: Kernel): Meminfo {
     Mapped: mapped * PAGE_KIB,
     Shmem: shmem * PAGE_KIB,
     PageTables: tablePages(kernel) * PAGE_KIB,
-    HardwareCorrupted: kernel.memoryFailures.poisoned * PAGE_KIB,
+    HardwareCorrupted: (kernel.memoryFailures.poisoned + kernel.memoryFailures.ofDevices) * PAGE_KIB,
     AnonHugePages: anonHuge * PAGE_KIB,
     ShmemHugePages: shmemHuge * PAGE_KIB,
     ShmemPmdMapped: shmemPmdMapped * PAGE_KIB,

@@ -6,7 +6,6 @@ import {
   highType,
   LOW_ACCESSED,
   LOW_DIRTY,
-  LOW_FLAGS,
   LOW_PRESENT,
   LOW_PROTNONE,
   LOW_SOFT_DIRTY,
@@ -20,10 +19,10 @@ import {
 } from '../abi/pte-halves.js';
 import { PAGE_FLAGS } from '../abi/struct-page.js';
 import type { Pfn } from '../base/brand.js';
-import { folioHead } from '../sync/page-ref.js';
 import { getAndClearPteLow, peek32, setPteHalves } from '../sync/word.js';
+import { folioBatch } from './folio-batch.js';
 import type { Kernel } from './kernel.js';
-import { folioNrPages, isLargeFolio, pageIsAnon, pageTestFlag } from './page.js';
+import { pageIsAnon, pageTestFlag } from './page.js';
 import { isDevicePrivate, isMigrationWrite } from './softleaf.js';
 import { tracksWrites, VM_SHARED, VM_WRITE, type VmArea, vmaPageProt, vmaSoftDirtyEnabled } from './vma.js';
 
@@ -39,7 +38,8 @@ const PROT_BITS = LOW_PRESENT | LOW_USER | LOW_WRITE | LOW_PROTNONE;
  */
 export function changePtes(kernel: Kernel, vma: VmArea, at: number, end: number, set = 0, clear = 0): number {
   const { halves, words } = kernel.ram;
-  const count = batchLength(kernel, at, end);
+  // mprotect_folio_pte_batch()
+  const count = Math.max(1, folioBatch(kernel, at, end, LOW_ACCESSED | LOW_DIRTY));
   let gathered = 0;
   for (let each = at; count > 1 && each < at + count; each++) {
     const low = peek32(halves, 2 * each);
@@ -51,27 +51,6 @@ export function changePtes(kernel: Kernel, vma: VmArea, at: number, end: number,
     // Hardware may set accessed and dirty until the entry is cleared.
     const low = ((getAndClearPteLow(words, each) | gathered) & ~clear) | set;
     setPteHalves(words, each, changedPresentLow(kernel, vma, low, high), high);
-  }
-  return count;
-}
-
-/** `mprotect_folio_pte_batch()`. Precondition: the entry at `at` is present. */
-function batchLength(kernel: Kernel, at: number, end: number): number {
-  const { halves } = kernel.ram;
-  const { words } = kernel.memmap;
-  const low = peek32(halves, 2 * at);
-  const high = peek32(halves, 2 * at + 1);
-  if ((low & LOW_SPECIAL) !== 0) return 1;
-  const pfn = halvesPfn(low, high);
-  const page = kernel.memmap.pfnToPage(pfn as Pfn);
-  const head = folioHead(words, page);
-  if (!isLargeFolio(words, head)) return 1;
-  const most = Math.min(end - at, head + folioNrPages(words, head) - page);
-  let count = 1;
-  for (; count < most; count++) {
-    const next = peek32(halves, 2 * (at + count));
-    if (((next ^ low) & LOW_FLAGS & ~(LOW_ACCESSED | LOW_DIRTY)) !== 0) break;
-    if (halvesPfn(next, peek32(halves, 2 * (at + count) + 1)) !== pfn + count) break;
   }
   return count;
 }

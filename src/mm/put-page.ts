@@ -58,8 +58,8 @@ function freeZoneDevicePage(kernel: Kernel, page: Page): void {
     throw new InvariantViolation(`device page ${page}: freed while locked`);
   const pages = folioNrPages(words, page);
   if (pages > 1) clearCompoundPage(words, page);
-  // The next user starts from clean flags (zone_device_page_init): nothing of this one's dirt may reach it.
-  for (let i = 0; i < pages; i++) pageClearFlag(words, (page + i) as Page, ~0);
+  // Other flags stay until the next user comes, and some of them beyond (zoneDevicePageInit).
+  for (let i = 0; i < pages; i++) pageClearFlag(words, (page + i) as Page, PAGE_FLAGS.PG_anon_exclusive);
   folioFree(page, pages);
   pgmap.ref!.put(pages);
 }

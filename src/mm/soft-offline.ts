@@ -2,8 +2,7 @@
  * Taking a page out of use before it fails: what it holds moves elsewhere, and nobody notices. Linux: mm/memory-failure.c
  * soft_offline_page(), madvise_inject_error().
  *
- * Linux moves whatever can migrate; here anonymous memory moves, and clean pages of files that nobody maps are dropped. For all others
- * the answer is EBUSY, as for a page that somebody holds.
+ * What is in a page cache, clean, and used by nobody is dropped; all else moves. Not modelled: pages of the hugetlb pool (EBUSY), the sysctl.
  */
 import { PAGE_SIZE } from '../abi/address.js';
 import type { Result } from '../abi/errno.js';
@@ -15,18 +14,28 @@ import { folioLock, removeFromCache } from './filemap.js';
 import { getUserPages } from './gup.js';
 import type { Kernel } from './kernel.js';
 import { getHwpoisonPage, memoryFailure, pfnToOnlinePage, splitHuge } from './memory-failure.js';
-import { migratePageToRam } from './migrate-device/device.js';
+import { migratePages } from './migrate-pages.js';
 import type { MmStruct } from './mm-struct.js';
-import { folioNrPages, pageFileId, pageIndex, pageIsAnon, pageMapcount, pageSetFlag, pageTestFlag } from './page.js';
+import {
+  folioNrPages,
+  isolateLru,
+  pageClearFlag,
+  pageFileId,
+  pageIndex,
+  pageSetFlag,
+  pageTestFlag,
+  putbackLru,
+} from './page.js';
 import { waitForWriteback } from './page-writeback.js';
 import { putPage } from './put-page.js';
+import { putUnmappedPage } from './swap-state.js';
 
-const { PG_dirty, PG_hugetlb, PG_hwpoison, PG_lru, PG_swapcache } = PAGE_FLAGS;
+const { PG_dirty, PG_hugetlb, PG_hwpoison, PG_isolated, PG_lru, PG_swapcache } = PAGE_FLAGS;
 
 /**
  * `soft_offline_page()` of a frame, by its number.
  * @param counted the caller has a reference on the page, which is gone afterwards
- * @returns 0 (also for one that has failed already); EBUSY: somebody holds it, or it does not move; EIO: a device's, or nobody knows whose; ENXIO: nothing
+ * @returns 0 (also for one that has failed already); EBUSY: somebody holds it; ENOMEM: there is nowhere to move it; EIO: a device's, or nobody knows whose; ENXIO: nothing
  */
 export function* softOfflinePage(kernel: Kernel, pfn: number, counted = false): Sleeps<Result> {
   const { words } = kernel.memmap;
@@ -68,25 +77,37 @@ function* offlineInUse(kernel: Kernel, page: Page): Sleeps<Result> {
   if (yield* splitHuge(kernel, page)) {
     yield* folioLock(kernel, page);
     yield* waitForWriteback(kernel, page);
-    if (evict(kernel, page)) {
-      folioUnlock(words, page);
-      return retire(kernel, page);
-    }
-    if (pageIsAnon(words, page)) return (yield* migratePageToRam(kernel, page, true)) ? retire(kernel, page) : 'EBUSY';
+    const evicted = evict(kernel, page);
     folioUnlock(words, page);
+    if (evicted) return retire(kernel, page);
+    if (isolateLru(words, page)) return yield* moveAway(kernel, page);
   }
   putPage(kernel, page);
   return 'EBUSY';
 }
 
-/** `mapping_evict_folio()`: a clean page of a file that nobody uses. */
+/** Precondition: the page is isolated and held, by a reference that is gone afterwards. */
+function* moveAway(kernel: Kernel, page: Page): Sleeps<Result> {
+  const { words } = kernel.memmap;
+  const failed = yield* migratePages(kernel, page);
+  if (failed === 0) {
+    pageClearFlag(words, page, PG_isolated);
+    return retire(kernel, page);
+  }
+  putbackLru(words, page);
+  // While it was locked its slot may have become free, and its last user gone.
+  putUnmappedPage(kernel, page);
+  return failed;
+}
+
+/** `mapping_evict_folio()`: a clean page of a page cache that nobody uses; of shared memory such a page is zeroes. */
 function evict(kernel: Kernel, page: Page): boolean {
   const { words, floats } = kernel.memmap;
   const file = kernel.files.get(pageFileId(words, page));
   if (file === undefined || !pageTestFlag(words, page, PG_lru) || pageTestFlag(words, page, PG_dirty | PG_swapcache))
     return false;
-  // The cache's reference and ours. What cannot be written back is never clean.
-  if (file.cache?.writePage == null || pageMapcount(words, page) > 0 || pageRefCount(words, page) !== 2) return false;
+  // The cache's reference and ours.
+  if (pageRefCount(words, page) !== 2) return false;
   removeFromCache(kernel, file, pageIndex(words, floats, page));
   return true;
 }

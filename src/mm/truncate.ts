@@ -17,7 +17,7 @@ import {
   mmuNotifierInvalidateRangeEnd,
   mmuNotifierInvalidateRangeStart,
 } from './mmu-notifier.js';
-import { pageClearFlag, pageMapcount, pageSetFlag } from './page.js';
+import { pageClearFlag, pageMapcount, pageMarkDirty } from './page.js';
 import { folioMkclean, waitForWriteback } from './page-writeback.js';
 import { pageOfHalves, visitEntries } from './proc-pagemap.js';
 import { fileVmas, rmapAddress } from './rmap.js';
@@ -56,7 +56,7 @@ export function* pagecacheIsizeExtended(kernel: Kernel, file: VmFile, from: numb
   yield* withCachedPage(kernel, file, Math.floor(from / PAGE_SIZE), function* (page) {
     const { words } = kernel.memmap;
     // The next store has to be heard of: more of the page is worth writing back now.
-    if (yield* folioMkclean(kernel, page)) pageSetFlag(words, page, PG_dirty);
+    if (yield* folioMkclean(kernel, page)) pageMarkDirty(words, page);
     kernel.ram.bytes(kernel.memmap.ramFrame(page), from % PAGE_SIZE, end - from).fill(0);
   });
 }

@@ -37,6 +37,7 @@ import {
   pageClearFlag,
   pageIndex,
   pageIsAnon,
+  pageMarkDirty,
   pageMaybeDmaPinned,
   pageSetFlag,
   pageTestFlag,
@@ -197,7 +198,7 @@ function unmapEntry(kernel: Kernel, vma: VmArea, addr: VirtAddr, at: number, pag
   const high = peek32(kernel.ram.halves, 2 * at + 1);
   const low = getAndClearPteLow(kernel.ram.words, at);
   if (lowPresent(low)) flushTlbRange(kernel, vma.mm, addr, (addr + PAGE_SIZE) as VirtAddr);
-  if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  if (lowPresent(low) && (low & LOW_DIRTY) !== 0) pageMarkDirty(words, page);
   const instead = mode === 'poison' ? poisoned(kernel, page) : replacement(kernel, page, low);
   if (instead === null) {
     setPteHalves(kernel.ram.words, at, low, high);

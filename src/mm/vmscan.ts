@@ -51,7 +51,7 @@ import { folioReferenced, pageMlocked, tryToUnmap } from './unmap-page.js';
 import { tracksWrites, type VmFile } from './vma.js';
 
 const { PG_buddy, PG_dirty, PG_hwpoison, PG_isolated, PG_locked, PG_lru } = PAGE_FLAGS;
-const { PG_referenced, PG_swapbacked, PG_swapcache, PG_writeback } = PAGE_FLAGS;
+const { PG_reclaim, PG_referenced, PG_swapbacked, PG_swapcache, PG_writeback } = PAGE_FLAGS;
 
 /** Pages that one who finds no memory frees at a time. */
 export const SWAP_CLUSTER_MAX = 32;
@@ -239,7 +239,9 @@ function* pageOutShmem(kernel: Kernel, file: VmFile, folio: Page, list: Page[]):
  */
 function* shrinkCached(kernel: Kernel, file: VmFile, page: Page, references: References): Sleeps<number> {
   const { words, floats } = kernel.memmap;
-  if (folioLocked(words, page) || !mayGo(kernel, page, references)) return 0;
+  if (folioLocked(words, page)) return 0;
+  if (pageTestFlag(words, page, PG_writeback) && !pageMlocked(kernel, page)) pageSetFlag(words, page, PG_reclaim);
+  if (!mayGo(kernel, page, references)) return 0;
   const index = pageIndex(words, floats, page);
   // The file may be closed while it is written.
   vmFileGet(file);
@@ -247,10 +249,11 @@ function* shrinkCached(kernel: Kernel, file: VmFile, page: Page, references: Ref
   let gone = false;
   if (folioTrylock(words, page)) {
     yield* tryToUnmap(kernel, page);
+    const unmapped = pageMapcount(words, page) === 0 && !pageMaybeDmaPinned(words, page);
     const clean = !pageTestFlag(words, page, PG_dirty | PG_writeback);
-    gone =
-      clean && file.pages.get(index) === page && pageMapcount(words, page) === 0 && pageRefCount(words, page) === 2;
+    gone = unmapped && clean && file.pages.get(index) === page && pageRefCount(words, page) === 2;
     if (gone) removeFromCache(kernel, file, index);
+    else if (unmapped && !clean) pageSetFlag(words, page, PG_reclaim);
     folioUnlock(words, page);
   }
   vmFilePut(kernel, file);

@@ -1,7 +1,6 @@
 /** Taking mappings away. Linux: the zap path of mm/memory.c. */
 import { PAGE_SIZE, PMD_SIZE } from '../abi/address.js';
 import { halvesNumber, halvesPfn, highType, LOW_DIRTY, LOW_SPECIAL, lowPresent } from '../abi/pte-halves.js';
-import { PAGE_FLAGS } from '../abi/struct-page.js';
 import { swapEntry } from '../abi/swap-entry.js';
 import type { Page, Pfn, VirtAddr } from '../base/brand.js';
 import type { Sleeps } from '../sync/task.js';
@@ -10,7 +9,7 @@ import { findHugePmd, splitHugePmd, zapHugePmd } from './huge-pmd.js';
 import { isHugetlb, zapHugetlb } from './hugetlb.js';
 import type { Kernel } from './kernel.js';
 import type { MmStruct } from './mm-struct.js';
-import { pageIsAnon, pageSetFlag } from './page.js';
+import { pageIsAnon, pageMarkDirty } from './page.js';
 import {
   freeLeafTable,
   leafTable,
@@ -103,7 +102,7 @@ function zapPte(kernel: Kernel, mm: MmStruct, at: number): Page | 0 {
     const page = kernel.memmap.pfnToPage(halvesPfn(low, high) as Pfn);
     // Of anonymous memory nobody asks any more.
     const isAnon = pageIsAnon(kernel.memmap.words, page);
-    if ((low & LOW_DIRTY) !== 0 && !isAnon) pageSetFlag(kernel.memmap.words, page, PAGE_FLAGS.PG_dirty);
+    if ((low & LOW_DIRTY) !== 0 && !isAnon) pageMarkDirty(kernel.memmap.words, page);
     pageRemoveRmap(kernel, page);
     rssAdd(kernel.memmap.words, mm, page, -1);
     return page;

@@ -97,12 +97,6 @@ const ESCAPE = String.fromCharCode(27);
 const COLOUR_CODE = new RegExp(`${ESCAPE}\\[[0-9;]*m`, 'g');
 const plain = (text: string): string => text.replace(COLOUR_CODE, '');
 
-/** A whole number with thousands set apart: `16 384`. */
-export const formatCount = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, ' ');
-
-/** How many of something: `1 page`, `16 384 pages`. `word` is one that takes an s. */
-export const plural = (count: number, word: string): string => `${formatCount(count)} ${word}${count === 1 ? '' : 's'}`;
-
 /** Milliseconds as a person reads them: `340 ms`, `2.1 s`. */
 export function formatMs(ms: number): string {
   return ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`;

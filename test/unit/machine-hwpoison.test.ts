@@ -66,7 +66,7 @@ it('says what is wrong with its arguments', async () => {
   await expect(machine.hardOfflinePage(-1)).rejects.toMatchObject({ code: 'ERR_PFNLESS_ARGUMENT' });
   await expect(machine.softOfflinePage(0.5)).rejects.toMatchObject({ code: 'ERR_PFNLESS_ARGUMENT' });
   await expect(process.mceKill('soon' as never)).rejects.toMatchObject({ code: 'ERR_PFNLESS_ARGUMENT' });
-  await expect(machine.hardOfflinePage(2 ** 30)).rejects.toMatchObject({ errno: 'ENXIO' });
+  await expect(machine.hardOfflinePage(2 ** 30)).rejects.toMatchObject({ errno: 'EBUSY' });
 });
 
 describe('hwpoison and huge pages', () => {
@@ -131,8 +131,9 @@ it.each(['legacy', 'offset'] as const)('memory of a coherent device is its drive
   withCoherent(addressing, async ({ machine, process, mirrors, filled, bytes }) => {
     const range = await filled(2);
     await mirrors[0].migrate(range, 'device');
-    await expect(machine.hardOfflinePage(await pfnOf(process, range, 0))).rejects.toMatchObject({ errno: 'ENXIO' });
-    await expect(process.madvise(range, 'HWPOISON')).rejects.toMatchObject({ errno: 'ENXIO' });
+    await expect(machine.hardOfflinePage(await pfnOf(process, range, 0))).rejects.toMatchObject({ errno: 'EBUSY' });
+    await expect(process.madvise(range, 'HWPOISON')).rejects.toMatchObject({ errno: 'EBUSY' });
+    expect(machine.meminfo().HardwareCorrupted).toBe(8);
     await expect(process.madvise(range, 'SOFT_OFFLINE')).rejects.toMatchObject({ errno: 'EIO' });
     expect(await bytes(range)).toEqual([1, 2]);
   }),

@@ -18,6 +18,7 @@ import {
   memremapPages,
   memunmapDevicePrivatePagemap,
   memunmapPages,
+  zoneDevicePageInit,
 } from '#src/mm/memremap';
 import {
   MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
@@ -38,7 +39,7 @@ import { copyFromUser, copyToUser, type UserAccess } from '#src/mm/uaccess';
 import { vmaLookup } from '#src/mm/vma';
 import { folioLocked, folioTrylock, folioUnlock, pageRefCount } from '#src/sync/page-ref';
 import { SCHEDULE_POINT, type Sleeps } from '#src/sync/task';
-import { readPte, setPte, store32 } from '#src/sync/word';
+import { readPte, setPte } from '#src/sync/word';
 
 export const PAGE = PAGE_SIZE;
 export type AddressingName = 'legacy' | 'offset';
@@ -275,10 +276,7 @@ export class FakeDriver {
   alloc(): Page {
     if (this.allocationsLeft-- <= 0 || this.freePages.length === 0) return NULL_PAGE;
     const page = this.freePages.shift()!;
-    const { words } = this.#kernel.memmap;
-    this.pgmap.ref!.get();
-    store32(words, page * 16 + STRUCT_PAGE.word.refcount, 1);
-    if (!folioTrylock(words, page)) throw new Error('free device page is locked');
+    zoneDevicePageInit(this.#kernel, this.pgmap, page, 0);
     this.contents.set(page, new Uint8Array(PAGE));
     this.used++;
     return page;

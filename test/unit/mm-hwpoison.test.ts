@@ -27,6 +27,7 @@ import {
 } from '#src/mm/mmu-notifier';
 import { doMprotect } from '#src/mm/mprotect';
 import { doMremap } from '#src/mm/mremap';
+import { pageTestFlag } from '#src/mm/page';
 import { doMsync } from '#src/mm/page-writeback';
 import { meminfo, meminfoText } from '#src/mm/proc-meminfo';
 import { kpageflags } from '#src/mm/proc-page';
@@ -85,6 +86,12 @@ function filled(bench: Bench, pages: number): { mm: MmStruct; at: VirtAddr } {
   const at = bench.mmap(mm, pages, 'rw', PLACE);
   for (let i = 0; i < pages; i++) bench.store(mm, at + i * PAGE, i + 1);
   return { mm, at };
+}
+
+/** Shared memory of so many pages. */
+function sharedPages({ kernel }: Bench, mm: MmStruct, pages: number): VirtAddr {
+  const request = { length: pages * PAGE, prot: 'rw', fixed: true, addr: PLACE as VirtAddr, kind: 'shared' } as const;
+  return run(doMmap(kernel, mm, request)) as VirtAddr;
 }
 
 describeEach('hwpoison', (addressing) => {
@@ -204,14 +211,15 @@ describeEach('hwpoison', (addressing) => {
       expect(bench.free).toBe(free + tables + 1 - 1);
     }));
 
-  it('what is outside of RAM is ENXIO', () =>
+  it('what is outside of RAM is EBUSY if it is a device’s or nothing, ENXIO where there could be some', () =>
     withFailures(addressing, (bench) => {
       const { mm, at } = filled(bench, 1);
       const driver = bench.driver();
       run(driver.toDevice(mm, at, 1));
       const device = bench.page(mm, at);
-      if (addressing === 'legacy') expect(fail(bench, device)).toBe('ENXIO');
-      expect(run(memoryFailure(bench.kernel, 2 ** 30))).toBe('ENXIO');
+      if (addressing === 'legacy') expect(fail(bench, device)).toBe('EBUSY');
+      expect(meminfo(bench.kernel).HardwareCorrupted).toBe(addressing === 'legacy' ? 4 : 0);
+      expect(run(memoryFailure(bench.kernel, 2 ** 30))).toBe('EBUSY');
       expect(run(memoryFailure(bench.kernel, 0))).toBe('ENXIO');
       expect(run(softOfflinePage(bench.kernel, 2 ** 30))).toBe('ENXIO');
       // A device's memory is something, but not for users.
@@ -287,8 +295,7 @@ describeEach('hwpoison', (addressing) => {
   it('shared memory that has failed does not come up as zeroes', () =>
     withFailures(addressing, (bench) => {
       const mm = bench.mm();
-      const request = { length: 2 * PAGE, prot: 'rw', fixed: true, addr: PLACE as VirtAddr, kind: 'shared' } as const;
-      const at = run(doMmap(bench.kernel, mm, request)) as VirtAddr;
+      const at = sharedPages(bench, mm, 2);
       for (const page of [0, 1]) bench.store(mm, at + page * PAGE, 4);
       const child = run(forkMm(bench.kernel, mm, 9))!;
       expect(fail(bench, bench.page(mm, at))).toBe(0);
@@ -323,7 +330,7 @@ describeEach('hwpoison', (addressing) => {
       2 ** 20,
     ));
 
-  it('soft offline: an anonymous page moves, and nobody notices; what is held or mapped of a file does not', () =>
+  it('soft offline: an anonymous page moves, and nobody notices; one that is held does not', () =>
     withFailures(addressing, (bench) => {
       const { kernel } = bench;
       const { mm, at } = filled(bench, 2);
@@ -339,21 +346,77 @@ describeEach('hwpoison', (addressing) => {
       expect(advise(bench, mm, at + PAGE, 1, 'SOFT_OFFLINE')).toBe('EBUSY');
       putUserPages(kernel, held);
       expect(bench.load(mm, at + PAGE)).toBe(2);
-      const file = createFile(kernel, filledPages(1), PAGE);
-      const mapped = mapFile(bench, mm, file, 1);
-      bench.load(mm, mapped);
-      const cached = bench.page(mm, mapped);
-      expect(advise(bench, mm, mapped, 1, 'SOFT_OFFLINE')).toBe('EBUSY');
-      run(doMunmap(kernel, mm, mapped, PAGE));
-      expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(cached)))).toBe(0);
-      expect(file.pages.size).toBe(0);
       const free = kernel.buddy.allocPages(0);
       putUserPages(kernel, [free]);
       expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(free)))).toBe(0);
       expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(mm.pgd)))).toBe('EIO');
       check(bench);
+    }));
+
+  it('soft offline: a page of a file moves with its place in the cache; a clean one that nobody maps is dropped', () =>
+    withFailures(addressing, (bench) => {
+      const { kernel } = bench;
+      const { mm } = filled(bench, 1);
+      const file = createFile(kernel, filledPages(1), PAGE);
+      const at = mapFile(bench, mm, file, 1);
+      const before = bench.load(mm, at);
+      bench.store(mm, at, before + 1);
+      const page = bench.page(mm, at);
+      expect(advise(bench, mm, at, 1, 'SOFT_OFFLINE')).toBe(0);
+      const moved = bench.page(mm, at);
+      expect([bench.load(mm, at), file.pages.get(0), moved === page]).toEqual([before + 1, moved, false]);
+      expect([isFlagged(bench, page), pageTestFlag(kernel.memmap.words, moved, PAGE_FLAGS.PG_dirty)]).toEqual([
+        true,
+        true,
+      ]);
+      check(bench);
+      run(doMunmap(kernel, mm, at, PAGE));
+      run(fileSync(kernel, file));
+      expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(moved)))).toBe(0);
+      expect(file.pages.size).toBe(0);
+      check(bench);
       vmFilePut(kernel, file);
     }));
+
+  it('soft offline: a page of shared memory moves for all who map it; a clean one that nobody maps is dropped', () =>
+    withFailures(addressing, (bench) => {
+      const { kernel } = bench;
+      const mm = bench.mm();
+      const at = sharedPages(bench, mm, 2);
+      bench.store(mm, at, 1);
+      bench.load(mm, at + PAGE);
+      const child = run(forkMm(kernel, mm, 9))!;
+      expect(bench.load(child, at)).toBe(1);
+      const page = bench.page(mm, at);
+      expect(advise(bench, mm, at, 1, 'SOFT_OFFLINE')).toBe(0);
+      expect(bench.page(mm, at)).not.toBe(page);
+      expect([bench.page(child, at), bench.load(child, at)]).toEqual([bench.page(mm, at), 1]);
+      const clean = bench.page(mm, at + PAGE);
+      for (const each of [mm, child]) advise(bench, each, at, 2, 'DONTNEED');
+      const free = kernel.buddy.freePagesCount;
+      expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(clean)))).toBe(0);
+      expect(kernel.buddy.freePagesCount).toBe(free);
+      expect([bench.load(mm, at), bench.load(mm, at + PAGE)]).toEqual([1, 0]);
+    }));
+
+  it('soft offline: a page of shared memory that waits in the swap cache moves with its slot', () =>
+    withFailures(
+      addressing,
+      (bench) => {
+        const { kernel } = bench;
+        const mm = bench.mm();
+        const at = sharedPages(bench, mm, 1);
+        bench.store(mm, at, 1);
+        advise(bench, mm, at, 1, 'PAGEOUT');
+        advise(bench, mm, at, 1, 'WILLNEED');
+        const cached = () => [...kernel.swap.used()].map((slot) => slot.page);
+        const [page] = cached();
+        expect(run(softOfflinePage(kernel, kernel.memmap.pageToPfn(page!)))).toBe(0);
+        const [moved] = cached();
+        expect([bench.load(mm, at), bench.page(mm, at), moved === page]).toEqual([1, moved, false]);
+      },
+      2 ** 20,
+    ));
 
   it('soft offline: a page in the swap cache moves with its slot', () =>
     withFailures(

@@ -8,8 +8,9 @@ import { migrateDeviceRange } from '#src/mm/migrate-device/device';
 import { migrateDeviceFinalize } from '#src/mm/migrate-device/finalize';
 import { exitMm } from '#src/mm/mm-struct';
 import { doMunmap } from '#src/mm/mmap';
+import { putPage } from '#src/mm/put-page';
 import { copyFromUser } from '#src/mm/uaccess';
-import { pageRefAdd } from '#src/sync/page-ref';
+import { folioUnlock, pageRefAdd } from '#src/sync/page-ref';
 import {
   changePte,
   describeEach,
@@ -153,7 +154,7 @@ describeEach('migration back', (addressing) => {
       expect(bench.kernel.stats.migratedToRam).toBe(0);
     }));
 
-  it('a freed device page starts clean', () =>
+  it('the next user of a device page finds none of the dirt of this one, but PG_swapbacked', () =>
     withKernel(addressing, (bench) => {
       const mm = bench.mm();
       const driver = bench.driver();
@@ -162,9 +163,13 @@ describeEach('migration back', (addressing) => {
       run(driver.toDevice(mm, at, 1));
       const page = bench.page(mm, at);
       bench.load(mm, at);
-      expect(bench.field(page, 'flags')).toBe(0);
       expect(bench.field(page, 'mapping')).toBe(0);
       expect(refCount(bench.kernel, page)).toBe(0);
+      driver.freePages.unshift(driver.freePages.pop()!);
+      expect(driver.alloc()).toBe(page);
+      expect(bench.field(page, 'flags')).toBe(PAGE_FLAGS.PG_locked | PAGE_FLAGS.PG_swapbacked);
+      folioUnlock(bench.kernel.memmap.words, page);
+      putPage(bench.kernel, page);
     }));
 });
 

@@ -1,8 +1,9 @@
 /** Text for terminals: numbers of things, lines that fit, sentences, and suggestions. */
 import { describe, expect, test } from 'vitest';
 import { suggestion } from '#src/base/nearest';
+import { plural } from '#src/base/plural';
 import { sentence } from '#src/report/error-report';
-import { plural, wrapFacts } from '#src/report/terminal';
+import { wrapFacts } from '#src/report/terminal';
 
 test.each([
   [0, '0 pages'],

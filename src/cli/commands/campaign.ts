@@ -1,11 +1,12 @@
 /** `pfnless campaign`: stress over many seeds on a pool of threads, with a result file that a later call goes on with. */
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
+import { plural } from '../../base/plural.js';
 import { SEED_MAX } from '../../base/random.js';
 import { argumentError } from '../../base/require.js';
 import { openResultFile, type ResultFile } from '../../campaign/result-file.js';
 import { isJudged, type SeedRow, type SeedTask, startSeeds } from '../../campaign/seeds.js';
-import { plural, wrapFacts } from '../../report/terminal.js';
+import { wrapFacts } from '../../report/terminal.js';
 import { summary } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { jobsNumber, wholeNumber } from '../machine-options.js';

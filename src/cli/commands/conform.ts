@@ -2,9 +2,10 @@
 
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
+import { formatCount, plural } from '../../base/plural.js';
 import type { Divergence, TraceReport } from '../../conformance/replay-trace.js';
 import type { Addressing, ExecutorKind } from '../../machine/types.js';
-import { formatCount, formatMs, plural, renderTable, wrapText } from '../../report/terminal.js';
+import { formatMs, renderTable, wrapText } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addressingOption, jobsNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';

@@ -1,8 +1,9 @@
 /** `pfnless contention`: many CPUs fault one device page, under the rule before 1afaeb8293c9 and under the fixed one. */
 import type { Command } from 'commander';
+import { plural } from '../../base/plural.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import type { Addressing } from '../../machine/types.js';
-import { type Column, plural, renderTable } from '../../report/terminal.js';
+import { type Column, renderTable } from '../../report/terminal.js';
 import { type ContentionResult, measureContention } from '../../stress/contention.js';
 import { EXIT_HELD } from '../exit.js';
 import { addressingOption, wholeNumber } from '../machine-options.js';

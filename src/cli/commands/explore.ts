@@ -1,6 +1,7 @@
 /** `pfnless explore` and `pfnless replay`: every interleaving of a small program, and one of them again. */
 import { type Command, Option } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
+import { formatCount, plural } from '../../base/plural.js';
 import { SEED_MAX } from '../../base/random.js';
 import {
   type Effort,
@@ -19,7 +20,7 @@ import {
 import { parseRepro } from '../../explore/repro.js';
 import { forgettingText } from '../../machine/forgetting.js';
 import type { Addressing } from '../../machine/types.js';
-import { formatCount, plural, wrapFacts, wrapText } from '../../report/terminal.js';
+import { wrapFacts, wrapText } from '../../report/terminal.js';
 import { generateProgram } from '../../workload/program/generate.js';
 import { printProgram } from '../../workload/program/print.js';
 import { INJECTIONS, type Injection, type Program } from '../../workload/program/program.js';

@@ -1,7 +1,7 @@
 /** `pfnless layouts`: predict where real machines placed device memory, from recorded physical address maps. */
 import type { Command } from 'commander';
+import { plural } from '../../base/plural.js';
 import { type LayoutsReport, replayLayouts } from '../../conformance/layouts.js';
-import { plural } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { readText } from '../files.js';
 import { paint, print, printJson } from '../output.js';

@@ -2,12 +2,13 @@
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { PfnlessError } from '../../base/errors.js';
+import { plural } from '../../base/plural.js';
 import { CANARY, huntMutants, type MutantRow, type MutantsResult } from '../../campaign/mutants.js';
 import { EXPLORE_LIMITS } from '../../explore/explore.js';
 import type { MachineSpec } from '../../machine/spec.js';
 import { BEYOND_MODEL } from '../../mm/check-sites/beyond.js';
 import { siteById } from '../../mm/check-sites.js';
-import { type Column, plural, renderTable } from '../../report/terminal.js';
+import { type Column, renderTable } from '../../report/terminal.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addressingOption, jobsNumber, wholeNumber } from '../machine-options.js';
 import { paint, print, printJson, startProgress } from '../output.js';

@@ -1,12 +1,13 @@
 /** `pfnless stress`: random programs on real threads (or inline), hostile on request, until the time is up or something is found. */
 import type { Command } from 'commander';
 import { INJECTION_IDS, INJECTION_POINTS, type InjectionId } from '../../base/injection.js';
+import { formatCount, plural } from '../../base/plural.js';
 import { argumentError } from '../../base/require.js';
 import { machineWords } from '../../machine/command-line.js';
 import { forgettingText } from '../../machine/forgetting.js';
 import { MAX_CPUS } from '../../machine/schema.js';
 import { type MachineSpec, overrideMachineSpec } from '../../machine/spec.js';
-import { formatCount, plural, wrapFacts, wrapText } from '../../report/terminal.js';
+import { wrapFacts, wrapText } from '../../report/terminal.js';
 import { runStress, type StressLimits, type StressResult } from '../../stress/stress.js';
 import { EXIT_FOUND, EXIT_HELD } from '../exit.js';
 import { addInjectOption } from '../inject-option.js';

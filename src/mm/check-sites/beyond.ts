@@ -84,7 +84,7 @@ export const BEYOND_MODEL: readonly BeyondModel[] = Object.freeze([
   {
     source: 'series 4.2 #1',
     title: "page_mapped_in_vma compares the head's number with a tail's address",
-    why: 'only memory failure handling calls it, and a device private page is ENXIO before it comes so far',
+    why: 'only memory failure handling calls it, and a device private page does not come so far',
     inV6: true,
   },
   {

@@ -40,9 +40,9 @@ import {
   isZoneDevicePage,
   pageClearFlag,
   pageHasMapping,
+  pageMarkDirty,
   pageMaybeDmaPinned,
   pagePgmapId,
-  pageSetFlag,
   pageTestFlag,
 } from '../page.js';
 import {
@@ -69,7 +69,7 @@ import {
   type MigrateVma,
 } from './args.js';
 
-const { PG_anon_exclusive, PG_dirty } = PAGE_FLAGS;
+const { PG_anon_exclusive } = PAGE_FLAGS;
 /** Word of a hole: nothing to copy, but the driver may put a page there. */
 const HOLE = MIGRATE_PFN_MIGRATE as Mpfn;
 const NOTHING = 0 as Mpfn;
@@ -297,7 +297,7 @@ function takePage(kernel: Kernel, faultFolio: Page, at: number, seenLow: number,
   }
   const found = present ? getAndClearPteLow(kernel.ram.words, at) : seenLow;
   const low = sites.collectDirty ? found : found & ~LOW_DIRTY;
-  if (present && (low & LOW_DIRTY) !== 0) pageSetFlag(words, page, PG_dirty);
+  if (present && (low & LOW_DIRTY) !== 0) pageMarkDirty(words, page);
   if (exclusive) pageClearFlag(words, page, PG_anon_exclusive);
   setMigrationEntry(kernel, at, page, low, (mpfn & MIGRATE_PFN_WRITE) !== 0, exclusive, sites.collectMigrationFamily);
   pageRemoveRmap(kernel, page);

@@ -7,7 +7,7 @@
  */
 import { MIGRATE_PFN_COMPOUND, MIGRATE_PFN_MIGRATE, MIGRATE_PFN_SHIFT, migratePfn, mpfnSet } from '../../abi/mpfn.js';
 import { type Mpfn, NULL_PAGE, type Page } from '../../base/brand.js';
-import { folioLocked, folioTrylock, getPageUnlessZero, pageRefAdd } from '../../sync/page-ref.js';
+import { folioLocked, folioTrylock, getPageUnlessZero } from '../../sync/page-ref.js';
 import { type Sleeps, waitUntil } from '../../sync/task.js';
 import { allocUserPage } from '../alloc.js';
 import { copyHighpage } from '../highmem.js';
@@ -64,9 +64,8 @@ export function* migrateDeviceCoherentPage(kernel: Kernel, page: Page): Sleeps<0
 /**
  * One page that has a PFN moves to another of RAM; the CPU copies. Precondition: locked, and held once by us. The lock is gone afterwards, and
  * so is the reference. False: somebody else holds it, or there is no RAM; then it is mapped as before.
- * @param keep one that has moved is still held once by us: it is all that is left of it
  */
-export function* migratePageToRam(kernel: Kernel, page: Page, keep = false): Sleeps<boolean> {
+function* migratePageToRam(kernel: Kernel, page: Page): Sleeps<boolean> {
   const { words } = kernel.memmap;
   const src = Float64Array.of(mpfnSet(migratePfn(kernel.memmap.pageToPfn(page)), MIGRATE_PFN_MIGRATE));
   const dst = new Float64Array(1);
@@ -80,7 +79,6 @@ export function* migratePageToRam(kernel: Kernel, page: Page, keep = false): Sle
   yield* migrateDevicePages(kernel, src, dst, 1, null);
   const moved = (src[0] & MIGRATE_PFN_MIGRATE) !== 0;
   if (moved) copyHighpage(kernel, target, page);
-  if (moved && keep) pageRefAdd(words, page, 1);
   migrateDeviceFinalize(kernel, src, dst, 1, NULL_PAGE);
   return moved;
 }

@@ -1,5 +1,6 @@
 /** What must hold between the parts of a program, whoever wrote it: the parser, the builder, a user's own data. */
 import { PfnlessError } from '../../base/errors.js';
+import { plural } from '../../base/plural.js';
 import { type ArgumentKind, argumentsOf } from './operations.js';
 import { type Call, INIT, type Outcome, PROGRAM_LIMITS, type Program, type Task } from './program.js';
 import { fieldProblem } from './schema.js';
@@ -56,8 +57,6 @@ export function processesOf(program: Program): ProcessPlan[] {
 
 /** The likeliest mistake of who calls from JavaScript is the text of a program. */
 const NO_PROGRAM = 'it is no program: make one with parseProgram(), program() or generateProgram()';
-
-const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`;
 
 function problemOf(program: Program): Problem | null {
   if (![program?.tasks, program?.init, program?.processes].every(Array.isArray)) return { message: NO_PROGRAM };
@@ -117,13 +116,13 @@ function propertyProblem({ devices, coherent, peers }: Program): Problem | null 
 }
 
 const noDevice = (device: number, devices: number): string =>
-  `there is no device ${device}: the program has ${counted(devices, 'device')}`;
+  `there is no device ${device}: the program has ${plural(devices, 'device')}`;
 
 function callProblem({ pages, devices }: Program, call: Call): string | null {
   const kinds = argumentsOf(call.op);
   const length = (call.last ?? call.page ?? 0) - (call.page ?? 0) + 1;
   const highest = Math.max(call.last ?? 0, call.page ?? 0, call.to === undefined ? 0 : call.to + length - 1);
-  if (highest >= pages) return `there is no page ${highest}: the arena has ${counted(pages, 'page')}`;
+  if (highest >= pages) return `there is no page ${highest}: the arena has ${plural(pages, 'page')}`;
   if (call.device !== undefined && call.device >= devices) return noDevice(call.device, devices);
   if (call.to !== undefined && call.to < call.page! + length && call.page! < call.to + length) {
     return 'the old place and the new one overlap';
