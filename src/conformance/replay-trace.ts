@@ -232,6 +232,8 @@ class TraceRun {
     yield* session.end();
     const left = this.#leftovers(this.#state);
     if (left !== null) this.#diverged([{ field: 'leftovers', expected: 'nothing', actual: left, page: null }]);
+    // Pages of devices remember some of earlier users: a trace has none before its own.
+    else for (const { driver } of this.#state.devices) driver.reset?.(Infinity);
   }
 
   /** What is not as it was before the trace; `null` if all is. */

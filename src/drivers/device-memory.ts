@@ -63,7 +63,7 @@ export class DeviceMemory {
   readonly #frames: FrameAllocator;
   /** By frame: number of the mirror that the page was handed out for (`zone_device_data`). */
   readonly #mirrors: Uint16Array;
-  /** By block: pages in use, and when a page of it was last handed out. */
+  /** By block: pages in use, and when a page of it was last handed out, 0 for never. */
   readonly #blockUsed: Int32Array;
   readonly #blockStamp: Float64Array;
   #clock = 0;
@@ -201,7 +201,12 @@ export class DeviceMemory {
     const pages = Math.min(frames, chunk.pages);
     this.#frames.clear();
     this.#frames.add(chunk.firstFrame, pages);
-    forgetEarlierUsers(this.#options.kernel, chunk.pgmap.pages, pages);
+    for (const [block, stamp] of this.#blockStamp.entries()) {
+      if (stamp === 0) continue;
+      const used = this.#block(block);
+      forgetEarlierUsers(this.#options.kernel, used.first, used.pages);
+    }
+    this.#blockStamp.fill(0);
     this.#clock = 0;
   }
 
